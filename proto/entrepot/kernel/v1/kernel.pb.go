@@ -301,11 +301,11 @@ type RunRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UUID that the saga was started with.
 	SagaId string `protobuf:"bytes,1,opt,name=saga_id,json=sagaId,proto3" json:"saga_id,omitempty"`
-	// Name, version and requests as they were stored: saves reading them back.
-	// Left empty, the kernel reads them.
-	Definition string            `protobuf:"bytes,2,opt,name=definition,proto3" json:"definition,omitempty"`
-	Version    int32             `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
-	Requests   map[string][]byte `protobuf:"bytes,4,rep,name=requests,proto3" json:"requests,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Definition "<plugin>/<name>", version and input as they were stored with
+	// this node's name: saves reading them back. Left empty, the kernel reads.
+	Definition string     `protobuf:"bytes,2,opt,name=definition,proto3" json:"definition,omitempty"`
+	Version    int32      `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	Input      *SagaInput `protobuf:"bytes,4,opt,name=input,proto3" json:"input,omitempty"`
 	// False: return as soon as the kernel has taken the saga.
 	Wait          bool `protobuf:"varint,5,opt,name=wait,proto3" json:"wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -363,9 +363,9 @@ func (x *RunRequest) GetVersion() int32 {
 	return 0
 }
 
-func (x *RunRequest) GetRequests() map[string][]byte {
+func (x *RunRequest) GetInput() *SagaInput {
 	if x != nil {
-		return x.Requests
+		return x.Input
 	}
 	return nil
 }
@@ -439,31 +439,31 @@ func (x *RunResponse) GetError() []byte {
 	return nil
 }
 
-type SignalRequest struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	SagaId string                 `protobuf:"bytes,1,opt,name=saga_id,json=sagaId,proto3" json:"saga_id,omitempty"`
-	Name   string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// Becomes the request of the step that waits. Empty keeps the one given at
-	// the start.
-	Payload       []byte `protobuf:"bytes,3,opt,name=payload,proto3" json:"payload,omitempty"`
+// What a saga was started with, as it is stored.
+type SagaInput struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Serialised request by step name; "<name>.undo" for a compensation that
+	// takes another than its step. A step whose request is missing waits until
+	// the owner gives it with bus.saga_signal under the step's name.
+	Requests      map[string][]byte `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *SignalRequest) Reset() {
-	*x = SignalRequest{}
+func (x *SagaInput) Reset() {
+	*x = SagaInput{}
 	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *SignalRequest) String() string {
+func (x *SagaInput) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*SignalRequest) ProtoMessage() {}
+func (*SagaInput) ProtoMessage() {}
 
-func (x *SignalRequest) ProtoReflect() protoreflect.Message {
+func (x *SagaInput) ProtoReflect() protoreflect.Message {
 	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -475,66 +475,16 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
-func (*SignalRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use SagaInput.ProtoReflect.Descriptor instead.
+func (*SagaInput) Descriptor() ([]byte, []int) {
 	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{6}
 }
 
-func (x *SignalRequest) GetSagaId() string {
+func (x *SagaInput) GetRequests() map[string][]byte {
 	if x != nil {
-		return x.SagaId
-	}
-	return ""
-}
-
-func (x *SignalRequest) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *SignalRequest) GetPayload() []byte {
-	if x != nil {
-		return x.Payload
+		return x.Requests
 	}
 	return nil
-}
-
-type SignalResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SignalResponse) Reset() {
-	*x = SignalResponse{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[7]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SignalResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SignalResponse) ProtoMessage() {}
-
-func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[7]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
-func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{7}
 }
 
 type SealRequest struct {
@@ -548,7 +498,7 @@ type SealRequest struct {
 
 func (x *SealRequest) Reset() {
 	*x = SealRequest{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[8]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -560,7 +510,7 @@ func (x *SealRequest) String() string {
 func (*SealRequest) ProtoMessage() {}
 
 func (x *SealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[8]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -573,7 +523,7 @@ func (x *SealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealRequest.ProtoReflect.Descriptor instead.
 func (*SealRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{8}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SealRequest) GetSubjectId() string {
@@ -602,7 +552,7 @@ type SealItem struct {
 
 func (x *SealItem) Reset() {
 	*x = SealItem{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[9]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -614,7 +564,7 @@ func (x *SealItem) String() string {
 func (*SealItem) ProtoMessage() {}
 
 func (x *SealItem) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[9]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -627,7 +577,7 @@ func (x *SealItem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealItem.ProtoReflect.Descriptor instead.
 func (*SealItem) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{9}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SealItem) GetKind() string {
@@ -657,7 +607,7 @@ type SealResponse struct {
 
 func (x *SealResponse) Reset() {
 	*x = SealResponse{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[10]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -669,7 +619,7 @@ func (x *SealResponse) String() string {
 func (*SealResponse) ProtoMessage() {}
 
 func (x *SealResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[10]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -682,7 +632,7 @@ func (x *SealResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealResponse.ProtoReflect.Descriptor instead.
 func (*SealResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{10}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SealResponse) GetSubjectId() string {
@@ -718,7 +668,7 @@ type SealedItem struct {
 
 func (x *SealedItem) Reset() {
 	*x = SealedItem{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[11]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +680,7 @@ func (x *SealedItem) String() string {
 func (*SealedItem) ProtoMessage() {}
 
 func (x *SealedItem) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[11]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +693,7 @@ func (x *SealedItem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealedItem.ProtoReflect.Descriptor instead.
 func (*SealedItem) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{11}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SealedItem) GetRef() string {
@@ -778,7 +728,7 @@ type RevealRequest struct {
 
 func (x *RevealRequest) Reset() {
 	*x = RevealRequest{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[12]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -790,7 +740,7 @@ func (x *RevealRequest) String() string {
 func (*RevealRequest) ProtoMessage() {}
 
 func (x *RevealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[12]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -803,7 +753,7 @@ func (x *RevealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevealRequest.ProtoReflect.Descriptor instead.
 func (*RevealRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{12}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RevealRequest) GetPurpose() string {
@@ -830,7 +780,7 @@ type RevealResponse struct {
 
 func (x *RevealResponse) Reset() {
 	*x = RevealResponse{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[13]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -842,7 +792,7 @@ func (x *RevealResponse) String() string {
 func (*RevealResponse) ProtoMessage() {}
 
 func (x *RevealResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[13]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -855,7 +805,7 @@ func (x *RevealResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevealResponse.ProtoReflect.Descriptor instead.
 func (*RevealResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{13}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RevealResponse) GetItems() []*Revealed {
@@ -877,7 +827,7 @@ type Revealed struct {
 
 func (x *Revealed) Reset() {
 	*x = Revealed{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[14]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -889,7 +839,7 @@ func (x *Revealed) String() string {
 func (*Revealed) ProtoMessage() {}
 
 func (x *Revealed) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[14]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -902,7 +852,7 @@ func (x *Revealed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revealed.ProtoReflect.Descriptor instead.
 func (*Revealed) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{14}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Revealed) GetRef() string {
@@ -943,7 +893,7 @@ type GetStateRequest struct {
 
 func (x *GetStateRequest) Reset() {
 	*x = GetStateRequest{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[15]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -955,7 +905,7 @@ func (x *GetStateRequest) String() string {
 func (*GetStateRequest) ProtoMessage() {}
 
 func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[15]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -968,7 +918,7 @@ func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateRequest.ProtoReflect.Descriptor instead.
 func (*GetStateRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{15}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetStateRequest) GetInstance() string {
@@ -996,7 +946,7 @@ type GetStateResponse struct {
 
 func (x *GetStateResponse) Reset() {
 	*x = GetStateResponse{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[16]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1008,7 +958,7 @@ func (x *GetStateResponse) String() string {
 func (*GetStateResponse) ProtoMessage() {}
 
 func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[16]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1021,7 +971,7 @@ func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateResponse.ProtoReflect.Descriptor instead.
 func (*GetStateResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{16}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetStateResponse) GetVersion() int64 {
@@ -1050,7 +1000,7 @@ type PutStateRequest struct {
 
 func (x *PutStateRequest) Reset() {
 	*x = PutStateRequest{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[17]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1062,7 +1012,7 @@ func (x *PutStateRequest) String() string {
 func (*PutStateRequest) ProtoMessage() {}
 
 func (x *PutStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[17]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1075,7 +1025,7 @@ func (x *PutStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutStateRequest.ProtoReflect.Descriptor instead.
 func (*PutStateRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{17}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PutStateRequest) GetInstance() string {
@@ -1115,7 +1065,7 @@ type PutStateResponse struct {
 
 func (x *PutStateResponse) Reset() {
 	*x = PutStateResponse{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[18]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1127,7 +1077,7 @@ func (x *PutStateResponse) String() string {
 func (*PutStateResponse) ProtoMessage() {}
 
 func (x *PutStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[18]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,7 +1090,7 @@ func (x *PutStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutStateResponse.ProtoReflect.Descriptor instead.
 func (*PutStateResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{18}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PutStateResponse) GetVersion() int64 {
@@ -1168,28 +1118,25 @@ const file_entrepot_kernel_v1_kernel_proto_rawDesc = "" +
 	"\tdedupe_id\x18\x05 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\bdedupeId\"/\n" +
 	"\x0fPublishResponse\x12\x1c\n" +
-	"\tpublished\x18\x01 \x01(\bR\tpublished\"\x84\x02\n" +
+	"\tpublished\x18\x01 \x01(\bR\tpublished\"\xb2\x01\n" +
 	"\n" +
 	"RunRequest\x12!\n" +
 	"\asaga_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06sagaId\x12\x1e\n" +
 	"\n" +
 	"definition\x18\x02 \x01(\tR\n" +
 	"definition\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\x05R\aversion\x12H\n" +
-	"\brequests\x18\x04 \x03(\v2,.entrepot.kernel.v1.RunRequest.RequestsEntryR\brequests\x12\x12\n" +
-	"\x04wait\x18\x05 \x01(\bR\x04wait\x1a;\n" +
-	"\rRequestsEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"l\n" +
+	"\aversion\x18\x03 \x01(\x05R\aversion\x123\n" +
+	"\x05input\x18\x04 \x01(\v2\x1d.entrepot.kernel.v1.SagaInputR\x05input\x12\x12\n" +
+	"\x04wait\x18\x05 \x01(\bR\x04wait\"l\n" +
 	"\vRunResponse\x123\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1d.entrepot.kernel.v1.SagaStateR\x05state\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\tR\x04step\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\fR\x05error\"v\n" +
-	"\rSignalRequest\x12!\n" +
-	"\asaga_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06sagaId\x12\x1d\n" +
-	"\x04name\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04name\x12#\n" +
-	"\apayload\x18\x03 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x10R\apayload\"\x10\n" +
-	"\x0eSignalResponse\"\x94\x01\n" +
+	"\x05error\x18\x03 \x01(\fR\x05error\"\x91\x01\n" +
+	"\tSagaInput\x12G\n" +
+	"\brequests\x18\x01 \x03(\v2+.entrepot.kernel.v1.SagaInput.RequestsEntryR\brequests\x1a;\n" +
+	"\rRequestsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\x94\x01\n" +
 	"\vSealRequest\x12E\n" +
 	"\n" +
 	"subject_id\x18\x01 \x01(\tB&\xbaH#r!2\x1f^(sub_[0-9a-hjkmnp-tv-z]{26})?$R\tsubjectId\x12>\n" +
@@ -1252,14 +1199,11 @@ const file_entrepot_kernel_v1_kernel_proto_rawDesc = "" +
 	"\x06events\x12j\n" +
 	"\aPublish\x12\".entrepot.kernel.v1.PublishRequest\x1a#.entrepot.kernel.v1.PublishResponse\"\x16ҵ\x18\x03\n" +
 	"\x01\x06ڵ\x18\v\n" +
-	"\tdedupe_id2\xcf\x01\n" +
+	"\tdedupe_id2k\n" +
 	"\vSagaService\x12\\\n" +
 	"\x03Run\x12\x1e.entrepot.kernel.v1.RunRequest\x1a\x1f.entrepot.kernel.v1.RunResponse\"\x14ҵ\x18\x03\n" +
 	"\x01\x06ڵ\x18\t\n" +
-	"\asaga_id\x12b\n" +
-	"\x06Signal\x12!.entrepot.kernel.v1.SignalRequest\x1a\".entrepot.kernel.v1.SignalResponse\"\x11ҵ\x18\x03\n" +
-	"\x01\x06ڵ\x18\x06\n" +
-	"\x04name2\xcf\x01\n" +
+	"\asaga_id2\xcf\x01\n" +
 	"\fVaultService\x12b\n" +
 	"\x04Seal\x12\x1f.entrepot.kernel.v1.SealRequest\x1a .entrepot.kernel.v1.SealResponse\"\x17ҵ\x18\x03\n" +
 	"\x01\x06ڵ\x18\f\n" +
@@ -1289,7 +1233,7 @@ func file_entrepot_kernel_v1_kernel_proto_rawDescGZIP() []byte {
 }
 
 var file_entrepot_kernel_v1_kernel_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_entrepot_kernel_v1_kernel_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_entrepot_kernel_v1_kernel_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_entrepot_kernel_v1_kernel_proto_goTypes = []any{
 	(SagaState)(0),           // 0: entrepot.kernel.v1.SagaState
 	(*PokeRequest)(nil),      // 1: entrepot.kernel.v1.PokeRequest
@@ -1298,48 +1242,46 @@ var file_entrepot_kernel_v1_kernel_proto_goTypes = []any{
 	(*PublishResponse)(nil),  // 4: entrepot.kernel.v1.PublishResponse
 	(*RunRequest)(nil),       // 5: entrepot.kernel.v1.RunRequest
 	(*RunResponse)(nil),      // 6: entrepot.kernel.v1.RunResponse
-	(*SignalRequest)(nil),    // 7: entrepot.kernel.v1.SignalRequest
-	(*SignalResponse)(nil),   // 8: entrepot.kernel.v1.SignalResponse
-	(*SealRequest)(nil),      // 9: entrepot.kernel.v1.SealRequest
-	(*SealItem)(nil),         // 10: entrepot.kernel.v1.SealItem
-	(*SealResponse)(nil),     // 11: entrepot.kernel.v1.SealResponse
-	(*SealedItem)(nil),       // 12: entrepot.kernel.v1.SealedItem
-	(*RevealRequest)(nil),    // 13: entrepot.kernel.v1.RevealRequest
-	(*RevealResponse)(nil),   // 14: entrepot.kernel.v1.RevealResponse
-	(*Revealed)(nil),         // 15: entrepot.kernel.v1.Revealed
-	(*GetStateRequest)(nil),  // 16: entrepot.kernel.v1.GetStateRequest
-	(*GetStateResponse)(nil), // 17: entrepot.kernel.v1.GetStateResponse
-	(*PutStateRequest)(nil),  // 18: entrepot.kernel.v1.PutStateRequest
-	(*PutStateResponse)(nil), // 19: entrepot.kernel.v1.PutStateResponse
-	nil,                      // 20: entrepot.kernel.v1.RunRequest.RequestsEntry
+	(*SagaInput)(nil),        // 7: entrepot.kernel.v1.SagaInput
+	(*SealRequest)(nil),      // 8: entrepot.kernel.v1.SealRequest
+	(*SealItem)(nil),         // 9: entrepot.kernel.v1.SealItem
+	(*SealResponse)(nil),     // 10: entrepot.kernel.v1.SealResponse
+	(*SealedItem)(nil),       // 11: entrepot.kernel.v1.SealedItem
+	(*RevealRequest)(nil),    // 12: entrepot.kernel.v1.RevealRequest
+	(*RevealResponse)(nil),   // 13: entrepot.kernel.v1.RevealResponse
+	(*Revealed)(nil),         // 14: entrepot.kernel.v1.Revealed
+	(*GetStateRequest)(nil),  // 15: entrepot.kernel.v1.GetStateRequest
+	(*GetStateResponse)(nil), // 16: entrepot.kernel.v1.GetStateResponse
+	(*PutStateRequest)(nil),  // 17: entrepot.kernel.v1.PutStateRequest
+	(*PutStateResponse)(nil), // 18: entrepot.kernel.v1.PutStateResponse
+	nil,                      // 19: entrepot.kernel.v1.SagaInput.RequestsEntry
 }
 var file_entrepot_kernel_v1_kernel_proto_depIdxs = []int32{
-	20, // 0: entrepot.kernel.v1.RunRequest.requests:type_name -> entrepot.kernel.v1.RunRequest.RequestsEntry
+	7,  // 0: entrepot.kernel.v1.RunRequest.input:type_name -> entrepot.kernel.v1.SagaInput
 	0,  // 1: entrepot.kernel.v1.RunResponse.state:type_name -> entrepot.kernel.v1.SagaState
-	10, // 2: entrepot.kernel.v1.SealRequest.items:type_name -> entrepot.kernel.v1.SealItem
-	12, // 3: entrepot.kernel.v1.SealResponse.items:type_name -> entrepot.kernel.v1.SealedItem
-	15, // 4: entrepot.kernel.v1.RevealResponse.items:type_name -> entrepot.kernel.v1.Revealed
-	1,  // 5: entrepot.kernel.v1.BusService.Poke:input_type -> entrepot.kernel.v1.PokeRequest
-	3,  // 6: entrepot.kernel.v1.BusService.Publish:input_type -> entrepot.kernel.v1.PublishRequest
-	5,  // 7: entrepot.kernel.v1.SagaService.Run:input_type -> entrepot.kernel.v1.RunRequest
-	7,  // 8: entrepot.kernel.v1.SagaService.Signal:input_type -> entrepot.kernel.v1.SignalRequest
-	9,  // 9: entrepot.kernel.v1.VaultService.Seal:input_type -> entrepot.kernel.v1.SealRequest
-	13, // 10: entrepot.kernel.v1.VaultService.Reveal:input_type -> entrepot.kernel.v1.RevealRequest
-	16, // 11: entrepot.kernel.v1.StateService.GetState:input_type -> entrepot.kernel.v1.GetStateRequest
-	18, // 12: entrepot.kernel.v1.StateService.PutState:input_type -> entrepot.kernel.v1.PutStateRequest
+	19, // 2: entrepot.kernel.v1.SagaInput.requests:type_name -> entrepot.kernel.v1.SagaInput.RequestsEntry
+	9,  // 3: entrepot.kernel.v1.SealRequest.items:type_name -> entrepot.kernel.v1.SealItem
+	11, // 4: entrepot.kernel.v1.SealResponse.items:type_name -> entrepot.kernel.v1.SealedItem
+	14, // 5: entrepot.kernel.v1.RevealResponse.items:type_name -> entrepot.kernel.v1.Revealed
+	1,  // 6: entrepot.kernel.v1.BusService.Poke:input_type -> entrepot.kernel.v1.PokeRequest
+	3,  // 7: entrepot.kernel.v1.BusService.Publish:input_type -> entrepot.kernel.v1.PublishRequest
+	5,  // 8: entrepot.kernel.v1.SagaService.Run:input_type -> entrepot.kernel.v1.RunRequest
+	8,  // 9: entrepot.kernel.v1.VaultService.Seal:input_type -> entrepot.kernel.v1.SealRequest
+	12, // 10: entrepot.kernel.v1.VaultService.Reveal:input_type -> entrepot.kernel.v1.RevealRequest
+	15, // 11: entrepot.kernel.v1.StateService.GetState:input_type -> entrepot.kernel.v1.GetStateRequest
+	17, // 12: entrepot.kernel.v1.StateService.PutState:input_type -> entrepot.kernel.v1.PutStateRequest
 	2,  // 13: entrepot.kernel.v1.BusService.Poke:output_type -> entrepot.kernel.v1.PokeResponse
 	4,  // 14: entrepot.kernel.v1.BusService.Publish:output_type -> entrepot.kernel.v1.PublishResponse
 	6,  // 15: entrepot.kernel.v1.SagaService.Run:output_type -> entrepot.kernel.v1.RunResponse
-	8,  // 16: entrepot.kernel.v1.SagaService.Signal:output_type -> entrepot.kernel.v1.SignalResponse
-	11, // 17: entrepot.kernel.v1.VaultService.Seal:output_type -> entrepot.kernel.v1.SealResponse
-	14, // 18: entrepot.kernel.v1.VaultService.Reveal:output_type -> entrepot.kernel.v1.RevealResponse
-	17, // 19: entrepot.kernel.v1.StateService.GetState:output_type -> entrepot.kernel.v1.GetStateResponse
-	19, // 20: entrepot.kernel.v1.StateService.PutState:output_type -> entrepot.kernel.v1.PutStateResponse
-	13, // [13:21] is the sub-list for method output_type
-	5,  // [5:13] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	10, // 16: entrepot.kernel.v1.VaultService.Seal:output_type -> entrepot.kernel.v1.SealResponse
+	13, // 17: entrepot.kernel.v1.VaultService.Reveal:output_type -> entrepot.kernel.v1.RevealResponse
+	16, // 18: entrepot.kernel.v1.StateService.GetState:output_type -> entrepot.kernel.v1.GetStateResponse
+	18, // 19: entrepot.kernel.v1.StateService.PutState:output_type -> entrepot.kernel.v1.PutStateResponse
+	13, // [13:20] is the sub-list for method output_type
+	6,  // [6:13] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_kernel_v1_kernel_proto_init() }
@@ -1353,7 +1295,7 @@ func file_entrepot_kernel_v1_kernel_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_kernel_v1_kernel_proto_rawDesc), len(file_entrepot_kernel_v1_kernel_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   20,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -1048,7 +1048,7 @@ type SagaStep struct {
 	// Attempts before a compensatable step is given up, or a pivot, retriable
 	// step or compensation is stuck and shown to the operator. 0 means 12.
 	MaxAttempts int32 `protobuf:"varint,6,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
-	// Waits for SagaService.Signal of this name before the method is called;
+	// Waits for bus.saga_signal of this name before the method is called;
 	// the signal's payload becomes the step's request.
 	WaitSignal string `protobuf:"bytes,7,opt,name=wait_signal,json=waitSignal,proto3" json:"wait_signal,omitempty"`
 	// With wait_signal: how long; the step is then refused. Without: a pause

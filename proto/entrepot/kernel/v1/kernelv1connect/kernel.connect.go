@@ -39,8 +39,6 @@ const (
 	BusServicePublishProcedure = "/entrepot.kernel.v1.BusService/Publish"
 	// SagaServiceRunProcedure is the procedure name of the SagaService's Run RPC.
 	SagaServiceRunProcedure = "/entrepot.kernel.v1.SagaService/Run"
-	// SagaServiceSignalProcedure is the procedure name of the SagaService's Signal RPC.
-	SagaServiceSignalProcedure = "/entrepot.kernel.v1.SagaService/Signal"
 	// VaultServiceSealProcedure is the procedure name of the VaultService's Seal RPC.
 	VaultServiceSealProcedure = "/entrepot.kernel.v1.VaultService/Seal"
 	// VaultServiceRevealProcedure is the procedure name of the VaultService's Reveal RPC.
@@ -171,13 +169,6 @@ var (
 			Procedure:  SagaServiceRunProcedure,
 		}
 	})
-	sagaServiceSignalSpec = sync.OnceValue(func() connect.Spec {
-		return connect.Spec{
-			StreamType: connect.StreamTypeUnary,
-			Schema:     v1.File_entrepot_kernel_v1_kernel_proto.Services().ByName("SagaService").Methods().ByName("Signal"),
-			Procedure:  SagaServiceSignalProcedure,
-		}
-	})
 )
 
 // SagaServiceClient is a client for the entrepot.kernel.v1.SagaService service.
@@ -186,9 +177,6 @@ type SagaServiceClient interface {
 	// has ended, or with deadline_exceeded while it goes on. Calling it again,
 	// or for a saga that runs already, waits for the same end.
 	Run(context.Context, *v1.RunRequest) (*v1.RunResponse, error)
-	// Signal gives a waiting saga of the caller's own what it waits for. Kept
-	// when it comes before the saga waits. A signal of one name is taken once.
-	Signal(context.Context, *v1.SignalRequest) (*v1.SignalResponse, error)
 }
 
 // NewSagaServiceClient constructs a client for the entrepot.kernel.v1.SagaService service. Multiple
@@ -203,9 +191,6 @@ type SagaServiceHandler interface {
 	// has ended, or with deadline_exceeded while it goes on. Calling it again,
 	// or for a saga that runs already, waits for the same end.
 	Run(context.Context, *v1.RunRequest) (*v1.RunResponse, error)
-	// Signal gives a waiting saga of the caller's own what it waits for. Kept
-	// when it comes before the saga waits. A signal of one name is taken once.
-	Signal(context.Context, *v1.SignalRequest) (*v1.SignalResponse, error)
 }
 
 // RegisterSagaServiceHandler registers svc as the entrepot.kernel.v1.SagaService implementation on
@@ -214,7 +199,6 @@ func RegisterSagaServiceHandler(server *connect.Server, svc SagaServiceHandler) 
 	adapter := sagaServiceHandler{svc: svc}
 	server.Register(
 		connect.Method{Spec: sagaServiceRunSpec(), Handler: adapter.run},
-		connect.Method{Spec: sagaServiceSignalSpec(), Handler: adapter.signal},
 	)
 }
 
@@ -223,10 +207,6 @@ type UnimplementedSagaServiceHandler struct{}
 
 func (UnimplementedSagaServiceHandler) Run(context.Context, *v1.RunRequest) (*v1.RunResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.kernel.v1.SagaService.Run is not implemented")
-}
-
-func (UnimplementedSagaServiceHandler) Signal(context.Context, *v1.SignalRequest) (*v1.SignalResponse, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.kernel.v1.SagaService.Signal is not implemented")
 }
 
 type sagaServiceClient struct {
@@ -241,14 +221,6 @@ func (c *sagaServiceClient) Run(ctx context.Context, req *v1.RunRequest) (*v1.Ru
 	return &res, nil
 }
 
-func (c *sagaServiceClient) Signal(ctx context.Context, req *v1.SignalRequest) (*v1.SignalResponse, error) {
-	var res v1.SignalResponse
-	if err := c.client.CallUnary(ctx, sagaServiceSignalSpec(), req, &res); err != nil {
-		return nil, err
-	}
-	return &res, nil
-}
-
 type sagaServiceHandler struct{ svc SagaServiceHandler }
 
 func (h sagaServiceHandler) run(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
@@ -257,18 +229,6 @@ func (h sagaServiceHandler) run(ctx context.Context, _ connect.Spec, stream conn
 		return err
 	}
 	res, err := h.svc.Run(ctx, &req)
-	if err != nil {
-		return err
-	}
-	return stream.Send(res)
-}
-
-func (h sagaServiceHandler) signal(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
-	var req v1.SignalRequest
-	if err := stream.Receive(&req); err != nil {
-		return err
-	}
-	res, err := h.svc.Signal(ctx, &req)
 	if err != nil {
 		return err
 	}
