@@ -367,14 +367,16 @@ END $$;
 -- step_begin is the first statement of a step's transaction. The epoch fences
 -- a driver that was taken over; a concurrent duplicate blocks until the first
 -- commits. done: the step has its answer (status 1 or 2, in res); the caller
--- answers that and does nothing. Undo before do leaves a tombstone, so that a
--- late do finds itself refused.
+-- answers that and does nothing. With undo, did is the status of the step
+-- itself; undo before do leaves a tombstone (2), so that a late do finds
+-- itself refused.
 CREATE FUNCTION bus.step_begin(p_saga uuid, p_n smallint, p_dir smallint, p_epoch bigint,
                                OUT done boolean, OUT status smallint, OUT res bytea, OUT first boolean, OUT did smallint)
 LANGUAGE plpgsql SECURITY DEFINER AS $$
-DECLARE c text;
+DECLARE c text; own boolean;
 BEGIN
-  SELECT CASE WHEN p_dir OPERATOR(pg_catalog.=) 0::pg_catalog.int2 THEN d.contracts[p_n] ELSE d.undos[p_n] END INTO c
+  SELECT CASE WHEN p_dir OPERATOR(pg_catalog.=) 0::pg_catalog.int2 THEN d.contracts[p_n] ELSE d.undos[p_n] END,
+         d.contracts[p_n] OPERATOR(pg_catalog.=) '' INTO c, own
     FROM bus.saga s JOIN bus.saga_def d ON d.def OPERATOR(pg_catalog.=) s.def AND d.ver OPERATOR(pg_catalog.=) s.ver
    WHERE s.id OPERATOR(pg_catalog.=) p_saga AND s.epoch OPERATOR(pg_catalog.=) p_epoch AND s.status OPERATOR(pg_catalog.<) 3::pg_catalog.int2
      FOR SHARE OF s;
@@ -382,7 +384,9 @@ BEGIN
   IF NOT EXISTS (SELECT 1 FROM bus.serves v WHERE v.role OPERATOR(pg_catalog.=) session_user AND v.contract OPERATOR(pg_catalog.=) c) THEN
     RAISE EXCEPTION 'role % does not serve step % of saga %', session_user, p_n, p_saga USING ERRCODE = '42501';
   END IF;
-  IF p_dir OPERATOR(pg_catalog.=) 1::pg_catalog.int2 THEN
+  IF p_dir OPERATOR(pg_catalog.=) 1::pg_catalog.int2 AND own THEN
+    did := 1;                                      -- done by the transaction that started the saga
+  ELSIF p_dir OPERATOR(pg_catalog.=) 1::pg_catalog.int2 THEN
     INSERT INTO bus.saga_step (saga, n, dir, status, role) VALUES (p_saga, p_n, 0, 2, session_user) ON CONFLICT DO NOTHING;
     SELECT t.status INTO did FROM bus.saga_step t
      WHERE t.saga OPERATOR(pg_catalog.=) p_saga AND t.n OPERATOR(pg_catalog.=) p_n AND t.dir OPERATOR(pg_catalog.=) 0::pg_catalog.int2 FOR SHARE;
