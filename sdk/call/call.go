@@ -22,10 +22,22 @@ const (
 	HeaderInstance  = "Entrepot-Instance"
 	HeaderRequestID = "Entrepot-Request-Id"
 	HeaderStep      = "Entrepot-Saga-Step"
+	// HeaderRecorded stands on a plugin's answer to a saga step: RecordedDone
+	// or RecordedRefused when the answer is committed with the step's record.
+	HeaderRecorded = "Entrepot-Step-Recorded"
+	// HeaderEvents stands on a plugin's answer: how many events the call has
+	// committed, so that the kernel delivers them at once.
+	HeaderEvents = "Entrepot-Events"
 	// HeaderIdempotencyKey is draft-ietf-httpapi-idempotency-key-header-07.
 	HeaderIdempotencyKey = "Idempotency-Key"
 	// HeaderTraceparent is W3C Trace Context.
 	HeaderTraceparent = "Traceparent"
+)
+
+// Values of HeaderRecorded.
+const (
+	RecordedDone    = "done"
+	RecordedRefused = "refused"
 )
 
 // Kind is what a principal is.

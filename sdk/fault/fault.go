@@ -27,6 +27,7 @@ const (
 	ReasonOutcomeUnknown         = "OUTCOME_UNKNOWN"
 	ReasonStaleDelivery          = "STALE_DELIVERY"
 	ReasonStaleSaga              = "STALE_SAGA"
+	ReasonUndone                 = "UNDONE"
 )
 
 // New makes an error with a reason in upper snake case. metadata comes in

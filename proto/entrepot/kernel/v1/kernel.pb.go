@@ -445,7 +445,9 @@ type SagaInput struct {
 	// Serialised request by step name; "<name>.undo" for a compensation that
 	// takes another than its step. A step whose request is missing waits until
 	// the owner gives it with bus.saga_signal under the step's name.
-	Requests      map[string][]byte `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Requests map[string][]byte `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Country whose bindings the steps use.
+	Market        string `protobuf:"bytes,2,opt,name=market,proto3" json:"market,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -485,6 +487,13 @@ func (x *SagaInput) GetRequests() map[string][]byte {
 		return x.Requests
 	}
 	return nil
+}
+
+func (x *SagaInput) GetMarket() string {
+	if x != nil {
+		return x.Market
+	}
+	return ""
 }
 
 type SealRequest struct {
@@ -1131,9 +1140,10 @@ const file_entrepot_kernel_v1_kernel_proto_rawDesc = "" +
 	"\vRunResponse\x123\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1d.entrepot.kernel.v1.SagaStateR\x05state\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\tR\x04step\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\fR\x05error\"\x91\x01\n" +
+	"\x05error\x18\x03 \x01(\fR\x05error\"\xa9\x01\n" +
 	"\tSagaInput\x12G\n" +
-	"\brequests\x18\x01 \x03(\v2+.entrepot.kernel.v1.SagaInput.RequestsEntryR\brequests\x1a;\n" +
+	"\brequests\x18\x01 \x03(\v2+.entrepot.kernel.v1.SagaInput.RequestsEntryR\brequests\x12\x16\n" +
+	"\x06market\x18\x02 \x01(\tR\x06market\x1a;\n" +
 	"\rRequestsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\x94\x01\n" +
