@@ -10,7 +10,9 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
@@ -96,6 +98,40 @@ func Detail[T proto.Message](err error) (T, bool) {
 		}
 	}
 	return zero, false
+}
+
+// Status is an error as it is stored and sent between processes. An error
+// that nobody authored keeps its code alone.
+func Status(err error) *spb.Status {
+	var ce *connect.Error
+	if !errors.As(err, &ce) {
+		return &spb.Status{Code: int32(connect.CodeOf(err))}
+	}
+	st := &spb.Status{Code: int32(ce.Code()), Message: ce.Message()}
+	for _, d := range ce.Details() {
+		m, err := connectproto.UnmarshalErrorDetail(d)
+		if err != nil {
+			continue
+		}
+		if pm, ok := m.(proto.Message); ok {
+			if a, err := anypb.New(pm); err == nil {
+				st.Details = append(st.Details, a)
+			}
+		}
+	}
+	return st
+}
+
+// FromStatus makes the error of a status; details of unknown types are left
+// out.
+func FromStatus(st *spb.Status) *connect.Error {
+	err := connect.NewError(connect.Code(st.GetCode()), st.GetMessage())
+	for _, d := range st.GetDetails() {
+		if m, e := d.UnmarshalNew(); e == nil {
+			err = with(err, m)
+		}
+	}
+	return err
 }
 
 func with(err *connect.Error, detail proto.Message) *connect.Error {

@@ -6,10 +6,8 @@ import (
 	"fmt"
 
 	"connectrpc.com/connect/v2"
-	"connectrpc.com/connect/v2/connectproto"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/entrepot/entrepot/sdk/busdb"
 	"github.com/entrepot/entrepot/sdk/call"
@@ -93,7 +91,7 @@ func step[Res proto.Message](ctx context.Context, db *DB, st call.Step, fn func(
 // refuse records a refusal in a transaction of its own: the step's work was
 // rolled back.
 func refuse(ctx context.Context, db *DB, rec *stepRecord, refusal error) error {
-	st, err := status(refusal)
+	st, err := proto.Marshal(fault.Status(refusal))
 	if err != nil {
 		return err
 	}
@@ -141,34 +139,7 @@ func recall(b begun, into proto.Message) error {
 	if err := proto.Unmarshal(b.result, st); err != nil {
 		return fmt.Errorf("stored refusal of the step: %w", err)
 	}
-	e := connect.NewError(connect.Code(st.GetCode()), st.GetMessage())
-	for _, d := range st.GetDetails() {
-		if m, err := d.UnmarshalNew(); err == nil {
-			if detail, err := connectproto.NewErrorDetail(m); err == nil {
-				e = e.WithDetail(detail)
-			}
-		}
-	}
-	return e
-}
-
-// status is a refusal as it is stored.
-func status(refusal error) ([]byte, error) {
-	var ce *connect.Error
-	if !errors.As(refusal, &ce) {
-		return nil, refusal
-	}
-	st := &spb.Status{Code: int32(ce.Code()), Message: ce.Message()}
-	for _, d := range ce.Details() {
-		m, err := connectproto.UnmarshalErrorDetail(d)
-		if err != nil {
-			continue
-		}
-		if a, err := anypb.New(m.(proto.Message)); err == nil {
-			st.Details = append(st.Details, a)
-		}
-	}
-	return proto.Marshal(st)
+	return fault.FromStatus(st)
 }
 
 // IsRefusal tells whether an error is a business "no" that a saga step ends

@@ -29,7 +29,7 @@ const maxEvents = 500
 type Tx struct {
 	bun.Tx
 	db     *DB
-	events []outgoing
+	events []Event
 	sagas  []*saga.Started
 	sealed []*kernelv1.SealResponse
 	// calls are further function calls of the last statement.
@@ -37,9 +37,10 @@ type Tx struct {
 	args  []any
 }
 
-type outgoing struct {
-	topic, key string
-	payload    []byte
+// Event is a message as the bus takes it.
+type Event struct {
+	Topic, Key string
+	Payload    []byte
 }
 
 // Publish puts events on the bus with this transaction: the topic is the
@@ -50,7 +51,7 @@ func (tx *Tx) Publish(events ...proto.Message) error {
 		return fmt.Errorf("store: more than %d events in one transaction", maxEvents)
 	}
 	for _, m := range events {
-		o, err := encode(m)
+		o, err := Encode(m)
 		if err != nil {
 			return err
 		}
@@ -59,24 +60,24 @@ func (tx *Tx) Publish(events ...proto.Message) error {
 	return nil
 }
 
-// encode makes the event of a message and refuses what is no event.
-func encode(m proto.Message) (outgoing, error) {
+// Encode makes the event of a message and refuses what is no event.
+func Encode(m proto.Message) (Event, error) {
 	r := m.ProtoReflect()
 	name := r.Descriptor().FullName()
 	opt, _ := proto.GetExtension(r.Descriptor().Options(), optionsv1.E_Event).(*optionsv1.Event)
 	field := r.Descriptor().Fields().ByName(protoreflect.Name(opt.GetKey()))
 	if field == nil || field.Kind() != protoreflect.StringKind {
-		return outgoing{}, fmt.Errorf("store: %s is no event: it has no option entrepot.options.v1.event with a string key", name)
+		return Event{}, fmt.Errorf("store: %s is no event: it has no option entrepot.options.v1.event with a string key", name)
 	}
 	key := r.Get(field).String()
 	if key == "" {
-		return outgoing{}, fmt.Errorf("store: event %s has an empty key %s", name, field.Name())
+		return Event{}, fmt.Errorf("store: event %s has an empty key %s", name, field.Name())
 	}
 	b, err := proto.Marshal(m)
 	if err != nil {
-		return outgoing{}, fmt.Errorf("store: event %s: %w", name, err)
+		return Event{}, fmt.Errorf("store: event %s: %w", name, err)
 	}
-	return outgoing{topic: string(name), key: key, payload: b}, nil
+	return Event{Topic: string(name), Key: key, Payload: b}, nil
 }
 
 // StartSaga starts a saga with this transaction. Starting the same
@@ -105,11 +106,11 @@ func (tx *Tx) Signal(sagaID, name string, payload proto.Message) error {
 
 // SetTimer asks for an event at a time. The same id moves it.
 func (tx *Tx) SetTimer(id string, due time.Time, event proto.Message) error {
-	o, err := encode(event)
+	o, err := Encode(event)
 	if err != nil {
 		return err
 	}
-	tx.later("bus.timer_set(%s, %s, %s, %s, %s)", id, o.topic, o.key, o.payload, due)
+	tx.later("bus.timer_set(%s, %s, %s, %s, %s)", id, o.Topic, o.Key, o.Payload, due)
 	return nil
 }
 
@@ -191,7 +192,7 @@ func (tx *Tx) flush(ctx context.Context) error {
 	if len(tx.events) > 0 {
 		topics, keys, payloads := make([]string, len(tx.events)), make([]string, len(tx.events)), make([][]byte, len(tx.events))
 		for i, e := range tx.events {
-			topics[i], keys[i], payloads[i] = e.topic, e.key, e.payload
+			topics[i], keys[i], payloads[i] = e.Topic, e.Key, e.Payload
 		}
 		tx.later("bus.publish(%s, %s, %s, nullif(%s, ''))", topics, keys, payloads, call.From(ctx).Traceparent)
 	}
