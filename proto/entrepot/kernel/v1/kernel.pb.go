@@ -92,87 +92,6 @@ func (SagaState) EnumDescriptor() ([]byte, []int) {
 	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{0}
 }
 
-type PokeRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many events were committed; 0 when unknown.
-	Events        int32 `protobuf:"varint,1,opt,name=events,proto3" json:"events,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *PokeRequest) Reset() {
-	*x = PokeRequest{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[0]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PokeRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PokeRequest) ProtoMessage() {}
-
-func (x *PokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[0]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PokeRequest.ProtoReflect.Descriptor instead.
-func (*PokeRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{0}
-}
-
-func (x *PokeRequest) GetEvents() int32 {
-	if x != nil {
-		return x.Events
-	}
-	return 0
-}
-
-type PokeResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *PokeResponse) Reset() {
-	*x = PokeResponse{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[1]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PokeResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PokeResponse) ProtoMessage() {}
-
-func (x *PokeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[1]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PokeResponse.ProtoReflect.Descriptor instead.
-func (*PokeResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{1}
-}
-
 type PublishRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The caller's instance on whose account it speaks.
@@ -189,7 +108,7 @@ type PublishRequest struct {
 
 func (x *PublishRequest) Reset() {
 	*x = PublishRequest{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[2]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -201,7 +120,7 @@ func (x *PublishRequest) String() string {
 func (*PublishRequest) ProtoMessage() {}
 
 func (x *PublishRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[2]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -214,7 +133,7 @@ func (x *PublishRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRequest.ProtoReflect.Descriptor instead.
 func (*PublishRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{2}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *PublishRequest) GetInstance() string {
@@ -262,7 +181,7 @@ type PublishResponse struct {
 
 func (x *PublishResponse) Reset() {
 	*x = PublishResponse{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[3]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -274,7 +193,7 @@ func (x *PublishResponse) String() string {
 func (*PublishResponse) ProtoMessage() {}
 
 func (x *PublishResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[3]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -287,7 +206,7 @@ func (x *PublishResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishResponse.ProtoReflect.Descriptor instead.
 func (*PublishResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{3}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *PublishResponse) GetPublished() bool {
@@ -314,7 +233,7 @@ type RunRequest struct {
 
 func (x *RunRequest) Reset() {
 	*x = RunRequest{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[4]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -326,7 +245,7 @@ func (x *RunRequest) String() string {
 func (*RunRequest) ProtoMessage() {}
 
 func (x *RunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[4]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -339,7 +258,7 @@ func (x *RunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunRequest.ProtoReflect.Descriptor instead.
 func (*RunRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{4}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *RunRequest) GetSagaId() string {
@@ -390,7 +309,7 @@ type RunResponse struct {
 
 func (x *RunResponse) Reset() {
 	*x = RunResponse{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[5]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -402,7 +321,7 @@ func (x *RunResponse) String() string {
 func (*RunResponse) ProtoMessage() {}
 
 func (x *RunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[5]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -415,7 +334,7 @@ func (x *RunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunResponse.ProtoReflect.Descriptor instead.
 func (*RunResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{5}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *RunResponse) GetState() SagaState {
@@ -454,7 +373,7 @@ type SagaInput struct {
 
 func (x *SagaInput) Reset() {
 	*x = SagaInput{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[6]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -466,7 +385,7 @@ func (x *SagaInput) String() string {
 func (*SagaInput) ProtoMessage() {}
 
 func (x *SagaInput) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[6]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -479,7 +398,7 @@ func (x *SagaInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SagaInput.ProtoReflect.Descriptor instead.
 func (*SagaInput) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{6}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SagaInput) GetRequests() map[string][]byte {
@@ -507,7 +426,7 @@ type SealRequest struct {
 
 func (x *SealRequest) Reset() {
 	*x = SealRequest{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[7]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -519,7 +438,7 @@ func (x *SealRequest) String() string {
 func (*SealRequest) ProtoMessage() {}
 
 func (x *SealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[7]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -532,7 +451,7 @@ func (x *SealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealRequest.ProtoReflect.Descriptor instead.
 func (*SealRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{7}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SealRequest) GetSubjectId() string {
@@ -561,7 +480,7 @@ type SealItem struct {
 
 func (x *SealItem) Reset() {
 	*x = SealItem{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[8]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -573,7 +492,7 @@ func (x *SealItem) String() string {
 func (*SealItem) ProtoMessage() {}
 
 func (x *SealItem) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[8]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -586,7 +505,7 @@ func (x *SealItem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealItem.ProtoReflect.Descriptor instead.
 func (*SealItem) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{8}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SealItem) GetKind() string {
@@ -616,7 +535,7 @@ type SealResponse struct {
 
 func (x *SealResponse) Reset() {
 	*x = SealResponse{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[9]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -628,7 +547,7 @@ func (x *SealResponse) String() string {
 func (*SealResponse) ProtoMessage() {}
 
 func (x *SealResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[9]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -641,7 +560,7 @@ func (x *SealResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealResponse.ProtoReflect.Descriptor instead.
 func (*SealResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{9}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SealResponse) GetSubjectId() string {
@@ -677,7 +596,7 @@ type SealedItem struct {
 
 func (x *SealedItem) Reset() {
 	*x = SealedItem{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[10]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -689,7 +608,7 @@ func (x *SealedItem) String() string {
 func (*SealedItem) ProtoMessage() {}
 
 func (x *SealedItem) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[10]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -702,7 +621,7 @@ func (x *SealedItem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealedItem.ProtoReflect.Descriptor instead.
 func (*SealedItem) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{10}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SealedItem) GetRef() string {
@@ -737,7 +656,7 @@ type RevealRequest struct {
 
 func (x *RevealRequest) Reset() {
 	*x = RevealRequest{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[11]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -749,7 +668,7 @@ func (x *RevealRequest) String() string {
 func (*RevealRequest) ProtoMessage() {}
 
 func (x *RevealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[11]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -762,7 +681,7 @@ func (x *RevealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevealRequest.ProtoReflect.Descriptor instead.
 func (*RevealRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{11}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RevealRequest) GetPurpose() string {
@@ -789,7 +708,7 @@ type RevealResponse struct {
 
 func (x *RevealResponse) Reset() {
 	*x = RevealResponse{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[12]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +720,7 @@ func (x *RevealResponse) String() string {
 func (*RevealResponse) ProtoMessage() {}
 
 func (x *RevealResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[12]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +733,7 @@ func (x *RevealResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevealResponse.ProtoReflect.Descriptor instead.
 func (*RevealResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{12}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RevealResponse) GetItems() []*Revealed {
@@ -836,7 +755,7 @@ type Revealed struct {
 
 func (x *Revealed) Reset() {
 	*x = Revealed{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[13]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -848,7 +767,7 @@ func (x *Revealed) String() string {
 func (*Revealed) ProtoMessage() {}
 
 func (x *Revealed) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[13]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -861,7 +780,7 @@ func (x *Revealed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revealed.ProtoReflect.Descriptor instead.
 func (*Revealed) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{13}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Revealed) GetRef() string {
@@ -902,7 +821,7 @@ type GetStateRequest struct {
 
 func (x *GetStateRequest) Reset() {
 	*x = GetStateRequest{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[14]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -914,7 +833,7 @@ func (x *GetStateRequest) String() string {
 func (*GetStateRequest) ProtoMessage() {}
 
 func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[14]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -927,7 +846,7 @@ func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateRequest.ProtoReflect.Descriptor instead.
 func (*GetStateRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{14}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetStateRequest) GetInstance() string {
@@ -955,7 +874,7 @@ type GetStateResponse struct {
 
 func (x *GetStateResponse) Reset() {
 	*x = GetStateResponse{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[15]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -967,7 +886,7 @@ func (x *GetStateResponse) String() string {
 func (*GetStateResponse) ProtoMessage() {}
 
 func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[15]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -980,7 +899,7 @@ func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateResponse.ProtoReflect.Descriptor instead.
 func (*GetStateResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{15}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetStateResponse) GetVersion() int64 {
@@ -1009,7 +928,7 @@ type PutStateRequest struct {
 
 func (x *PutStateRequest) Reset() {
 	*x = PutStateRequest{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[16]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +940,7 @@ func (x *PutStateRequest) String() string {
 func (*PutStateRequest) ProtoMessage() {}
 
 func (x *PutStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[16]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1034,7 +953,7 @@ func (x *PutStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutStateRequest.ProtoReflect.Descriptor instead.
 func (*PutStateRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{16}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PutStateRequest) GetInstance() string {
@@ -1074,7 +993,7 @@ type PutStateResponse struct {
 
 func (x *PutStateResponse) Reset() {
 	*x = PutStateResponse{}
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[17]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1086,7 +1005,7 @@ func (x *PutStateResponse) String() string {
 func (*PutStateResponse) ProtoMessage() {}
 
 func (x *PutStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[17]
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1099,7 +1018,7 @@ func (x *PutStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutStateResponse.ProtoReflect.Descriptor instead.
 func (*PutStateResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{17}
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PutStateResponse) GetVersion() int64 {
@@ -1113,10 +1032,7 @@ var File_entrepot_kernel_v1_kernel_proto protoreflect.FileDescriptor
 
 const file_entrepot_kernel_v1_kernel_proto_rawDesc = "" +
 	"\n" +
-	"\x1fentrepot/kernel/v1/kernel.proto\x12\x12entrepot.kernel.v1\x1a\x1bbuf/validate/validate.proto\x1a!entrepot/options/v1/options.proto\"%\n" +
-	"\vPokeRequest\x12\x16\n" +
-	"\x06events\x18\x01 \x01(\x05R\x06events\"\x0e\n" +
-	"\fPokeResponse\"\xba\x01\n" +
+	"\x1fentrepot/kernel/v1/kernel.proto\x12\x12entrepot.kernel.v1\x1a\x1bbuf/validate/validate.proto\x1a!entrepot/options/v1/options.proto\"\xba\x01\n" +
 	"\x0ePublishRequest\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12 \n" +
 	"\x05topic\x18\x02 \x01(\tB\n" +
@@ -1201,12 +1117,9 @@ const file_entrepot_kernel_v1_kernel_proto_rawDesc = "" +
 	"\x17SAGA_STATE_COMPENSATING\x10\x03\x12\x13\n" +
 	"\x0fSAGA_STATE_DONE\x10\x04\x12\x1a\n" +
 	"\x16SAGA_STATE_COMPENSATED\x10\x05\x12\x14\n" +
-	"\x10SAGA_STATE_STUCK\x10\x062\xd8\x01\n" +
+	"\x10SAGA_STATE_STUCK\x10\x062x\n" +
 	"\n" +
-	"BusService\x12^\n" +
-	"\x04Poke\x12\x1f.entrepot.kernel.v1.PokeRequest\x1a .entrepot.kernel.v1.PokeResponse\"\x13ҵ\x18\x03\n" +
-	"\x01\x06ڵ\x18\b\n" +
-	"\x06events\x12j\n" +
+	"BusService\x12j\n" +
 	"\aPublish\x12\".entrepot.kernel.v1.PublishRequest\x1a#.entrepot.kernel.v1.PublishResponse\"\x16ҵ\x18\x03\n" +
 	"\x01\x06ڵ\x18\v\n" +
 	"\tdedupe_id2k\n" +
@@ -1243,52 +1156,48 @@ func file_entrepot_kernel_v1_kernel_proto_rawDescGZIP() []byte {
 }
 
 var file_entrepot_kernel_v1_kernel_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_entrepot_kernel_v1_kernel_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_entrepot_kernel_v1_kernel_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_entrepot_kernel_v1_kernel_proto_goTypes = []any{
 	(SagaState)(0),           // 0: entrepot.kernel.v1.SagaState
-	(*PokeRequest)(nil),      // 1: entrepot.kernel.v1.PokeRequest
-	(*PokeResponse)(nil),     // 2: entrepot.kernel.v1.PokeResponse
-	(*PublishRequest)(nil),   // 3: entrepot.kernel.v1.PublishRequest
-	(*PublishResponse)(nil),  // 4: entrepot.kernel.v1.PublishResponse
-	(*RunRequest)(nil),       // 5: entrepot.kernel.v1.RunRequest
-	(*RunResponse)(nil),      // 6: entrepot.kernel.v1.RunResponse
-	(*SagaInput)(nil),        // 7: entrepot.kernel.v1.SagaInput
-	(*SealRequest)(nil),      // 8: entrepot.kernel.v1.SealRequest
-	(*SealItem)(nil),         // 9: entrepot.kernel.v1.SealItem
-	(*SealResponse)(nil),     // 10: entrepot.kernel.v1.SealResponse
-	(*SealedItem)(nil),       // 11: entrepot.kernel.v1.SealedItem
-	(*RevealRequest)(nil),    // 12: entrepot.kernel.v1.RevealRequest
-	(*RevealResponse)(nil),   // 13: entrepot.kernel.v1.RevealResponse
-	(*Revealed)(nil),         // 14: entrepot.kernel.v1.Revealed
-	(*GetStateRequest)(nil),  // 15: entrepot.kernel.v1.GetStateRequest
-	(*GetStateResponse)(nil), // 16: entrepot.kernel.v1.GetStateResponse
-	(*PutStateRequest)(nil),  // 17: entrepot.kernel.v1.PutStateRequest
-	(*PutStateResponse)(nil), // 18: entrepot.kernel.v1.PutStateResponse
-	nil,                      // 19: entrepot.kernel.v1.SagaInput.RequestsEntry
+	(*PublishRequest)(nil),   // 1: entrepot.kernel.v1.PublishRequest
+	(*PublishResponse)(nil),  // 2: entrepot.kernel.v1.PublishResponse
+	(*RunRequest)(nil),       // 3: entrepot.kernel.v1.RunRequest
+	(*RunResponse)(nil),      // 4: entrepot.kernel.v1.RunResponse
+	(*SagaInput)(nil),        // 5: entrepot.kernel.v1.SagaInput
+	(*SealRequest)(nil),      // 6: entrepot.kernel.v1.SealRequest
+	(*SealItem)(nil),         // 7: entrepot.kernel.v1.SealItem
+	(*SealResponse)(nil),     // 8: entrepot.kernel.v1.SealResponse
+	(*SealedItem)(nil),       // 9: entrepot.kernel.v1.SealedItem
+	(*RevealRequest)(nil),    // 10: entrepot.kernel.v1.RevealRequest
+	(*RevealResponse)(nil),   // 11: entrepot.kernel.v1.RevealResponse
+	(*Revealed)(nil),         // 12: entrepot.kernel.v1.Revealed
+	(*GetStateRequest)(nil),  // 13: entrepot.kernel.v1.GetStateRequest
+	(*GetStateResponse)(nil), // 14: entrepot.kernel.v1.GetStateResponse
+	(*PutStateRequest)(nil),  // 15: entrepot.kernel.v1.PutStateRequest
+	(*PutStateResponse)(nil), // 16: entrepot.kernel.v1.PutStateResponse
+	nil,                      // 17: entrepot.kernel.v1.SagaInput.RequestsEntry
 }
 var file_entrepot_kernel_v1_kernel_proto_depIdxs = []int32{
-	7,  // 0: entrepot.kernel.v1.RunRequest.input:type_name -> entrepot.kernel.v1.SagaInput
+	5,  // 0: entrepot.kernel.v1.RunRequest.input:type_name -> entrepot.kernel.v1.SagaInput
 	0,  // 1: entrepot.kernel.v1.RunResponse.state:type_name -> entrepot.kernel.v1.SagaState
-	19, // 2: entrepot.kernel.v1.SagaInput.requests:type_name -> entrepot.kernel.v1.SagaInput.RequestsEntry
-	9,  // 3: entrepot.kernel.v1.SealRequest.items:type_name -> entrepot.kernel.v1.SealItem
-	11, // 4: entrepot.kernel.v1.SealResponse.items:type_name -> entrepot.kernel.v1.SealedItem
-	14, // 5: entrepot.kernel.v1.RevealResponse.items:type_name -> entrepot.kernel.v1.Revealed
-	1,  // 6: entrepot.kernel.v1.BusService.Poke:input_type -> entrepot.kernel.v1.PokeRequest
-	3,  // 7: entrepot.kernel.v1.BusService.Publish:input_type -> entrepot.kernel.v1.PublishRequest
-	5,  // 8: entrepot.kernel.v1.SagaService.Run:input_type -> entrepot.kernel.v1.RunRequest
-	8,  // 9: entrepot.kernel.v1.VaultService.Seal:input_type -> entrepot.kernel.v1.SealRequest
-	12, // 10: entrepot.kernel.v1.VaultService.Reveal:input_type -> entrepot.kernel.v1.RevealRequest
-	15, // 11: entrepot.kernel.v1.StateService.GetState:input_type -> entrepot.kernel.v1.GetStateRequest
-	17, // 12: entrepot.kernel.v1.StateService.PutState:input_type -> entrepot.kernel.v1.PutStateRequest
-	2,  // 13: entrepot.kernel.v1.BusService.Poke:output_type -> entrepot.kernel.v1.PokeResponse
-	4,  // 14: entrepot.kernel.v1.BusService.Publish:output_type -> entrepot.kernel.v1.PublishResponse
-	6,  // 15: entrepot.kernel.v1.SagaService.Run:output_type -> entrepot.kernel.v1.RunResponse
-	10, // 16: entrepot.kernel.v1.VaultService.Seal:output_type -> entrepot.kernel.v1.SealResponse
-	13, // 17: entrepot.kernel.v1.VaultService.Reveal:output_type -> entrepot.kernel.v1.RevealResponse
-	16, // 18: entrepot.kernel.v1.StateService.GetState:output_type -> entrepot.kernel.v1.GetStateResponse
-	18, // 19: entrepot.kernel.v1.StateService.PutState:output_type -> entrepot.kernel.v1.PutStateResponse
-	13, // [13:20] is the sub-list for method output_type
-	6,  // [6:13] is the sub-list for method input_type
+	17, // 2: entrepot.kernel.v1.SagaInput.requests:type_name -> entrepot.kernel.v1.SagaInput.RequestsEntry
+	7,  // 3: entrepot.kernel.v1.SealRequest.items:type_name -> entrepot.kernel.v1.SealItem
+	9,  // 4: entrepot.kernel.v1.SealResponse.items:type_name -> entrepot.kernel.v1.SealedItem
+	12, // 5: entrepot.kernel.v1.RevealResponse.items:type_name -> entrepot.kernel.v1.Revealed
+	1,  // 6: entrepot.kernel.v1.BusService.Publish:input_type -> entrepot.kernel.v1.PublishRequest
+	3,  // 7: entrepot.kernel.v1.SagaService.Run:input_type -> entrepot.kernel.v1.RunRequest
+	6,  // 8: entrepot.kernel.v1.VaultService.Seal:input_type -> entrepot.kernel.v1.SealRequest
+	10, // 9: entrepot.kernel.v1.VaultService.Reveal:input_type -> entrepot.kernel.v1.RevealRequest
+	13, // 10: entrepot.kernel.v1.StateService.GetState:input_type -> entrepot.kernel.v1.GetStateRequest
+	15, // 11: entrepot.kernel.v1.StateService.PutState:input_type -> entrepot.kernel.v1.PutStateRequest
+	2,  // 12: entrepot.kernel.v1.BusService.Publish:output_type -> entrepot.kernel.v1.PublishResponse
+	4,  // 13: entrepot.kernel.v1.SagaService.Run:output_type -> entrepot.kernel.v1.RunResponse
+	8,  // 14: entrepot.kernel.v1.VaultService.Seal:output_type -> entrepot.kernel.v1.SealResponse
+	11, // 15: entrepot.kernel.v1.VaultService.Reveal:output_type -> entrepot.kernel.v1.RevealResponse
+	14, // 16: entrepot.kernel.v1.StateService.GetState:output_type -> entrepot.kernel.v1.GetStateResponse
+	16, // 17: entrepot.kernel.v1.StateService.PutState:output_type -> entrepot.kernel.v1.PutStateResponse
+	12, // [12:18] is the sub-list for method output_type
+	6,  // [6:12] is the sub-list for method input_type
 	6,  // [6:6] is the sub-list for extension type_name
 	6,  // [6:6] is the sub-list for extension extendee
 	0,  // [0:6] is the sub-list for field type_name
@@ -1305,7 +1214,7 @@ func file_entrepot_kernel_v1_kernel_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_kernel_v1_kernel_proto_rawDesc), len(file_entrepot_kernel_v1_kernel_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   19,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

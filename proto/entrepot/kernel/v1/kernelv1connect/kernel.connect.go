@@ -33,8 +33,6 @@ const (
 // reflection-formatted method names, remove the leading slash and convert the remaining slash to a
 // period.
 const (
-	// BusServicePokeProcedure is the procedure name of the BusService's Poke RPC.
-	BusServicePokeProcedure = "/entrepot.kernel.v1.BusService/Poke"
 	// BusServicePublishProcedure is the procedure name of the BusService's Publish RPC.
 	BusServicePublishProcedure = "/entrepot.kernel.v1.BusService/Publish"
 	// SagaServiceRunProcedure is the procedure name of the SagaService's Run RPC.
@@ -50,13 +48,6 @@ const (
 )
 
 var (
-	busServicePokeSpec = sync.OnceValue(func() connect.Spec {
-		return connect.Spec{
-			StreamType: connect.StreamTypeUnary,
-			Schema:     v1.File_entrepot_kernel_v1_kernel_proto.Services().ByName("BusService").Methods().ByName("Poke"),
-			Procedure:  BusServicePokeProcedure,
-		}
-	})
 	busServicePublishSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType: connect.StreamTypeUnary,
@@ -68,9 +59,6 @@ var (
 
 // BusServiceClient is a client for the entrepot.kernel.v1.BusService service.
 type BusServiceClient interface {
-	// Poke tells the kernel that something was committed, so that it is
-	// delivered at once and not at the next poll. Losing it costs time only.
-	Poke(context.Context, *v1.PokeRequest) (*v1.PokeResponse, error)
 	// Publish is for providers, which have no database: the kernel publishes
 	// in a transaction of its own. The event is on the bus when it returns.
 	// The same dedupe_id from the same instance publishes once.
@@ -85,9 +73,6 @@ func NewBusServiceClient(client *connect.Client) BusServiceClient {
 
 // BusServiceHandler is an implementation of the entrepot.kernel.v1.BusService service.
 type BusServiceHandler interface {
-	// Poke tells the kernel that something was committed, so that it is
-	// delivered at once and not at the next poll. Losing it costs time only.
-	Poke(context.Context, *v1.PokeRequest) (*v1.PokeResponse, error)
 	// Publish is for providers, which have no database: the kernel publishes
 	// in a transaction of its own. The event is on the bus when it returns.
 	// The same dedupe_id from the same instance publishes once.
@@ -99,7 +84,6 @@ type BusServiceHandler interface {
 func RegisterBusServiceHandler(server *connect.Server, svc BusServiceHandler) {
 	adapter := busServiceHandler{svc: svc}
 	server.Register(
-		connect.Method{Spec: busServicePokeSpec(), Handler: adapter.poke},
 		connect.Method{Spec: busServicePublishSpec(), Handler: adapter.publish},
 	)
 }
@@ -107,24 +91,12 @@ func RegisterBusServiceHandler(server *connect.Server, svc BusServiceHandler) {
 // UnimplementedBusServiceHandler returns CodeUnimplemented from all methods.
 type UnimplementedBusServiceHandler struct{}
 
-func (UnimplementedBusServiceHandler) Poke(context.Context, *v1.PokeRequest) (*v1.PokeResponse, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.kernel.v1.BusService.Poke is not implemented")
-}
-
 func (UnimplementedBusServiceHandler) Publish(context.Context, *v1.PublishRequest) (*v1.PublishResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.kernel.v1.BusService.Publish is not implemented")
 }
 
 type busServiceClient struct {
 	client *connect.Client
-}
-
-func (c *busServiceClient) Poke(ctx context.Context, req *v1.PokeRequest) (*v1.PokeResponse, error) {
-	var res v1.PokeResponse
-	if err := c.client.CallUnary(ctx, busServicePokeSpec(), req, &res); err != nil {
-		return nil, err
-	}
-	return &res, nil
 }
 
 func (c *busServiceClient) Publish(ctx context.Context, req *v1.PublishRequest) (*v1.PublishResponse, error) {
@@ -136,18 +108,6 @@ func (c *busServiceClient) Publish(ctx context.Context, req *v1.PublishRequest) 
 }
 
 type busServiceHandler struct{ svc BusServiceHandler }
-
-func (h busServiceHandler) poke(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
-	var req v1.PokeRequest
-	if err := stream.Receive(&req); err != nil {
-		return err
-	}
-	res, err := h.svc.Poke(ctx, &req)
-	if err != nil {
-		return err
-	}
-	return stream.Send(res)
-}
 
 func (h busServiceHandler) publish(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 	var req v1.PublishRequest
