@@ -16,8 +16,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pluginv1 "github.com/entrepot/entrepot/proto/entrepot/plugin/v1"
-	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
 	"github.com/entrepot/entrepot/proto/entrepot/plugin/v1/pluginv1connect"
+	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
 	"github.com/entrepot/entrepot/sdk/call"
 	"github.com/entrepot/entrepot/sdk/plugin"
 	"github.com/entrepot/entrepot/sdk/store"

@@ -5,7 +5,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"time"
@@ -105,14 +104,4 @@ type openTx struct{}
 // refuse calls to other processes while locks are held.
 func InTransaction(ctx context.Context) bool {
 	return ctx.Value(openTx{}) != nil
-}
-
-// query runs a fixed statement with real parameters on the transaction's
-// connection; PostgreSQL keeps its plan.
-func (tx *Tx) query(ctx context.Context, statement string, args []any, dest ...any) error {
-	row := tx.Tx.Tx.QueryRowContext(ctx, statement, append([]any{pgx.QueryExecModeCacheStatement}, args...)...)
-	if err := row.Scan(dest...); err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return err
-	}
-	return nil
 }

@@ -15,11 +15,10 @@ func (db *DB) Deliver(ctx context.Context, req *pluginv1.DeliverRequest, fn func
 		// First statement: a competing delivery blocks here and dies.
 		var err error
 		if req.GetParked() {
-			err = tx.query(ctx, "SELECT bus.ack_parked($1, $2)",
-				[]any{int16(req.GetSubscription()), req.GetEvents()[0].GetPosition()}, new(any))
+			_, err = tx.Do(ctx, "SELECT bus.ack_parked($1, $2)", int16(req.GetSubscription()), req.GetEvents()[0].GetPosition())
 		} else {
-			err = tx.query(ctx, "SELECT bus.ack($1, $2, $3, $4)",
-				[]any{int16(req.GetSubscription()), int16(req.GetLane()), req.GetExpected(), req.GetNext()}, new(any))
+			_, err = tx.Do(ctx, "SELECT bus.ack($1, $2, $3, $4)",
+				int16(req.GetSubscription()), int16(req.GetLane()), req.GetExpected(), req.GetNext())
 		}
 		if err != nil {
 			return err

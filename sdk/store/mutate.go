@@ -99,7 +99,7 @@ func keyed[Res proto.Message](ctx context.Context, db *DB, procedure string, req
 	err = db.Run(ctx, func(ctx context.Context, tx *Tx) error {
 		var mine bool
 		var fingerprint, answer []byte
-		if err := tx.query(ctx, lookUp, []any{scope, info.IdempotencyKey}, &mine, &fingerprint, &answer); err != nil {
+		if err := tx.Row(ctx, lookUp, scope, info.IdempotencyKey).Scan(&mine, &fingerprint, &answer); err != nil {
 			return err
 		}
 		switch {
@@ -124,7 +124,7 @@ func keyed[Res proto.Message](ctx context.Context, db *DB, procedure string, req
 		if stored == nil {
 			stored = []byte{}
 		}
-		_, err = tx.Tx.Tx.ExecContext(ctx, keep, scope, info.IdempotencyKey, print[:], stored)
+		_, err = tx.Do(ctx, keep, scope, info.IdempotencyKey, print[:], stored)
 		return err
 	})
 	if err != nil {

@@ -41,8 +41,8 @@ type begun struct {
 
 func (tx *Tx) stepBegin(ctx context.Context, s *stepRecord) (b begun, err error) {
 	var did *int16
-	err = tx.query(ctx, "SELECT b.done, b.status, b.res, b.did FROM bus.step_begin($1, $2, $3, $4) b",
-		[]any{s.Saga, int16(s.N), s.dir(), s.Epoch}, &b.done, &b.status, &b.result, &did)
+	err = tx.Row(ctx, "SELECT b.done, b.status, b.res, b.did FROM bus.step_begin($1, $2, $3, $4) b",
+		s.Saga, int16(s.N), s.dir(), s.Epoch).Scan(&b.done, &b.status, &b.result, &did)
 	if did != nil {
 		b.did = *did
 	}

@@ -207,7 +207,7 @@ func (tx *Tx) flush(ctx context.Context) error {
 	for i := range dest {
 		dest[i] = new(any)
 	}
-	if err := tx.query(ctx, "SELECT "+strings.Join(tx.calls, ", "), tx.args, dest...); err != nil {
+	if err := tx.Row(ctx, "SELECT "+strings.Join(tx.calls, ", "), tx.args...).Scan(dest...); err != nil {
 		return err
 	}
 	return tx.started(ids, dest)
