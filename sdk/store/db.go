@@ -67,7 +67,7 @@ func (db *DB) Run(ctx context.Context, fn func(ctx context.Context, tx *Tx) erro
 	for n := 1; ; n++ {
 		err := db.once(ctx, fn)
 		if err == nil || n == attempts || !isConflict(err) {
-			return wrap(err)
+			return Wrap(err)
 		}
 	}
 }

@@ -39,9 +39,9 @@ func isConflict(err error) bool {
 	return false
 }
 
-// wrap gives a database error the code that a caller can act on; its text
+// Wrap gives a database error the code that a caller can act on; its text
 // stays here, as the cause. Authored errors pass.
-func wrap(err error) error {
+func Wrap(err error) error {
 	var ce *connect.Error
 	if err == nil || errors.As(err, &ce) {
 		return err

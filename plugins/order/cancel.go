@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"connectrpc.com/connect/v2"
+
+	orderv1 "github.com/entrepot/entrepot/proto/entrepot/order/v1"
+	"github.com/entrepot/entrepot/proto/entrepot/order/v1/orderv1connect"
+	paymentv1 "github.com/entrepot/entrepot/proto/entrepot/payment/v1"
+	"github.com/entrepot/entrepot/proto/entrepot/payment/v1/paymentv1connect"
+	warehousev1 "github.com/entrepot/entrepot/proto/entrepot/warehouse/v1"
+	"github.com/entrepot/entrepot/proto/entrepot/warehouse/v1/warehousev1connect"
+	"github.com/entrepot/entrepot/sdk/call"
+	"github.com/entrepot/entrepot/sdk/fault"
+	"github.com/entrepot/entrepot/sdk/saga"
+	"github.com/entrepot/entrepot/sdk/store"
+)
+
+// cancelSaga gives money and stock back. It only goes forward.
+var cancelSaga = saga.Define("cancel", 1,
+	saga.Step{Name: "reverse", Do: paymentv1connect.PaymentServiceReversePaymentProcedure, Kind: saga.Retriable},
+	saga.Step{Name: "release", Do: warehousev1connect.StockServiceReleaseReservationProcedure, Kind: saga.Retriable},
+	saga.Step{Name: "finish", Do: orderv1connect.OrderStepServiceFinishCancellationProcedure, Kind: saga.Retriable},
+)
+
+func now() time.Time { return time.Now() }
+
+// CancelOrder gives back stock and money of an order that is not handed over.
+func (s *service) CancelOrder(ctx context.Context, req *orderv1.CancelOrderRequest) (*orderv1.CancelOrderResponse, error) {
+	var o *order
+	var started *saga.Started
+	err := s.db.Run(ctx, func(ctx context.Context, tx *store.Tx) (err error) {
+		started = nil
+		var state int16
+		if err := tx.Row(ctx, lockOrder, req.GetOrderId()).Scan(&state); err != nil {
+			return noOrder(err)
+		}
+		if o, err = readOrder(ctx, tx, req.GetOrderId()); err != nil {
+			return err
+		}
+		if !s.mayRead(ctx, o, req.GetCartSecret()) {
+			return errNoOrder()
+		}
+		switch o.state {
+		case orderv1.Order_STATE_CANCELLING, orderv1.Order_STATE_CANCELLED:
+			return nil
+		case orderv1.Order_STATE_PLACED, orderv1.Order_STATE_ACCEPTED:
+		default:
+			return fault.New(connect.CodeFailedPrecondition, "ORDER_NOT_PLACED", "only a placed order can be cancelled")
+		}
+		for _, c := range o.consignments {
+			if c.State == orderv1.Consignment_STATE_ACCEPTING {
+				return fault.Retry(fault.New(connect.CodeAborted, "ORDER_BUSY", "a merchant's share is being captured; try again"), 200*time.Millisecond)
+			}
+		}
+		started, err = s.startCancel(ctx, tx, o, req.GetReason())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.finishCancel(ctx, o, started); err != nil {
+		return nil, err
+	}
+	o.state = orderv1.Order_STATE_CANCELLED
+	return &orderv1.CancelOrderResponse{Order: o.proto()}, nil
+}
+
+func (s *service) startCancel(ctx context.Context, tx *store.Tx, o *order, reason string) (*saga.Started, error) {
+	ctx = call.With(ctx, inMarket(call.From(ctx), o.market))
+	started, err := tx.StartSaga(ctx, cancelSaga, o.id, saga.Requests{
+		"reverse": &paymentv1.ReversePaymentRequest{PaymentId: o.paymentID, Reason: "order cancelled"},
+		"release": &warehousev1.ReleaseReservationRequest{ReservationId: o.reservationID, Reason: "order cancelled"},
+		"finish":  &orderv1.FinishCancellationRequest{OrderId: o.id},
+	})
+	if err != nil {
+		return nil, err
+	}
+	_, err = tx.Do(ctx, `WITH o AS (UPDATE orders SET state = 4, cancel_reason = $2, saga = $3::uuid WHERE id = $1 RETURNING id)
+		INSERT INTO timeline (order_id, what, who, note) SELECT id, 'cancellation.started', $4, $2 FROM o`,
+		o.id, reason, started.ID, call.From(ctx).Principal.String())
+	return started, err
+}
+
+// finishCancel runs the saga that was started, or joins the one under way.
+func (s *service) finishCancel(ctx context.Context, o *order, started *saga.Started) error {
+	switch {
+	case started != nil:
+		return s.host.RunSaga(ctx, started)
+	case o.state == orderv1.Order_STATE_CANCELLING:
+		return s.host.AwaitSaga(ctx, o.saga)
+	}
+	return nil
+}
+
+const finishCancellation = `WITH o AS (UPDATE orders SET state = 5 WHERE id = $1 AND state = 4 RETURNING id, cancel_reason),
+t AS (INSERT INTO timeline (order_id, what, who) SELECT id, 'order.cancelled', 'system' FROM o)
+SELECT cancel_reason FROM o`
+
+// FinishCancellation is the end of a cancellation.
+func (s *service) FinishCancellation(ctx context.Context, req *orderv1.FinishCancellationRequest) (*orderv1.FinishCancellationResponse, error) {
+	if err := onlyInSaga(ctx); err != nil {
+		return nil, err
+	}
+	return store.Mutate(ctx, s.db, req, func(ctx context.Context, tx *store.Tx) (*orderv1.FinishCancellationResponse, error) {
+		var reason string
+		if err := tx.Row(ctx, finishCancellation, req.GetOrderId()).Scan(&reason); err != nil {
+			return nil, noOrder(err)
+		}
+		return &orderv1.FinishCancellationResponse{}, tx.Publish(&orderv1.OrderCancelled{OrderId: req.GetOrderId(), Reason: reason})
+	})
+}

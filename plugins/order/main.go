@@ -1,0 +1,27 @@
+// Command order is the module of carts, checkout and orders.
+package main
+
+import (
+	"context"
+	"embed"
+	"io/fs"
+
+	"github.com/entrepot/entrepot/sdk/plugin"
+	"github.com/entrepot/entrepot/sdk/saga"
+)
+
+//go:embed plugin.hcl
+var manifest string
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+func main() { plugin.Main(module()) }
+
+func module() plugin.Plugin {
+	files, _ := fs.Sub(migrations, "migrations") // embedded above
+	return plugin.Plugin{
+		Manifest: manifest, Migrations: files, Sagas: []*saga.Definition{checkoutSaga, acceptSaga, cancelSaga},
+		New: func(ctx context.Context, in *plugin.Instance) error { return register(ctx, in) },
+	}
+}

@@ -1,0 +1,71 @@
+-- Secret from which the secrets of guests' carts are derived.
+CREATE TABLE cart_key (
+  one boolean PRIMARY KEY DEFAULT true CHECK (one),
+  key bytea NOT NULL CHECK (octet_length(key) = 32));
+
+CREATE TABLE cart (
+  id          text PRIMARY KEY,
+  market      text NOT NULL,
+  account     text NOT NULL DEFAULT '',            -- empty: a guest's
+  state       smallint NOT NULL DEFAULT 1 CHECK (state BETWEEN 1 AND 3),
+  currency    text NOT NULL DEFAULT '',            -- empty while the cart is
+  lines       jsonb NOT NULL,
+  quoted_at   timestamptz NOT NULL DEFAULT now(),
+  order_id    text,
+  -- A cart is made once by its caller's idempotency key.
+  scope       text NOT NULL,
+  idempotency text NOT NULL,
+  fingerprint bytea NOT NULL,
+  created_at  timestamptz NOT NULL DEFAULT now(),
+  UNIQUE (scope, idempotency)) WITH (fillfactor = 80);
+
+CREATE TABLE orders (
+  id             text PRIMARY KEY,
+  market         text NOT NULL,
+  state          smallint NOT NULL CHECK (state BETWEEN 1 AND 6),
+  currency       text NOT NULL,
+  total          bigint NOT NULL CHECK (total >= 0),
+  cart_id        text NOT NULL REFERENCES cart,
+  account        text NOT NULL DEFAULT '',
+  subject        text NOT NULL,                    -- the vault's, no personal data
+  ship_to_ref    text NOT NULL,
+  email_ref      text NOT NULL DEFAULT '',
+  payment_id     text NOT NULL UNIQUE,
+  reservation_id text NOT NULL UNIQUE,
+  saga           uuid NOT NULL,                    -- the checkout, or what came after it
+  cancel_reason  text NOT NULL DEFAULT '',
+  placed_at      timestamptz NOT NULL DEFAULT now()) WITH (fillfactor = 80);
+CREATE INDEX orders_account ON orders (account, id) WHERE account <> '';
+-- One cart, one order: rejected ones do not count.
+CREATE UNIQUE INDEX orders_cart ON orders (cart_id) WHERE state <> 6;
+
+CREATE TABLE order_line (
+  order_id text NOT NULL REFERENCES orders,
+  n        smallint NOT NULL,
+  sku      text NOT NULL,
+  merchant text NOT NULL,
+  title    text NOT NULL,
+  quantity bigint NOT NULL CHECK (quantity > 0),
+  unit     bigint NOT NULL CHECK (unit >= 0),
+  total    bigint NOT NULL CHECK (total = quantity * unit),
+  PRIMARY KEY (order_id, n));
+
+CREATE TABLE consignment (
+  order_id   text NOT NULL REFERENCES orders,
+  merchant   text NOT NULL,
+  state      smallint NOT NULL DEFAULT 1 CHECK (state BETWEEN 1 AND 3),
+  total      bigint NOT NULL CHECK (total >= 0),
+  capture_id text NOT NULL DEFAULT '',
+  PRIMARY KEY (order_id, merchant)) WITH (fillfactor = 80);
+CREATE INDEX consignment_queue ON consignment (merchant, state, order_id);
+
+-- What happened, in order. Append only.
+CREATE TABLE timeline (
+  id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  order_id text NOT NULL,
+  at       timestamptz NOT NULL DEFAULT now(),
+  what     text NOT NULL,
+  who      text NOT NULL,
+  note     text NOT NULL DEFAULT '');
+CREATE INDEX timeline_order ON timeline (order_id, id);
+REVOKE UPDATE, DELETE, TRUNCATE ON timeline FROM p_order;

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"context"
+
+	"github.com/entrepot/entrepot/proto/entrepot/catalog/v1/catalogv1connect"
+	"github.com/entrepot/entrepot/proto/entrepot/order/v1/orderv1connect"
+	"github.com/entrepot/entrepot/sdk/event"
+	"github.com/entrepot/entrepot/sdk/host"
+	"github.com/entrepot/entrepot/sdk/plugin"
+	"github.com/entrepot/entrepot/sdk/store"
+)
+
+// service serves entrepot.order.v1. Safe for concurrent use.
+type service struct {
+	db      *store.DB
+	host    *host.Host
+	quotes  catalogv1connect.QuoteServiceClient
+	cartKey []byte
+}
+
+func register(ctx context.Context, in *plugin.Instance) error {
+	key, err := loadCartKey(ctx, in.DB)
+	if err != nil {
+		return err
+	}
+	s := &service{db: in.DB, host: in.Host, quotes: catalogv1connect.NewQuoteServiceClient(in.Host.Client()), cartKey: key}
+	orderv1connect.RegisterCartServiceHandler(in.Server, s)
+	orderv1connect.RegisterOrderServiceHandler(in.Server, s)
+	orderv1connect.RegisterProcessingServiceHandler(in.Server, s)
+	orderv1connect.RegisterOrderStepServiceHandler(in.Server, s)
+	return in.Subscribe("payments",
+		event.OnBatch(s.onAuthorized), event.OnBatch(s.onCaptured), event.OnBatch(s.onVoided), event.OnBatch(s.onRefunded))
+}
+
+var (
+	_ orderv1connect.CartServiceHandler       = (*service)(nil)
+	_ orderv1connect.OrderServiceHandler      = (*service)(nil)
+	_ orderv1connect.ProcessingServiceHandler = (*service)(nil)
+	_ orderv1connect.OrderStepServiceHandler  = (*service)(nil)
+)
