@@ -1,0 +1,190 @@
+// Package registry holds what runs now: plugins with their processes,
+// instances, and the methods and schemas that they described. Readers take an
+// immutable snapshot; writers make the next one and swap it in.
+package registry
+
+import (
+	"maps"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	optionsv1 "github.com/entrepot/entrepot/proto/entrepot/options/v1"
+	pluginv1 "github.com/entrepot/entrepot/proto/entrepot/plugin/v1"
+)
+
+// State is where a plugin is in its life.
+type State string
+
+// The states of a plugin, in the words of the operator.
+const (
+	Starting    State = "starting"
+	Ready       State = "ready"
+	Degraded    State = "degraded"
+	Draining    State = "draining"
+	Stopped     State = "stopped"
+	Backoff     State = "backoff"
+	Quarantined State = "quarantined"
+)
+
+// Snapshot is what runs at one moment. It is never changed.
+type Snapshot struct {
+	// Revision rises with each snapshot.
+	Revision  int64
+	Plugins   map[string]*Plugin
+	Methods   map[string]*Method
+	Instances map[string]*Instance
+	// Files has every schema that a plugin described.
+	Files *protoregistry.Files
+}
+
+// Plugin is one plugin of the deployment.
+type Plugin struct {
+	Name     string
+	Manifest *pluginv1.Manifest
+	Describe *pluginv1.DescribeResponse
+	// Process serves it now; nil while none does.
+	Process *Process
+	State   State
+	// Reason says why it is not ready, for operators.
+	Reason    string
+	Restarts  int
+	SHA256    string
+	StartedAt time.Time
+
+	schema *Schema
+}
+
+// Instance is one configured use of a plugin.
+type Instance struct {
+	Name   string
+	Plugin *Plugin
+	// Contracts that it serves.
+	Contracts map[string]bool
+	// Healthy is false while its check fails.
+	Healthy  bool
+	Revision int64
+	Reason   string
+}
+
+// Method is one method that some plugin serves.
+type Method struct {
+	// Procedure is "/package.Service/Method", Contract its package.
+	Procedure, Contract string
+	Desc                protoreflect.MethodDescriptor
+	// Access is nil for a method that declares none: refused to everybody.
+	Access                                    *optionsv1.Access
+	ServerStream, ClientStream, NoSideEffects bool
+}
+
+// Process is a running plugin process as callers use it.
+type Process struct {
+	PID int
+	// HTTP1 carries single calls, HTTP2 streams and gRPC. Requests are made
+	// for https://localhost.
+	HTTP1, HTTP2 http.RoundTripper
+
+	mu       sync.Mutex
+	inflight int
+	closed   bool
+	idle     chan struct{}
+}
+
+// NewProcess makes a process that takes calls.
+func NewProcess(pid int, http1, http2 http.RoundTripper) *Process {
+	return &Process{PID: pid, HTTP1: http1, HTTP2: http2, idle: make(chan struct{})}
+}
+
+// Acquire counts a call in; it is refused once the process is closed. The
+// caller calls release exactly once.
+func (p *Process) Acquire() (release func(), ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, false
+	}
+	p.inflight++
+	return p.leave, true
+}
+
+func (p *Process) leave() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.inflight--
+	if p.closed && p.inflight == 0 {
+		close(p.idle)
+	}
+}
+
+// Close lets no further call in and returns a channel that is closed when the
+// last one has left.
+func (p *Process) Close() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		p.closed = true
+		if p.inflight == 0 {
+			close(p.idle)
+		}
+	}
+	return p.idle
+}
+
+// Registry holds the current snapshot. Safe for concurrent use.
+type Registry struct {
+	mu      sync.Mutex
+	current atomic.Pointer[Snapshot]
+	watch   []func(*Snapshot)
+}
+
+// New makes an empty registry.
+func New() *Registry {
+	r := &Registry{}
+	r.current.Store(&Snapshot{
+		Plugins: map[string]*Plugin{}, Methods: map[string]*Method{}, Instances: map[string]*Instance{}, Files: new(protoregistry.Files),
+	})
+	return r
+}
+
+// Snapshot returns the current snapshot.
+func (r *Registry) Snapshot() *Snapshot { return r.current.Load() }
+
+// Watch calls fn with each new snapshot, in order, from the writer's
+// goroutine; fn is quick and does not write.
+func (r *Registry) Watch(fn func(*Snapshot)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.watch = append(r.watch, fn)
+}
+
+// Put makes plugin the current one of its name, with its instances and the
+// methods of schema; nil removes the plugin of that name.
+func (r *Registry) Put(name string, plugin *Plugin, instances []*Instance, schema *Schema) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.current.Load()
+	next := &Snapshot{
+		Revision: old.Revision + 1, Plugins: maps.Clone(old.Plugins), Instances: maps.Clone(old.Instances), Methods: map[string]*Method{},
+	}
+	delete(next.Plugins, name)
+	maps.DeleteFunc(next.Instances, func(_ string, in *Instance) bool { return in.Plugin.Name == name })
+	if plugin != nil {
+		next.Plugins[name] = plugin
+		plugin.schema = schema
+		for _, in := range instances {
+			next.Instances[in.Name] = in
+		}
+	}
+	if err := next.merge(); err != nil {
+		return err
+	}
+	r.current.Store(next)
+	for _, fn := range r.watch {
+		fn(next)
+	}
+	return nil
+}
