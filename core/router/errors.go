@@ -53,6 +53,11 @@ func unavailable(instance string, cause error) *connect.Error {
 	return err.WithCause(cause)
 }
 
+// UnknownMethod is the answer to a procedure that nothing serves.
+func UnknownMethod(procedure string) *connect.Error {
+	return Fault(connect.CodeUnimplemented, ReasonMethodUnknown, "nothing here serves the method", "procedure", procedure)
+}
+
 var errorWriter = connecthttp.NewErrorWriter()
 
 // WriteError answers a request with an error in the protocol its client
