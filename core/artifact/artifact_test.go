@@ -1,0 +1,53 @@
+package artifact
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestTheFileThatRunsIsTheFileThatWasVerified(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(dir)
+	require.NoError(t, err)
+	src := filepath.Join(dir, "plugin")
+	require.NoError(t, os.WriteFile(src, []byte("one"), 0o755))
+	sum, err := Hash(src)
+	require.NoError(t, err)
+
+	stored, got, err := s.Put(src, sum)
+	require.NoError(t, err)
+	require.Equal(t, sum, got)
+
+	// Another file under the old name changes nothing of what is stored.
+	require.NoError(t, os.WriteFile(src, []byte("two"), 0o755))
+	path, err := s.Verify(sum)
+	require.NoError(t, err)
+	require.Equal(t, stored, path)
+	body, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, "one", string(body))
+
+	_, _, err = s.Put(src, sum)
+	require.ErrorIs(t, err, ErrMismatch)
+
+	require.NoError(t, os.Chmod(stored, 0o755))
+	require.NoError(t, os.WriteFile(stored, []byte("evil"), 0o755))
+	_, err = s.Verify(sum)
+	require.ErrorIs(t, err, ErrMismatch)
+}
+
+func TestNothingUnverifiedStaysInTheStore(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(dir)
+	require.NoError(t, err)
+	src := filepath.Join(dir, "plugin")
+	require.NoError(t, os.WriteFile(src, []byte("one"), 0o755))
+	_, _, err = s.Put(src, "00")
+	require.ErrorIs(t, err, ErrMismatch)
+	left, err := os.ReadDir(filepath.Join(dir, "sha256"))
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
