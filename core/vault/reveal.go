@@ -93,6 +93,9 @@ func (v *Vault) Erase(ctx context.Context, subject string) (bool, error) {
 // transaction: for those that nothing refers to, such as a registration that
 // was never confirmed.
 func (v *Vault) ForgetTx(ctx context.Context, tx pgx.Tx, subjects ...string) error {
+	if len(subjects) == 0 {
+		return nil
+	}
 	_, err := tx.Exec(ctx, `DELETE FROM vault.record WHERE subject_id = ANY ($1)`, subjects)
 	if err == nil {
 		_, err = tx.Exec(ctx, `DELETE FROM vault.subject WHERE id = ANY ($1)`, subjects)
