@@ -22,8 +22,8 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	pluginv1 "github.com/entrepot/entrepot/proto/entrepot/plugin/v1"
 	"github.com/entrepot/entrepot/core/registry"
+	pluginv1 "github.com/entrepot/entrepot/proto/entrepot/plugin/v1"
 )
 
 var binary string
