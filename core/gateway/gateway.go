@@ -223,6 +223,7 @@ func (g *Gateway) bounded(w *observed, r *http.Request, method string, identify 
 		return
 	}
 	address := g.clientAddress(r)
+	r = r.WithContext(context.WithValue(r.Context(), addressKey{}, address))
 	known, err := identify(r, id, address)
 	if err != nil {
 		if connect.CodeOf(err) == connect.CodeUnauthenticated {
@@ -232,7 +233,7 @@ func (g *Gateway) bounded(w *observed, r *http.Request, method string, identify 
 		return
 	}
 	info = known
-	serve(w, r.WithContext(context.WithValue(r.Context(), addressKey{}, address)), info)
+	serve(w, r, info)
 }
 
 func (g *Gateway) note(w *observed, r *http.Request, method string, info call.Info, took time.Duration) {
