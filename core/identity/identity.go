@@ -10,6 +10,7 @@ import (
 	"embed"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -64,9 +65,10 @@ type Options struct {
 	Argon2Iterations uint32
 	// Limits bound tries at the public doors.
 	Limits Limits
-	// ClientAddr is the network address on whose account a call counts; empty
-	// counts none. Default PeerAddr.
-	ClientAddr func(context.Context) string
+	// ClientAddr is the network address on whose account a call counts; the
+	// zero Addr counts none. Default PeerAddr, which behind a proxy is the
+	// proxy's.
+	ClientAddr func(context.Context) netip.Addr
 	// Log takes what nobody is told. Default slog.Default().
 	Log *slog.Logger
 	// Now is the clock. Default time.Now.
@@ -87,7 +89,7 @@ type Service struct {
 	perClient  *buckets
 	perLogin   *buckets
 	perEnrol   *buckets
-	clientAddr func(context.Context) string
+	clientAddr func(context.Context) netip.Addr
 	log        *slog.Logger
 	now        func() time.Time
 }
@@ -139,7 +141,7 @@ func New(ctx context.Context, o Options) (*Service, error) {
 	return &Service{
 		pool: o.Pool, vault: o.Vault, keys: keys, tokens: tokens, passwords: hashes, mailer: o.Mailer,
 		wake:      make(chan struct{}, 1),
-		perClient: &buckets{rate: limits.Client}, perLogin: &buckets{rate: limits.Login}, perEnrol: &buckets{rate: limits.Enrol},
+		perClient: newBuckets(limits.Client), perLogin: newBuckets(limits.Login), perEnrol: newBuckets(limits.Enrol),
 		clientAddr: o.ClientAddr, log: o.Log, now: o.Now,
 	}, nil
 }

@@ -222,7 +222,8 @@ func (s *Service) sessionOf(ctx context.Context) string {
 	if !ok {
 		return ""
 	}
-	c, err := s.tokens.verify(strings.TrimPrefix(info.RequestHeader().Get("Authorization"), "Bearer "))
+	_, bearer, _ := strings.Cut(info.RequestHeader().Get("Authorization"), " ")
+	c, err := s.tokens.verify(strings.TrimSpace(bearer))
 	if err != nil {
 		return ""
 	}

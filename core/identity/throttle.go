@@ -2,9 +2,7 @@ package identity
 
 import (
 	"context"
-	"net"
 	"net/netip"
-	"sync"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -45,32 +43,26 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// bucketsKept bounds each of two generations of buckets.
+// bucketsKept bounds each of two generations of buckets. Durable failure
+// counts stand behind those that are forgotten.
 const bucketsKept = 1 << 15
 
-// buckets is a bounded map of token buckets that forgets by generations: what
-// nobody asked for during a whole generation is gone. Durable failure counts
-// stand behind those it forgets.
+// buckets are token buckets of one rate, by key.
 type buckets struct {
-	rate     Rate
-	mu       sync.Mutex
-	now, old map[string]*rate.Limiter
+	rate  Rate
+	known recent[string, *rate.Limiter]
+}
+
+func newBuckets(r Rate) *buckets {
+	return &buckets{rate: r, known: recent[string, *rate.Limiter]{size: bucketsKept}}
 }
 
 // take takes one token, or tells how long to wait for it.
 func (b *buckets) take(key string, now time.Time) error {
-	b.mu.Lock()
-	l, ok := b.now[key]
+	l, ok := b.known.lookup(key)
 	if !ok {
-		if l, ok = b.old[key]; !ok {
-			l = rate.NewLimiter(rate.Every(b.rate.Every), b.rate.Burst)
-		}
-		if b.now == nil || len(b.now) >= bucketsKept {
-			b.now, b.old = make(map[string]*rate.Limiter), b.now
-		}
-		b.now[key] = l
+		l = b.known.keep(key, rate.NewLimiter(rate.Every(b.rate.Every), b.rate.Burst))
 	}
-	b.mu.Unlock()
 	r := l.ReserveN(now, 1)
 	if wait := r.DelayFrom(now); wait > 0 {
 		r.CancelAt(now)
@@ -86,8 +78,8 @@ func errThrottled(wait time.Duration) error {
 // knock counts a try at one of the public doors, by client first.
 func (s *Service) knock(ctx context.Context, door *buckets, mailHash []byte) error {
 	now := s.now()
-	if client := s.clientAddr(ctx); client != "" {
-		if err := s.perClient.take(client, now); err != nil {
+	if addr := s.clientAddr(ctx); addr.IsValid() {
+		if err := s.perClient.take(client(addr), now); err != nil {
 			return err
 		}
 	}
@@ -97,33 +89,25 @@ func (s *Service) knock(ctx context.Context, door *buckets, mailHash []byte) err
 	return door.take(string(mailHash), now)
 }
 
-// PeerAddr is the address a connection came from, without its port; of IPv6
-// the /64 that one customer holds. Empty without a network peer.
-func PeerAddr(ctx context.Context) string {
+// PeerAddr is the network address that the call's connection came from; the
+// zero Addr without a network peer.
+func PeerAddr(ctx context.Context) netip.Addr {
 	info, ok := connect.CallInfoForServerContext(ctx)
 	if !ok {
-		return ""
+		return netip.Addr{}
 	}
-	return network(info.PeerAddr)
+	peer, _ := netip.ParseAddrPort(info.PeerAddr)
+	return peer.Addr()
 }
 
-func network(peer string) string {
-	host, _, err := net.SplitHostPort(peer)
-	if err != nil {
-		return ""
+// client names whose allowance an address uses: of IPv6 the /64, which is one
+// subscriber's.
+func client(a netip.Addr) string {
+	a = a.Unmap()
+	if !a.Is6() {
+		return a.String()
 	}
-	addr, err := netip.ParseAddr(host)
-	if err != nil {
-		return ""
-	}
-	addr = addr.Unmap().WithZone("")
-	if addr.Is4() {
-		return addr.String()
-	}
-	prefix, err := addr.Prefix(64)
-	if err != nil {
-		return ""
-	}
+	prefix, _ := a.Prefix(64) // never fails: an IPv6 address has 64 bits
 	return prefix.String()
 }
 

@@ -182,3 +182,17 @@ func FuzzAuthenticate(f *testing.F) {
 		}
 	})
 }
+
+// What a request with a token costs the gateway.
+func BenchmarkAuthenticate(b *testing.B) {
+	s, err := newSigner([]signingKey{newSigningKey()}, time.Now)
+	require.NoError(b, err)
+	token, _, err := s.mint(&account{id: LocalOperator, kind: call.Consumer, subject: "sub_00000000000000000000000000"}, "s", time.Now())
+	require.NoError(b, err)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := s.verify(token); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -70,7 +70,7 @@ func (h *house) options() vault.Options {
 	}}
 }
 
-func open(t *testing.T) *house {
+func open(t testing.TB) *house {
 	t.Helper()
 	h := &house{db: pgtest.New(t, template), keyFile: filepath.Join(t.TempDir(), "keys", "vault.json")}
 	var err error
@@ -364,6 +364,19 @@ func TestAStartWithoutTheRightKeyRefusesAndSaysWhatToDo(t *testing.T) {
 	require.ErrorContains(t, reopen(), "chmod 600")
 	require.NoError(t, os.Chmod(h.keyFile, 0o600))
 	require.NoError(t, reopen())
+}
+
+// One order's personal data, sealed for a guest.
+func BenchmarkSealForANewSubject(b *testing.B) {
+	h := open(b)
+	req := &kernelv1.SealRequest{Items: []*kernelv1.SealItem{item("name", "Ada Lovelace"), item("email", "ada@example.com"), item("address", "12 St James's Square, London")}}
+	ctx := as(carrier)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := h.Seal(ctx, req); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 func requireState(t *testing.T, err error, state string) {
