@@ -41,21 +41,22 @@ func ReadManifest(ctx context.Context, binary string) (*pluginv1.Manifest, error
 	case err != nil:
 		return nil, fmt.Errorf("%s --manifest: %w; is it a plugin of this release?", binary, err)
 	}
-	return manifest.Parse(out.Bytes(), filepath.Base(binary)+" plugin.hcl")
+	return manifest.Parse(out.kept.Bytes(), filepath.Base(binary)+" plugin.hcl")
 }
 
-// bounded keeps as much as a manifest may have.
+// bounded keeps as much as a manifest may have. The buffer is no embedded
+// field: its ReadFrom would pass Write by.
 type bounded struct {
-	bytes.Buffer
+	kept bytes.Buffer
 	full bool
 	stop context.CancelFunc
 }
 
 func (b *bounded) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > manifest.MaxBytes {
+	if b.kept.Len()+len(p) > manifest.MaxBytes {
 		b.full = true
 		b.stop() // a program may write on into a closed pipe
 		return 0, errors.New("too much output")
 	}
-	return b.Buffer.Write(p)
+	return b.kept.Write(p)
 }
