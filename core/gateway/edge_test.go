@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -272,6 +273,11 @@ func TestMetricsCountByMethodAndCode(t *testing.T) {
 	require.NoError(t, err)
 	_, err = plugintest.Call(t.Context(), s.client, s.plugin.Spec("Operators"), "")
 	require.Error(t, err)
+	grpcClient := connect.NewClient(connecthttp.NewTransport(plugintest.Client(t, true), s.server.URL, connecthttp.WithGRPC()))
+	_, err = plugintest.Call(t.Context(), grpcClient, s.plugin.Spec("Echo"), "x")
+	require.NoError(t, err)
+	_, err = plugintest.Call(t.Context(), grpcClient, s.plugin.Spec("Writers"), "x", as("reader")...)
+	require.Error(t, err)
 	for _, path := range []string{"/acme.made.up.v1/One", "/acme.made.up.v1/Two"} {
 		s.do(t, http.MethodPost, path, "{}", "Content-Type", "application/json")
 	}
@@ -279,6 +285,8 @@ func TestMetricsCountByMethodAndCode(t *testing.T) {
 	for _, line := range []string{
 		`entrepot_gateway_calls_total{code="ok",method="/acme.shop.v1.Test/Facts"} 1`,
 		`entrepot_gateway_calls_total{code="unauthenticated",method="/acme.shop.v1.Test/Operators"} 1`,
+		`entrepot_gateway_calls_total{code="ok",method="/acme.shop.v1.Test/Echo"} 1`,
+		`entrepot_gateway_calls_total{code="permission_denied",method="/acme.shop.v1.Test/Writers"} 1`,
 		`entrepot_gateway_calls_total{code="unimplemented",method="unknown"} 2`,
 	} {
 		require.Contains(t, body, line)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"connectrpc.com/connect/v2"
 	"github.com/prometheus/client_golang/prometheus"
@@ -72,10 +73,10 @@ func (o *observed) code() string {
 		return c.String()
 	case o.status >= http.StatusBadRequest:
 		return "http_" + strconv.Itoa(min(o.status, 599))
-	case h.Get("Content-Type") == "application/proto" || h.Get("Content-Type") == "application/json" || o.status == http.StatusNotModified:
-		return "ok"
-	default:
+	case strings.HasPrefix(h.Get("Content-Type"), "application/connect+"), strings.HasPrefix(h.Get("Content-Type"), "application/grpc"):
 		return "stream"
+	default:
+		return "ok"
 	}
 }
 

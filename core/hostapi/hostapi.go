@@ -23,6 +23,7 @@ import (
 	"github.com/entrepot/entrepot/core/router"
 	pluginv1 "github.com/entrepot/entrepot/proto/entrepot/plugin/v1"
 	"github.com/entrepot/entrepot/sdk/call"
+	"github.com/entrepot/entrepot/sdk/fault"
 )
 
 // Reasons of refusals.
@@ -31,6 +32,8 @@ const (
 	ReasonScopeMissing = "SCOPE_MISSING"
 	// ReasonMarketUnknown: the market is none of the deployment's.
 	ReasonMarketUnknown = "MARKET_UNKNOWN"
+	// ReasonTooManyCalls: the process has as many calls open as it may.
+	ReasonTooManyCalls = "TOO_MANY_CALLS"
 )
 
 // Config is what the host API needs.
@@ -50,6 +53,9 @@ type Config struct {
 	// Defaults 10 minutes and 1 hour: callers' own deadlines ride along and
 	// are shorter.
 	Timeout, StreamTimeout time.Duration
+	// MaxInFlight is how many calls one process may make at once. One more is
+	// refused with resource_exhausted. Default 1024.
+	MaxInFlight int
 	// Log gets refusals at debug. Default slog.Default().
 	Log *slog.Logger
 }
@@ -61,6 +67,7 @@ type Host struct {
 	markets []string
 	market  string
 	limits  router.Limits
+	most    int
 	log     *slog.Logger
 }
 
@@ -70,11 +77,14 @@ func New(cfg Config) (*Host, error) {
 		return nil, errors.New("hostapi: Router and Kernel are required")
 	}
 	h := &Host{
-		router: cfg.Router, markets: cfg.Markets, market: cfg.DefaultMarket, log: cfg.Log,
+		router: cfg.Router, markets: cfg.Markets, market: cfg.DefaultMarket, most: cfg.MaxInFlight, log: cfg.Log,
 		limits: router.Limits{Body: cfg.MaxBody, Time: cfg.Timeout, StreamTime: cfg.StreamTimeout},
 	}
 	if h.log == nil {
 		h.log = slog.Default()
+	}
+	if h.most <= 0 {
+		h.most = 1024
 	}
 	if h.limits.Body <= 0 {
 		h.limits.Body = 8 << 20
@@ -108,8 +118,17 @@ func CallerFrom(ctx context.Context) (Caller, bool) {
 // Handler serves the socket of one plugin process. The manifest is the one
 // that the operator granted; its calls are the plugin's scope.
 func (h *Host) Handler(plugin string, manifest *pluginv1.Manifest) http.Handler {
+	caller := Caller{Plugin: plugin, Manifest: manifest}
+	inFlight := make(chan struct{}, h.most)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h.serve(w, r, Caller{Plugin: plugin, Manifest: manifest})
+		select {
+		case inFlight <- struct{}{}:
+			defer func() { <-inFlight }()
+			h.serve(w, r, caller)
+		default:
+			h.refuse(w, r, caller, fault.Retry(
+				router.Fault(connect.CodeResourceExhausted, ReasonTooManyCalls, "this plugin makes too many calls at once"), time.Second))
+		}
 	})
 }
 

@@ -18,6 +18,7 @@ import (
 	kernelv1 "github.com/entrepot/entrepot/proto/entrepot/kernel/v1"
 	"github.com/entrepot/entrepot/proto/entrepot/kernel/v1/kernelv1connect"
 	optionsv1 "github.com/entrepot/entrepot/proto/entrepot/options/v1"
+	pluginv1 "github.com/entrepot/entrepot/proto/entrepot/plugin/v1"
 	"github.com/entrepot/entrepot/sdk/call"
 	"github.com/entrepot/entrepot/sdk/fault"
 )
@@ -218,6 +219,35 @@ func TestACircleOfCallsEnds(t *testing.T) {
 	h.serve(t, info, again)
 	require.Equal(t, router.MaxHops, depth-1)
 	require.NoError(t, last, "only the innermost call is refused")
+}
+
+func TestAPluginsOpenCallsAreBounded(t *testing.T) {
+	t.Parallel()
+	reg := registry.New()
+	inside, leave := make(chan struct{}), make(chan struct{})
+	p := plugintest.Start(t, reg, plugintest.Plugin{
+		Name: "inner", Contract: "acme.inner.v1",
+		Methods: []plugintest.Method{{Name: "Wait", Access: plugintest.ForPlugins, Unary: func(context.Context, string) (string, error) {
+			close(inside)
+			<-leave
+			return "", nil
+		}}},
+	})
+	host, err := hostapi.New(hostapi.Config{Router: router.New(router.Config{Registry: reg}), Kernel: connect.NewServer(), MaxInFlight: 1})
+	require.NoError(t, err)
+	manifest := &pluginv1.Manifest{Calls: []string{"acme.inner.v1"}}
+	mine := plugintest.Listen(t, host.Handler("outer", manifest))
+	c := connect.NewClient(connecthttp.NewTransport(plugintest.Client(t, false), mine.URL))
+	done := make(chan error, 1)
+	go func() {
+		_, err := plugintest.Call(t.Context(), c, p.Spec("Wait"), "")
+		done <- err
+	}()
+	<-inside
+	_, err = plugintest.Call(t.Context(), c, p.Spec("Wait"), "")
+	require.Equal(t, connect.CodeResourceExhausted, connect.CodeOf(err))
+	close(leave)
+	require.NoError(t, <-done)
 }
 
 // Whatever a plugin writes into its headers, it is itself, or one of those it

@@ -385,3 +385,42 @@ func TestTheKernelHearsOfCommittedEvents(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []int{3, 3}, heard)
 }
+
+func TestAStreamThatBreaksOffDoesNotLookWhole(t *testing.T) {
+	t.Parallel()
+	reg := registry.New()
+	p := echo()
+	p.Methods = append(p.Methods, plugintest.Method{Name: "Break", Kind: connect.StreamTypeServer, Stream: func(_ context.Context, s connect.ServerStream) error {
+		if err := s.Send(wrapperspb.String("one")); err != nil {
+			return err
+		}
+		panic(http.ErrAbortHandler)
+	}})
+	plugintest.Start(t, reg, p)
+	s := front(t, router.New(router.Config{Registry: reg}), call.Info{}, limits)
+	for _, pr := range protocols {
+		t.Run(pr.name, func(t *testing.T) {
+			t.Parallel()
+			c := connect.NewClient(connecthttp.NewTransport(plugintest.Client(t, pr.http2), s.URL, pr.opts...))
+			st, err := c.CallServerStream(t.Context(), p.Spec("Break"), wrapperspb.String(""))
+			require.NoError(t, err)
+			for err == nil {
+				err = st.Receive(&wrapperspb.StringValue{})
+			}
+			require.NotErrorIs(t, err, io.EOF)
+			require.NotZero(t, plugintest.Code(err))
+		})
+	}
+}
+
+func TestAPluginWithoutProcessIsUnavailableAndNotUnknown(t *testing.T) {
+	t.Parallel()
+	reg := registry.New()
+	p := plugintest.Start(t, reg, echo())
+	p.Process = nil
+	p.Register(t, reg, false)
+	s := front(t, router.New(router.Config{Registry: reg}), call.Info{}, limits)
+	c := connect.NewClient(connecthttp.NewTransport(plugintest.Client(t, false), s.URL))
+	_, err := plugintest.Call(t.Context(), c, p.Spec("Do"), "")
+	requireUnavailable(t, err)
+}

@@ -76,6 +76,7 @@ func (l *Local) Serve(w http.ResponseWriter, req *http.Request, m *registry.Meth
 	}
 	ctx, cancel := context.WithTimeout(call.With(req.Context(), info), d)
 	defer cancel()
+	clean(req.Header)
 	req = req.WithContext(ctx)
 	req.Body = http.MaxBytesReader(w, req.Body, limit)
 	l.mux.ServeHTTP(w, req)

@@ -16,7 +16,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
-	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -269,9 +268,4 @@ func Code(err error) connect.Code {
 		return 0
 	}
 	return ce.Code()
-}
-
-// Descriptor finds a method's schema in a snapshot.
-func Descriptor(s *registry.Snapshot, procedure string) protoreflect.MethodDescriptor {
-	return s.Methods[procedure].Desc
 }
