@@ -29,16 +29,17 @@ CREATE TABLE bus.serves (
 -- ------------------------------------------------------------- publishing
 
 -- Committed events wait here for milliseconds until the sequencer moves them.
+-- Bounded, so that every batch fits in a message and every key in an index.
 CREATE TABLE bus.outbox (
   seq         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   event_id    uuid NOT NULL DEFAULT gen_random_uuid(),
   source      text NOT NULL,
   topic       text NOT NULL,
-  key         text NOT NULL,
+  key         text NOT NULL CHECK (octet_length(key) <= 500),
   lane        smallint NOT NULL,
   at          timestamptz NOT NULL DEFAULT now(),
-  traceparent text,
-  payload     bytea NOT NULL)
+  traceparent text CHECK (octet_length(traceparent) <= 200),
+  payload     bytea NOT NULL CHECK (octet_length(payload) <= 262144))
   WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
 
 CREATE SEQUENCE bus.log_pos CACHE 1;
@@ -149,15 +150,19 @@ CREATE TABLE bus.subscription (
   topics       text[] NOT NULL,
   max_attempts smallint NOT NULL DEFAULT 12,
   on_dead      text NOT NULL DEFAULT 'block_key' CHECK (on_dead IN ('block_key', 'skip')),
-  state        text NOT NULL DEFAULT 'on' CHECK (state IN ('on', 'paused', 'off')));
+  -- paused by the operator; off: the plugin declares it no longer.
+  state        text NOT NULL DEFAULT 'on' CHECK (state IN ('on', 'paused', 'off')),
+  -- Rises when something but a delivery moves its cursors or changes it: the
+  -- nodes read it again then.
+  rev          int NOT NULL DEFAULT 0);
 
--- One row per subscription and lane: progress, inbox and fence in one.
+-- One row per subscription and lane: progress, inbox and fence in one. Which
+-- node delivers a lane follows from the live nodes (rendezvous hashing) and
+-- needs no row; two that disagree for a moment meet in the compare-and-set.
 CREATE TABLE bus.cursor (
-  sub         smallint NOT NULL REFERENCES bus.subscription ON DELETE CASCADE,
-  lane        smallint NOT NULL,
-  pos         bigint NOT NULL DEFAULT 0,
-  node        text,
-  lease_until timestamptz,
+  sub  smallint NOT NULL REFERENCES bus.subscription ON DELETE CASCADE,
+  lane smallint NOT NULL,
+  pos  bigint NOT NULL DEFAULT 0,
   PRIMARY KEY (sub, lane)) WITH (fillfactor = 50);
 
 -- Events whose handler failed, and events of their keys behind them.
@@ -166,7 +171,7 @@ CREATE TABLE bus.parked (
   pos      bigint NOT NULL,
   lane     smallint NOT NULL,
   key      text NOT NULL,
-  attempt  smallint NOT NULL DEFAULT 0,
+  attempt  smallint NOT NULL DEFAULT 0,            -- 0: waits behind another of its key
   due      timestamptz NOT NULL DEFAULT now(),
   dead     boolean NOT NULL DEFAULT false,
   error    text,
@@ -215,8 +220,8 @@ CREATE TABLE bus.timer (
   id      text NOT NULL,
   plugin  text NOT NULL,
   topic   text NOT NULL,
-  key     text NOT NULL,
-  payload bytea NOT NULL,
+  key     text NOT NULL CHECK (octet_length(key) <= 500),
+  payload bytea NOT NULL CHECK (octet_length(payload) <= 262144),
   due     timestamptz NOT NULL,
   PRIMARY KEY (role, id));
 CREATE INDEX timer_due ON bus.timer (due);
@@ -224,7 +229,9 @@ CREATE INDEX timer_due ON bus.timer (due);
 CREATE TABLE bus.schedule (
   name          text PRIMARY KEY,                  -- "<plugin>/<schedule>"
   every_seconds int NOT NULL CHECK (every_seconds > 0),
-  next_due      timestamptz NOT NULL DEFAULT now());
+  next_due      timestamptz NOT NULL DEFAULT now(),
+  declared      boolean NOT NULL DEFAULT true);    -- false: rests
+CREATE INDEX schedule_due ON bus.schedule (next_due) WHERE declared;
 
 -- timer_set asks for an event at a time, in the caller's transaction. The
 -- same id again moves it.
@@ -246,12 +253,14 @@ BEGIN
   DELETE FROM bus.timer t WHERE t.role OPERATOR(pg_catalog.=) session_user AND t.id OPERATOR(pg_catalog.=) p_id;
 END $$;
 
--- timers_fire publishes what is due; each timer once.
+-- timers_fire publishes what is due; each timer once. In the order of keys,
+-- as publish takes them, so that the two cannot deadlock.
 CREATE FUNCTION bus.timers_fire(n int) RETURNS int LANGUAGE plpgsql AS $$
 DECLARE r record; fired int := 0;
 BEGIN
-  FOR r IN DELETE FROM bus.timer t WHERE (t.role, t.id) IN
-             (SELECT d.role, d.id FROM bus.timer d WHERE d.due <= now() ORDER BY d.due LIMIT n FOR UPDATE SKIP LOCKED) RETURNING t.* LOOP
+  FOR r IN WITH f AS (DELETE FROM bus.timer t WHERE (t.role, t.id) IN
+             (SELECT d.role, d.id FROM bus.timer d WHERE d.due <= now() ORDER BY d.due LIMIT n FOR UPDATE SKIP LOCKED) RETURNING t.*)
+           SELECT * FROM f ORDER BY f.key, f.due LOOP
     PERFORM bus.publish_for(r.plugin, r.topic, r.key, r.payload);
     fired := fired + 1;
   END LOOP;
@@ -260,13 +269,14 @@ END $$;
 
 -- ------------------------------------------------------------------ nodes
 
--- Kernel nodes. A live one holds pg_advisory_lock(7202, key) on a connection
--- of its own; PostgreSQL frees it within milliseconds of its death.
+-- Kernel nodes, one row for each process that ever served. A live one holds
+-- pg_advisory_lock(7202, key) on a connection of its own; PostgreSQL frees it
+-- within milliseconds of its death.
 CREATE TABLE bus.node (
-  id   text PRIMARY KEY,
-  key  int GENERATED ALWAYS AS IDENTITY UNIQUE,
-  addr text NOT NULL DEFAULT '',
-  seen timestamptz NOT NULL DEFAULT now());
+  id      text PRIMARY KEY,
+  key     int GENERATED ALWAYS AS IDENTITY UNIQUE,
+  plugins text[] NOT NULL DEFAULT '{}',            -- that it delivers to
+  seen    timestamptz NOT NULL DEFAULT now());
 
 CREATE VIEW bus.live_node AS
   SELECT n.id FROM bus.node n JOIN pg_catalog.pg_locks l
@@ -294,6 +304,13 @@ CREATE TABLE bus.saga (
   -- 4 compensated, 5 stuck
   status      smallint NOT NULL DEFAULT 0,
   step        smallint NOT NULL DEFAULT 0,         -- step that failed, with 2, 4 and 5
+  -- The step at hand where something was to be kept of it: n, or -n for its
+  -- compensation; how often it was tried in vain and the last trouble (a
+  -- google.rpc.Status); until when it waits.
+  tried       smallint NOT NULL DEFAULT 0,
+  attempt     smallint NOT NULL DEFAULT 0,
+  trouble     bytea,
+  wait_until  timestamptz,
   epoch       bigint NOT NULL DEFAULT 1,
   node        text,
   lease_until timestamptz,
@@ -358,8 +375,10 @@ BEGIN
    WHERE s.id OPERATOR(pg_catalog.=) p_saga AND d.owner OPERATOR(pg_catalog.=) session_user
   ON CONFLICT DO NOTHING;
   GET DIAGNOSTICS n = ROW_COUNT;
+  -- Whatever its status: a driver that is about to let it wait looks for the
+  -- signal again after it has, and this row's lock orders the two.
   UPDATE bus.saga s SET due = pg_catalog.now() FROM bus.saga_def d
-   WHERE s.id OPERATOR(pg_catalog.=) p_saga AND s.status OPERATOR(pg_catalog.=) 1::pg_catalog.int2
+   WHERE s.id OPERATOR(pg_catalog.=) p_saga AND s.status OPERATOR(pg_catalog.<) 3::pg_catalog.int2
      AND d.def OPERATOR(pg_catalog.=) s.def AND d.ver OPERATOR(pg_catalog.=) s.ver AND d.owner OPERATOR(pg_catalog.=) session_user;
   RETURN n OPERATOR(pg_catalog.>) 0;
 END $$;
@@ -397,6 +416,12 @@ BEGIN
   SELECT t.status, t.res INTO status, res FROM bus.saga_step t
    WHERE t.saga OPERATOR(pg_catalog.=) p_saga AND t.n OPERATOR(pg_catalog.=) p_n AND t.dir OPERATOR(pg_catalog.=) p_dir FOR UPDATE;
   done := status OPERATOR(pg_catalog.=) ANY (ARRAY[1, 2]::pg_catalog.int2[]);
+  -- Begun by another: by the kernel, before it knew that a module serves this.
+  IF NOT done THEN
+    UPDATE bus.saga_step t SET role = session_user
+     WHERE t.saga OPERATOR(pg_catalog.=) p_saga AND t.n OPERATOR(pg_catalog.=) p_n AND t.dir OPERATOR(pg_catalog.=) p_dir
+       AND t.role OPERATOR(pg_catalog.<>) session_user;
+  END IF;
 END $$;
 
 -- step_end is the last statement of the same transaction: the effect and its
