@@ -48,8 +48,13 @@ func newHost(socket string, id *identity) *Host {
 }
 
 // Transport carries calls to the kernel and, through it, to other plugins:
-// single calls over HTTP/1.1, which costs less on a unix socket, streams over
-// HTTP/2.
+// single calls over HTTP/1.1, streams over HTTP/2. It connects with the first
+// call and is safe for concurrent use.
+//
+// BenchmarkUnary, a message of 512 bytes over TLS on two busy cores, both ends:
+// one call at a time costs 0.21 to 0.25 ms of CPU over HTTP/1.1 and 0.26 to
+// 0.28 over HTTP/2; with 32 side by side 0.16 to 0.19 and 0.14 to 0.18, which
+// is level. So HTTP/1.1, where one large message also delays no other.
 func (h *Host) Transport() connect.Transport { return h }
 
 // NewClientStream implements connect.Transport.

@@ -20,11 +20,24 @@ type identity struct {
 	kernel *x509.CertPool
 }
 
+// newIdentity makes a certificate and trusts the kernel's.
 func newIdentity(kernelPEM []byte) (*identity, error) {
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(kernelPEM) {
-		return nil, errors.New("PLUGIN_CLIENT_CERT holds no certificate")
+	i, err := selfSigned()
+	if err != nil {
+		return nil, err
 	}
+	return i, i.trust(kernelPEM)
+}
+
+func (i *identity) trust(certificate []byte) error {
+	i.kernel = x509.NewCertPool()
+	if !i.kernel.AppendCertsFromPEM(certificate) {
+		return errors.New("PLUGIN_CLIENT_CERT holds no certificate")
+	}
+	return nil
+}
+
+func selfSigned() (*identity, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -44,7 +57,7 @@ func newIdentity(kernelPEM []byte) (*identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &identity{cert: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, der: der, kernel: pool}, nil
+	return &identity{cert: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, der: der}, nil
 }
 
 func (i *identity) server() *tls.Config {
