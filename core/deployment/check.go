@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,9 +13,9 @@ import (
 	"github.com/agext/levenshtein"
 	"github.com/hashicorp/hcl/v2"
 	"golang.org/x/text/language"
-)
 
-var currencyCode = regexp.MustCompile(`^[A-Z]{3}$`)
+	"github.com/entrepot/entrepot/sdk/money"
+)
 
 func (p *parser) executable(g *Plugin) {
 	info, err := os.Stat(g.Path)
@@ -58,7 +57,7 @@ func (p *parser) markets(blocks []marketBlock) {
 			p.found.Add(b.At, fmt.Sprintf("market %q stands twice", b.Code), "Make one block of them")
 		}
 		seen[b.Code] = true
-		if !currencyCode.MatchString(b.Currency) {
+		if _, ok := money.Lookup(b.Currency); !ok {
 			p.found.Add(b.CurrencyAt, fmt.Sprintf("%q is no currency", b.Currency), `Write its three capital letters (ISO 4217), like "EUR"`)
 		}
 		if len(b.Languages) == 0 {

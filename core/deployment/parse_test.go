@@ -159,6 +159,7 @@ func TestFindingsNamePlaceAndRemedy(t *testing.T) {
 		"time":                 {`"2026-01-01T00:00:00Z"`, `"2026-01-01"`, `"2026-01-01" is no time`},
 		"no currency":          {`currency  = "EUR"`, ``, `The argument "currency" is required`},
 		"currency":             {`"EUR"`, `"Euro"`, `"Euro" is no currency. Write its three capital letters (ISO 4217)`},
+		"unknown currency":     {`"EUR"`, `"EUX"`, `"EUX" is no currency`},
 		"country":              {`market "GB"`, `market "UK"`, `market "UK" is no country`},
 		"region":               {`market "GB"`, `market "EU"`, `market "EU" is no country`},
 		"language":             {`"en-GB"`, `"english!"`, `"english!" is no language`},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -36,6 +37,20 @@ type Binary struct {
 	Path     string
 	SHA256   string
 	Manifest *pluginv1.Manifest
+}
+
+// Store makes the data folder if need be and opens the plugin store in it. As
+// root the folder can be entered by others, so that PostgreSQL, which does not
+// run as root, reaches its own; what is in it is closed by itself.
+func (d *Deployment) Store() (*artifact.Store, error) {
+	mode := os.FileMode(0o700)
+	if os.Geteuid() == 0 {
+		mode = 0o711
+	}
+	if err := os.MkdirAll(d.Kernel.DataDir, mode); err != nil {
+		return nil, fmt.Errorf("data folder: %w", err)
+	}
+	return artifact.Open(filepath.Join(d.Kernel.DataDir, "store"))
 }
 
 // Prepare copies each plugin's binary into a store, compares it with the lock
