@@ -35,9 +35,6 @@ type Config struct {
 	Registry *registry.Registry
 	// HostHandler serves the private socket of one plugin's processes.
 	HostHandler func(plugin string) http.Handler
-	// Described is told what a process is before it is configured: from then
-	// on it may call the kernel.
-	Described func(plugin string, d *pluginv1.DescribeResponse)
 	// Prepare compares what the plugin describes with what was granted, brings
 	// its schema up to date and answers the configuration of its instances. It
 	// is called before each start; an error keeps the plugin down.

@@ -106,7 +106,6 @@ func (h *house) config(path string) Config {
 			connecthttp.Mount(mux, s)
 			return mux
 		},
-		Described: func(string, *pluginv1.DescribeResponse) {},
 		Prepare: func(context.Context, string, *pluginv1.DescribeResponse) ([]*pluginv1.ConfigureRequest, error) {
 			return []*pluginv1.ConfigureRequest{{Instance: "echo", Revision: 1}}, nil
 		},

@@ -192,8 +192,6 @@ func (u *unit) describeAndConfigure(ctx context.Context, p *process) error {
 	p.describe = d
 	cctx, cancelConfigure := context.WithTimeout(ctx, configureTimeout)
 	defer cancelConfigure()
-	// The plugin may call the kernel while it is configured.
-	u.sup.cfg.Described(u.spec.Name, d)
 	if p.requests, err = u.sup.cfg.Prepare(cctx, u.spec.Name, d); err != nil {
 		return err
 	}

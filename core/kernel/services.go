@@ -1,0 +1,59 @@
+package kernel
+
+import (
+	"context"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/validate"
+
+	"github.com/entrepot/entrepot/core/bus"
+	"github.com/entrepot/entrepot/core/hostapi"
+	"github.com/entrepot/entrepot/core/operator"
+	"github.com/entrepot/entrepot/core/saga"
+	"github.com/entrepot/entrepot/core/vault"
+	"github.com/entrepot/entrepot/proto/entrepot/kernel/v1/kernelv1connect"
+	"github.com/entrepot/entrepot/proto/entrepot/operator/v1/operatorv1connect"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// hostServices are what plugins may ask of the kernel.
+func (k *kernel) hostServices() *connect.Server {
+	s := connect.NewServer(validate.NewServerInterceptor())
+	kernelv1connect.RegisterBusServiceHandler(s, bus.NewPublisher(k.bus, busCaller, k.schema))
+	kernelv1connect.RegisterSagaServiceHandler(s, saga.NewService(k.sagas, sagaCaller))
+	kernelv1connect.RegisterVaultServiceHandler(s, k.vault)
+	kernelv1connect.RegisterStateServiceHandler(s, k.db.NewState(pluginName))
+	return s
+}
+
+// publicServices are the kernel's own on the public port.
+func (k *kernel) publicServices() *connect.Server {
+	s := connect.NewServer(validate.NewServerInterceptor())
+	k.identity.Register(s)
+	operatorv1connect.RegisterOperatorServiceHandler(s, operator.New(k.operatorParts()))
+	operatorv1connect.RegisterBusServiceHandler(s, bus.NewOperator(k.bus, k.sagas.Count, k.schema))
+	operatorv1connect.RegisterSagaServiceHandler(s, saga.NewOperator(k.sagas))
+	return s
+}
+
+// schema finds a message that some plugin described, to show payloads.
+func (k *kernel) schema(name string) protoreflect.MessageDescriptor {
+	return k.registry.Snapshot().Message(name)
+}
+
+func vaultCaller(ctx context.Context) (vault.Caller, bool) {
+	c, ok := hostapi.CallerFrom(ctx)
+	return vault.Caller{Plugin: c.Plugin, Reveals: c.Manifest.GetReveals()}, ok
+}
+
+func busCaller(ctx context.Context) (bus.Caller, bool) {
+	c, ok := hostapi.CallerFrom(ctx)
+	return bus.Caller{Plugin: c.Plugin, Publishes: c.Manifest.GetPublishes()}, ok
+}
+
+func sagaCaller(ctx context.Context) (string, bool) { return pluginName(ctx) }
+
+func pluginName(ctx context.Context) (string, bool) {
+	c, ok := hostapi.CallerFrom(ctx)
+	return c.Plugin, ok
+}

@@ -1,0 +1,82 @@
+# A marketplace that sells in three countries, each with its own payment
+# company. Run it with `make demo`, or by hand:
+#
+#   make build && .build/entrepot serve examples/marketplace/deployment.hcl
+#
+# Paths are relative to this file.
+
+kernel {
+  listen         = env("ENTREPOT_LISTEN", "127.0.0.1:8080")
+  data_dir       = env("ENTREPOT_DATA_DIR", ".run/data")
+  database_url   = env("DATABASE_URL", null)
+  default_market = "GB"
+  log_level      = env("ENTREPOT_LOG_LEVEL", "info")
+
+  # Everybody in the demo comes from one address.
+  limits {
+    rate_per_second = 100000
+    burst           = 100000
+    in_flight       = 1024
+  }
+
+  # Mails become files in <data_dir>/mail.
+  identity {
+    mail = "file"
+    limits {
+      client_burst      = 100000
+      client_per_second = 1000
+    }
+  }
+}
+
+plugin "catalog" {
+  path = "${env("ENTREPOT_PLUGINS", "../../.build")}/catalog"
+}
+
+plugin "warehouse" {
+  path = "${env("ENTREPOT_PLUGINS", "../../.build")}/warehouse"
+}
+
+plugin "payment" {
+  path = "${env("ENTREPOT_PLUGINS", "../../.build")}/payment"
+}
+
+plugin "order" {
+  path = "${env("ENTREPOT_PLUGINS", "../../.build")}/order"
+}
+
+# One program, three payment companies: each instance has books of its own.
+plugin "payment-sandbox" {
+  path = "${env("ENTREPOT_PLUGINS", "../../.build")}/payment-sandbox"
+
+  instance "sandbox-gb" {
+    config { currency = "GBP" }
+    secrets { webhook_secret = env("SANDBOX_WEBHOOK_SECRET") }
+  }
+  instance "sandbox-de" {
+    config { currency = "EUR" }
+    secrets { webhook_secret = env("SANDBOX_WEBHOOK_SECRET") }
+  }
+  instance "sandbox-jp" {
+    config { currency = "JPY" }
+    secrets { webhook_secret = env("SANDBOX_WEBHOOK_SECRET") }
+  }
+}
+
+market "GB" {
+  currency  = "GBP"
+  languages = ["en"]
+  bind "entrepot.payment.provider.v1" { instance = "sandbox-gb" }
+}
+
+market "DE" {
+  currency  = "EUR"
+  languages = ["de", "en"]
+  bind "entrepot.payment.provider.v1" { instance = "sandbox-de" }
+}
+
+market "JP" {
+  currency  = "JPY"
+  languages = ["ja", "en"]
+  bind "entrepot.payment.provider.v1" { instance = "sandbox-jp" }
+}
