@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // maxSize bounds a binary.
@@ -56,36 +57,58 @@ func hash(r io.Reader, w io.Writer) (string, error) {
 
 // Put copies a file into the store and returns where its copy stands. want, if
 // not empty, is the hash the content must have; it comes from the lock file,
-// never from the file itself. What is hashed is what was copied.
+// never from the file itself. What is hashed is what was copied. The copy is on
+// the disk when Put returns.
 func (s *Store) Put(path, want string) (stored, sum string, err error) {
+	tmp, sum, err := s.copy(path)
+	defer func() { _ = os.Remove(tmp) }()
+	if err == nil && want != "" && sum != want {
+		err = fmt.Errorf("%w: have %s, want %s", ErrMismatch, sum, want)
+	}
+	if err != nil {
+		return "", "", fmt.Errorf("artifact %s: %w", path, err)
+	}
+	stored = filepath.Join(s.dir, sum)
+	if err := errors.Join(os.Rename(tmp, stored), syncDir(s.dir)); err != nil {
+		return "", "", fmt.Errorf("artifact %s: %w", path, err)
+	}
+	return stored, sum, nil
+}
+
+// copy makes a temporary copy, synced and ready to run.
+func (s *Store) copy(path string) (tmp, sum string, err error) {
 	src, err := os.Open(path)
 	if err != nil {
 		return "", "", err
 	}
 	defer func() { _ = src.Close() }()
-	tmp, err := os.CreateTemp(s.dir, ".put-")
+	if st, err := src.Stat(); err != nil || !st.Mode().IsRegular() {
+		return "", "", errors.Join(err, errors.New("no regular file"))
+	}
+	// A process that is forked while the copy is open for writing holds it open
+	// until its exec, and running a file that is open for writing fails with
+	// "text file busy": no fork meanwhile.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	dst, err := os.CreateTemp(s.dir, ".put-")
 	if err != nil {
 		return "", "", err
 	}
-	defer func() { _ = os.Remove(tmp.Name()) }()
-	sum, err = hash(src, tmp)
-	if err == nil && want != "" && sum != want {
-		err = fmt.Errorf("%s: %w: have %s, want %s", path, ErrMismatch, sum, want)
-	}
-	if err == nil {
-		err = errors.Join(tmp.Chmod(0o555), tmp.Sync())
-	}
-	if err = errors.Join(err, tmp.Close()); err != nil {
-		return "", "", err
-	}
-	stored = filepath.Join(s.dir, sum)
-	if err := os.Rename(tmp.Name(), stored); err != nil {
-		return "", "", err
-	}
-	return stored, sum, nil
+	sum, err = hash(src, dst)
+	return dst.Name(), sum, errors.Join(err, dst.Chmod(0o555), dst.Sync(), dst.Close())
 }
 
-// Verify hashes a stored file again and returns its path, ready to run.
+// syncDir makes a rename in a folder last.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Verify hashes a stored file again and returns its path, ready to run. Call
+// it before each start.
 func (s *Store) Verify(sum string) (string, error) {
 	path := filepath.Join(s.dir, sum)
 	have, err := Hash(path)

@@ -2,9 +2,12 @@ package artifact
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -50,4 +53,36 @@ func TestNothingUnverifiedStaysInTheStore(t *testing.T) {
 	left, err := os.ReadDir(filepath.Join(dir, "sha256"))
 	require.NoError(t, err)
 	require.Empty(t, left)
+}
+
+func TestAStoredFileCanBeRunAtOnceWhileOthersAreForked(t *testing.T) {
+	t.Parallel()
+	script, err := exec.LookPath("true")
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	for range 4 {
+		s, err := Open(t.TempDir())
+		require.NoError(t, err)
+		wg.Go(func() {
+			for range 10 {
+				path, _, err := s.Put(script, "")
+				if !assert.NoError(t, err) || !assert.NoError(t, exec.Command(path).Run()) {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestOnlyRegularFilesAreStored(t *testing.T) {
+	t.Parallel()
+	s, err := Open(t.TempDir())
+	require.NoError(t, err)
+	_, _, err = s.Put(t.TempDir(), "")
+	require.ErrorContains(t, err, "no regular file")
+	_, _, err = s.Put(filepath.Join(t.TempDir(), "none"), "")
+	require.ErrorIs(t, err, os.ErrNotExist)
+	_, err = s.Verify("../../etc/passwd")
+	require.Error(t, err)
 }
