@@ -60,11 +60,11 @@ func TestAStoredFileCanBeRunAtOnceWhileOthersAreForked(t *testing.T) {
 	script, err := exec.LookPath("true")
 	require.NoError(t, err)
 	var wg sync.WaitGroup
-	for range 4 {
+	for range 8 {
 		s, err := Open(t.TempDir())
 		require.NoError(t, err)
 		wg.Go(func() {
-			for range 10 {
+			for range 50 {
 				path, _, err := s.Put(script, "")
 				if !assert.NoError(t, err) || !assert.NoError(t, exec.Command(path).Run()) {
 					return
