@@ -132,17 +132,28 @@ func (p *parser) limits(b *kernelBlock, k *Kernel) {
 		}
 		k.CORS.Origins = b.CORS.Origins
 	}
+	p.identity(b.Identity, k)
+}
+
+func (p *parser) identity(i *identityBlock, k *Kernel) {
 	k.Identity = Identity{Mail: "file", Argon2MemoryKiB: 19456}
-	if i := b.Identity; i != nil {
-		if i.Mail != "" {
-			k.Identity.Mail = i.Mail
-		}
-		if !slices.Contains([]string{"file", "discard"}, k.Identity.Mail) {
-			p.found.Add(i.MailAt, fmt.Sprintf("mail %q is unknown", i.Mail), `Write "file" or "discard"`)
-		}
-		if i.Argon2MemoryKiB != 0 {
-			k.Identity.Argon2MemoryKiB = i.Argon2MemoryKiB
-			p.argon2(i.Argon2MemoryKiB, i.Argon2At)
+	if i == nil {
+		return
+	}
+	if i.Mail != "" {
+		k.Identity.Mail = i.Mail
+	}
+	if !slices.Contains([]string{"file", "discard"}, k.Identity.Mail) {
+		p.found.Add(i.MailAt, fmt.Sprintf("mail %q is unknown", i.Mail), `Write "file" or "discard"`)
+	}
+	if i.Argon2MemoryKiB != 0 {
+		k.Identity.Argon2MemoryKiB = i.Argon2MemoryKiB
+		p.argon2(i.Argon2MemoryKiB, i.Argon2At)
+	}
+	if l := i.Limits; l != nil {
+		k.Identity.ClientBurst, k.Identity.ClientPerSecond = l.ClientBurst, l.ClientPerSecond
+		if l.ClientBurst < 0 || l.ClientPerSecond < 0 {
+			p.found.Add(l.At, "a limit is negative", "Write a number above 0, or leave it out")
 		}
 	}
 }

@@ -68,6 +68,11 @@ type Identity struct {
 	Mail string
 	// Argon2MemoryKiB is the memory of one password hash. Default 19456.
 	Argon2MemoryKiB uint32
+	// ClientBurst and ClientPerSecond bound the tries at the public doors
+	// (registration, login) of one network address. Zero means identity's
+	// default.
+	ClientBurst     int
+	ClientPerSecond float64
 }
 
 // Plugin is a binary and its instances.

@@ -45,10 +45,17 @@ type corsBlock struct {
 }
 
 type identityBlock struct {
-	Mail            string    `hcl:"mail,optional"`
-	MailAt          hcl.Range `hcl:"mail,attr_value_range"`
-	Argon2MemoryKiB uint32    `hcl:"argon2_memory_kib,optional"`
-	Argon2At        hcl.Range `hcl:"argon2_memory_kib,attr_value_range"`
+	Mail            string     `hcl:"mail,optional"`
+	MailAt          hcl.Range  `hcl:"mail,attr_value_range"`
+	Argon2MemoryKiB uint32     `hcl:"argon2_memory_kib,optional"`
+	Argon2At        hcl.Range  `hcl:"argon2_memory_kib,attr_value_range"`
+	Limits          *doorBlock `hcl:"limits,block"`
+}
+
+type doorBlock struct {
+	ClientBurst     int       `hcl:"client_burst,optional"`
+	ClientPerSecond float64   `hcl:"client_per_second,optional"`
+	At              hcl.Range `hcl:",def_range"`
 }
 
 type pluginBlock struct {
