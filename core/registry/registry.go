@@ -4,6 +4,7 @@
 package registry
 
 import (
+	"fmt"
 	"maps"
 	"net/http"
 	"sync"
@@ -162,29 +163,42 @@ func (r *Registry) Watch(fn func(*Snapshot)) {
 }
 
 // Put makes plugin the current one of its name, with its instances and the
-// methods of schema; nil removes the plugin of that name.
+// methods of schema; nil removes the plugin of that name. It is refused, and
+// nothing changes, when another plugin has an instance of the same name or
+// describes a schema that does not agree.
 func (r *Registry) Put(name string, plugin *Plugin, instances []*Instance, schema *Schema) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old := r.current.Load()
-	next := &Snapshot{
-		Revision: old.Revision + 1, Plugins: maps.Clone(old.Plugins), Instances: maps.Clone(old.Instances), Methods: map[string]*Method{},
-	}
+	next := &Snapshot{Revision: old.Revision + 1, Plugins: maps.Clone(old.Plugins), Instances: maps.Clone(old.Instances)}
 	delete(next.Plugins, name)
 	maps.DeleteFunc(next.Instances, func(_ string, in *Instance) bool { return in.Plugin.Name == name })
 	if plugin != nil {
 		next.Plugins[name] = plugin
 		plugin.schema = schema
 		for _, in := range instances {
+			if other := next.Instances[in.Name]; other != nil {
+				return fmt.Errorf("plugins %s and %s both have an instance %q", other.Plugin.Name, name, in.Name)
+			}
 			next.Instances[in.Name] = in
 		}
 	}
-	if err := next.merge(); err != nil {
-		return err
+	if was := old.Plugins[name]; was.described() == plugin.described() {
+		// Most changes are of a state: the schemas stay as they are.
+		next.Methods, next.Files = old.Methods, old.Files
+	} else if err := next.merge(); err != nil {
+		return fmt.Errorf("plugin %s: %w", name, err)
 	}
 	r.current.Store(next)
 	for _, fn := range r.watch {
 		fn(next)
 	}
 	return nil
+}
+
+func (p *Plugin) described() *Schema {
+	if p == nil {
+		return nil
+	}
+	return p.schema
 }

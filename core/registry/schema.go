@@ -2,7 +2,9 @@ package registry
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
@@ -27,9 +29,28 @@ type Schema struct {
 	methods []*Method
 }
 
+// kernelPackages begin the names of contracts that the kernel serves itself.
+var kernelPackages = []string{"entrepot.kernel.", "entrepot.plugin.", "entrepot.operator.", "entrepot.identity.", "grpc."}
+
+func reserved(contract string) bool {
+	return slices.ContainsFunc(kernelPackages, func(p string) bool { return strings.HasPrefix(contract, p) })
+}
+
+// kernels takes a file that the kernel has itself from the kernel: plugins
+// built with another release of protobuf or of the SDK describe those a little
+// differently, and what they say of them does not count.
+func kernels(f *descriptorpb.FileDescriptorProto) *descriptorpb.FileDescriptorProto {
+	own, err := protoregistry.GlobalFiles.FindFileByPath(f.GetName())
+	if err != nil {
+		return f
+	}
+	return protodesc.ToFileDescriptorProto(own)
+}
+
 // ReadSchema reads a plugin's descriptors. What comes from a plugin is hostile
-// until checked: sizes, references, and that it serves only contracts that its
-// manifest names.
+// until checked: sizes, references, and that it describes every contract that
+// its manifest names. Services outside of those, which come along with what
+// the plugin calls or publishes, are no methods of it.
 func ReadSchema(d *pluginv1.DescribeResponse) (*Schema, error) {
 	name := d.GetManifest().GetName()
 	if len(d.GetDescriptors()) > maxDescriptors {
@@ -48,10 +69,13 @@ func ReadSchema(d *pluginv1.DescribeResponse) (*Schema, error) {
 	}
 	s := &Schema{files: make(map[string]*descriptorpb.FileDescriptorProto, len(set.GetFile()))}
 	for _, f := range set.GetFile() {
-		s.files[f.GetName()] = f
+		s.files[f.GetName()] = kernels(f)
 	}
 	served := make(map[string]bool, len(d.GetManifest().GetServes()))
 	for _, c := range d.GetManifest().GetServes() {
+		if reserved(c.GetContract()) {
+			return nil, fmt.Errorf("plugin %s says that it serves %s, which is the kernel's", name, c.GetContract())
+		}
 		served[c.GetContract()] = false
 	}
 	files.RangeFiles(func(f protoreflect.FileDescriptor) bool {
@@ -65,9 +89,9 @@ func ReadSchema(d *pluginv1.DescribeResponse) (*Schema, error) {
 	if len(s.methods) > maxMethods {
 		return nil, fmt.Errorf("plugin %s describes more than %d methods", name, maxMethods)
 	}
-	for contract, found := range served {
-		if !found {
-			return nil, fmt.Errorf("plugin %s says that it serves %s, but describes no service of it", name, contract)
+	for _, c := range d.GetManifest().GetServes() {
+		if !served[c.GetContract()] {
+			return nil, fmt.Errorf("plugin %s says that it serves %s, but describes no service of it", name, c.GetContract())
 		}
 	}
 	return s, nil
@@ -101,15 +125,11 @@ func method(contract string, m protoreflect.MethodDescriptor) *Method {
 // merge gathers files and methods of all plugins. Two plugins that describe
 // one file must describe the same.
 func (s *Snapshot) merge() error {
+	s.Methods = map[string]*Method{}
 	files := make(map[string]*descriptorpb.FileDescriptorProto)
 	owner := make(map[string]string)
-	names := make([]string, 0, len(s.Plugins))
-	for name := range s.Plugins {
-		names = append(names, name)
-	}
-	slices.Sort(names)
 	set := &descriptorpb.FileDescriptorSet{}
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(s.Plugins)) {
 		schema := s.Plugins[name].schema
 		if schema == nil {
 			continue
@@ -129,7 +149,7 @@ func (s *Snapshot) merge() error {
 	}
 	var err error
 	if s.Files, err = protodesc.NewFiles(set); err != nil {
-		return fmt.Errorf("schemas of all plugins together: %w", err)
+		return fmt.Errorf("its schema does not fit those of the kernel and the other plugins: %w", err)
 	}
 	return nil
 }
