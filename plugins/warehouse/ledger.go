@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"encoding/base64"
+	"strconv"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	warehousev1 "github.com/entrepot/entrepot/proto/entrepot/warehouse/v1"
+	"github.com/entrepot/entrepot/sdk/fault"
+	"github.com/entrepot/entrepot/sdk/store"
+)
+
+// dispositions as the ledger writes them.
+var dispositions = map[string]warehousev1.Disposition{
+	"external":   warehousev1.Disposition_DISPOSITION_EXTERNAL,
+	"sellable":   warehousev1.Disposition_DISPOSITION_SELLABLE,
+	"reserved":   warehousev1.Disposition_DISPOSITION_RESERVED,
+	"quarantine": warehousev1.Disposition_DISPOSITION_QUARANTINE,
+	"damaged":    warehousev1.Disposition_DISPOSITION_DAMAGED,
+	"destroyed":  warehousev1.Disposition_DISPOSITION_DESTROYED,
+}
+
+// defaultPage is a page when nobody says how long.
+const defaultPage = 100
+
+// ListMoves pages through the ledger by falling id, so that new entries do
+// not move what follows.
+func (s *service) ListMoves(ctx context.Context, req *warehousev1.ListMovesRequest) (*warehousev1.ListMovesResponse, error) {
+	merchant, err := owner(ctx)
+	if err != nil {
+		return nil, err
+	}
+	size := int(req.GetPageSize())
+	if size == 0 {
+		size = defaultPage
+	}
+	var found []move
+	q := s.db.NewSelect().Model(&found).OrderExpr("id DESC").Limit(int64(size) + 1)
+	if merchant != "" {
+		q = q.Where("merchant = ?", merchant)
+	}
+	if req.GetSku() != "" {
+		q = q.Where("sku = ?", req.GetSku())
+	}
+	if req.GetReference() != "" {
+		q = q.Where("reference = ?", req.GetReference()).Where("reference <> ''")
+	}
+	if req.GetPageToken() != "" {
+		before, err := position(req.GetPageToken())
+		if err != nil {
+			return nil, err
+		}
+		q = q.Where("id < ?", before)
+	}
+	if err := q.Scan(ctx); err != nil {
+		return nil, store.Wrap(err)
+	}
+	res := &warehousev1.ListMovesResponse{}
+	if len(found) > size {
+		found = found[:size]
+		res.NextPageToken = token(found[size-1].ID)
+	}
+	for _, m := range found {
+		res.Moves = append(res.Moves, &warehousev1.StockMove{
+			MoveId: m.ID, Sku: m.SKU, Site: m.Site, MerchantId: m.Merchant, From: dispositions[m.FromDisposition], To: dispositions[m.ToDisposition],
+			Quantity: m.Quantity, Reason: m.Reason, Reference: m.Reference, At: timestamppb.New(m.At),
+		})
+	}
+	return res, nil
+}
+
+func token(id int64) string {
+	return base64.RawURLEncoding.EncodeToString(strconv.AppendInt(nil, id, 36))
+}
+
+func position(token string) (int64, error) {
+	b, err := base64.RawURLEncoding.DecodeString(token)
+	if err == nil {
+		var id int64
+		if id, err = strconv.ParseInt(string(b), 36, 64); err == nil {
+			return id, nil
+		}
+	}
+	return 0, fault.Field("page_token", "not one of this list")
+}
+
+// sums replays the ledger: for each sku and site the moves must give the
+// balance, and every entry but to and from the outside must be inside.
+const sums = `WITH replay AS (
+  SELECT sku, site, count(*) AS moves, sum(n) AS quantity, d AS disposition FROM (
+    SELECT sku, site, to_disposition AS d, quantity AS n FROM stock_move
+    UNION ALL SELECT sku, site, from_disposition, -quantity FROM stock_move) e GROUP BY sku, site, d),
+stands AS (
+  SELECT b.sku, b.site, v.d AS disposition, v.n AS quantity FROM stock_balance b,
+    LATERAL (VALUES ('external', b.external), ('sellable', b.sellable), ('reserved', b.reserved),
+                    ('quarantine', b.quarantine), ('damaged', b.damaged), ('destroyed', b.destroyed)) v(d, n)),
+differ AS (
+  SELECT FROM replay r FULL JOIN stands s USING (sku, site, disposition) WHERE coalesce(r.quantity, 0) <> coalesce(s.quantity, 0)
+  UNION ALL SELECT FROM stands WHERE quantity < 0 AND disposition <> 'external'
+  UNION ALL SELECT FROM stock_balance b FULL JOIN (SELECT sku, site, count(*) AS n FROM stock_move GROUP BY sku, site) m USING (sku, site)
+             WHERE b.version IS DISTINCT FROM m.n)
+SELECT 'units', disposition, sum(quantity)::bigint FROM stands WHERE disposition <> 'external' GROUP BY disposition
+UNION ALL SELECT 'moved', reason, sum(quantity)::bigint FROM stock_move GROUP BY reason
+UNION ALL SELECT 'held', '', coalesce(sum(CASE WHEN m.to_disposition = 'reserved' THEN m.quantity ELSE -m.quantity END), 0)::bigint
+  FROM reservation r JOIN stock_move m ON m.reference = r.id AND 'reserved' IN (m.from_disposition, m.to_disposition) WHERE r.state = 1
+UNION ALL SELECT 'moves', '', count(*) FROM stock_move
+UNION ALL SELECT 'differ', '', count(*) FROM differ`
+
+// SumStock sums everything in one snapshot and replays the ledger.
+func (s *service) SumStock(ctx context.Context, _ *warehousev1.SumStockRequest) (*warehousev1.SumStockResponse, error) {
+	res := &warehousev1.SumStockResponse{Units: make(map[string]int64), Moved: make(map[string]int64)}
+	for d := range dispositions {
+		if d != "external" {
+			res.Units[d] = 0
+		}
+	}
+	rows, err := s.db.Rows(ctx, sums)
+	err = scan(rows, err, func(rows *sql.Rows) error {
+		var what, name string
+		var n int64
+		if err := rows.Scan(&what, &name, &n); err != nil {
+			return err
+		}
+		switch what {
+		case "units":
+			res.Units[name] = n
+		case "moved":
+			res.Moved[name] = n
+		case "held":
+			res.Held = n
+		case "moves":
+			res.Moves = n
+		case "differ":
+			res.Consistent = n == 0
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, store.Wrap(err)
+	}
+	return res, nil
+}

@@ -1,0 +1,27 @@
+// Command warehouse is the module of stock: a double-entry ledger of goods,
+// receipts into it and reservations on top of it.
+package main
+
+import (
+	"context"
+	"embed"
+	"io/fs"
+
+	"github.com/entrepot/entrepot/sdk/plugin"
+)
+
+//go:embed plugin.hcl
+var manifest string
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+func main() { plugin.Main(module()) }
+
+func module() plugin.Plugin {
+	files, _ := fs.Sub(migrations, "migrations") // embedded above
+	return plugin.Plugin{
+		Manifest: manifest, Migrations: files,
+		New: func(_ context.Context, in *plugin.Instance) error { return register(in) },
+	}
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	warehousev1 "github.com/entrepot/entrepot/proto/entrepot/warehouse/v1"
+	"github.com/entrepot/entrepot/sdk/fault"
+	"github.com/entrepot/entrepot/sdk/store"
+)
+
+// giveBack moves what the reservations of the CTE "ended" still hold back to
+// sellable, in the order of locks.
+const giveBack = `entry AS (INSERT INTO stock_move (sku, site, from_disposition, to_disposition, quantity, reason, reference, actor)
+  SELECT m.sku, m.site, 'reserved', 'sellable', sum(CASE WHEN m.to_disposition = 'reserved' THEN m.quantity ELSE -m.quantity END)::bigint,
+         ended.move, ended.id, ended.actor
+    FROM ended JOIN stock_move m ON m.reference = ended.id AND 'reserved' IN (m.from_disposition, m.to_disposition)
+   GROUP BY m.sku, m.site, ended.move, ended.id, ended.actor
+  HAVING sum(CASE WHEN m.to_disposition = 'reserved' THEN m.quantity ELSE -m.quantity END) > 0
+   ORDER BY m.sku, m.site <> 'main', m.site, ended.id RETURNING reference AS id, quantity, ` + moved + `)
+SELECT ended.reference, ended.created_at, ended.expires_at, entry.* FROM entry JOIN ended USING (id)
+ ORDER BY id, entry.sku, entry.site`
+
+const release = `WITH ended AS (UPDATE reservation SET state = 2, ended_at = now(), reason = $2 WHERE id = $1 AND state = 1
+  RETURNING id, reference, created_at, expires_at, 'release' AS move, $3::text AS actor), ` + giveBack
+
+// expire ends what is due. Reservations that another transaction has at hand
+// are left to it.
+const expire = `WITH due AS (SELECT id FROM reservation WHERE state = 1 AND expires_at <= now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED),
+ended AS (UPDATE reservation r SET state = 3, ended_at = now(), reason = 'expired' FROM due WHERE r.id = due.id
+  RETURNING r.id, r.reference, r.created_at, r.expires_at, 'expiry' AS move, $2::text AS actor), ` + giveBack
+
+// bury leaves a tombstone for a reservation that never was.
+const bury = `INSERT INTO reservation (id, reference, state, ended_at, reason) VALUES ($1, '', 2, now(), $2) ON CONFLICT DO NOTHING`
+
+// ended is a reservation that has just ended, and what stands where its goods
+// were.
+type ended struct {
+	*warehousev1.Reservation
+	levels []*warehousev1.StockLevel
+}
+
+// end runs release or expire.
+func end(ctx context.Context, tx *store.Tx, statement string, state warehousev1.Reservation_State, args ...any) ([]*ended, error) {
+	var out []*ended
+	rows, err := tx.Rows(ctx, statement, args...)
+	err = scan(rows, err, func(rows *sql.Rows) error {
+		e, l := &ended{Reservation: &warehousev1.Reservation{State: state}}, &warehousev1.StockLevel{}
+		var created time.Time
+		var expires *time.Time
+		var quantity int64
+		if err := rows.Scan(append([]any{&e.Reference, &created, &expires, &e.ReservationId, &quantity}, levelOf(l)...)...); err != nil {
+			return err
+		}
+		if n := len(out); n > 0 && out[n-1].GetReservationId() == e.GetReservationId() {
+			e = out[n-1]
+		} else {
+			e.times(created, expires)
+			out = append(out, e)
+		}
+		e.Lines = append(e.Lines, &warehousev1.ReservationLine{Sku: l.GetSku(), Site: l.GetSite(), Quantity: quantity})
+		e.levels = append(e.levels, l)
+		return nil
+	})
+	return out, err
+}
+
+func (e *ended) times(created time.Time, expires *time.Time) {
+	e.CreatedAt = timestamppb.New(created)
+	if expires != nil {
+		e.ExpiresAt = timestamppb.New(*expires)
+	}
+}
+
+func (e *ended) event() *warehousev1.ReservationReleased {
+	return &warehousev1.ReservationReleased{
+		ReservationId: e.GetReservationId(), Reference: e.GetReference(), Expired: e.GetState() == warehousev1.Reservation_STATE_EXPIRED, Levels: e.levels,
+	}
+}
+
+// releaseAttempts bounds how often a release meets a reservation that is
+// being made at the same moment.
+const releaseAttempts = 3
+
+// ReleaseReservation gives back what a reservation holds. Repeated, it finds
+// it released.
+func (s *service) ReleaseReservation(ctx context.Context, req *warehousev1.ReleaseReservationRequest) (*warehousev1.ReleaseReservationResponse, error) {
+	return store.Mutate(ctx, s.db, req, func(ctx context.Context, tx *store.Tx) (*warehousev1.ReleaseReservationResponse, error) {
+		for range releaseAttempts {
+			gone, err := end(ctx, tx, release, warehousev1.Reservation_STATE_RELEASED, req.GetReservationId(), req.GetReason(), actor(ctx))
+			if err != nil {
+				return nil, err
+			}
+			if len(gone) > 0 {
+				return &warehousev1.ReleaseReservationResponse{Reservation: gone[0].Reservation}, tx.Publish(gone[0].event())
+			}
+			r, err := load(ctx, tx, req.GetReservationId())
+			switch {
+			case err != nil:
+				return nil, err
+			case r != nil && r.GetState() != warehousev1.Reservation_STATE_HELD:
+				return released(r), nil
+			case r == nil:
+				// A reservation that is being made right now makes this wait,
+				// and then write nothing.
+				done, err := tx.Do(ctx, bury, req.GetReservationId(), req.GetReason())
+				if err != nil {
+					return nil, err
+				}
+				if n, err := done.RowsAffected(); err != nil || n == 1 {
+					return &warehousev1.ReleaseReservationResponse{}, err
+				}
+			}
+		}
+		return nil, fault.New(connect.CodeAborted, "RESERVATION_BUSY", "the reservation is being made at this moment; try again")
+	})
+}
+
+// released is the answer for a reservation that has ended; of a tombstone
+// there is nothing to tell.
+func released(r *warehousev1.Reservation) *warehousev1.ReleaseReservationResponse {
+	if len(r.GetLines()) == 0 {
+		r = nil
+	}
+	return &warehousev1.ReleaseReservationResponse{Reservation: r}
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"maps"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	warehousev1 "github.com/entrepot/entrepot/proto/entrepot/warehouse/v1"
+	"github.com/entrepot/entrepot/sdk/fault"
+	"github.com/entrepot/entrepot/sdk/store"
+)
+
+// reserve is the whole step in one statement. It locks what may be promised,
+// takes from the site main first, then from the others by name, and either
+// makes the reservation with its moves or answers what is short. It answers
+// nothing when there is a reservation of that id.
+const reserve = `WITH want AS MATERIALIZED (SELECT u.sku, u.quantity FROM unnest($2::text[], $3::bigint[]) u(sku, quantity)),
+take AS MATERIALIZED (
+  SELECT s.sku, s.site, least(s.sellable, w.quantity - s.before) AS quantity
+    FROM (SELECT l.sku, l.site, l.sellable, coalesce(sum(l.sellable) OVER (PARTITION BY l.sku ORDER BY l.site <> 'main', l.site
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0)::bigint AS before FROM lock_sellable($2) l) s
+    JOIN want w ON w.sku = s.sku WHERE s.before < w.quantity),
+short AS MATERIALIZED (
+  SELECT w.sku, coalesce(sum(t.quantity), 0)::bigint AS available FROM want w LEFT JOIN take t ON t.sku = w.sku
+   GROUP BY w.sku, w.quantity HAVING coalesce(sum(t.quantity), 0) < w.quantity),
+made AS (INSERT INTO reservation (id, reference, expires_at) SELECT $1, $4, $5::timestamptz WHERE NOT EXISTS (SELECT FROM short)
+  ON CONFLICT DO NOTHING RETURNING id),
+entry AS (INSERT INTO stock_move (sku, site, from_disposition, to_disposition, quantity, reason, reference, actor)
+  SELECT t.sku, t.site, 'sellable', 'reserved', t.quantity, 'reservation', made.id, $6 FROM made, take t
+   ORDER BY t.sku, t.site <> 'main', t.site RETURNING at, quantity, ` + moved + `)
+SELECT true, e.* FROM entry e UNION ALL SELECT false, now(), s.available, s.sku, '', '', 0, 0, 0, 0, 0, 0 FROM short s`
+
+// ReserveStock promises all lines or none.
+func (s *service) ReserveStock(ctx context.Context, req *warehousev1.ReserveStockRequest) (*warehousev1.ReserveStockResponse, error) {
+	want := make(map[string]int64, len(req.GetLines()))
+	for _, l := range req.GetLines() {
+		if want[l.GetSku()] != 0 {
+			return nil, fault.Field("lines", "each sku once")
+		}
+		want[l.GetSku()] = l.GetQuantity()
+	}
+	lines := ordered(want)
+	return store.Mutate(ctx, s.db, req, func(ctx context.Context, tx *store.Tx) (*warehousev1.ReserveStockResponse, error) {
+		r := &warehousev1.Reservation{
+			ReservationId: req.GetReservationId(), Reference: req.GetReference(), State: warehousev1.Reservation_STATE_HELD, ExpiresAt: req.GetExpiresAt(),
+		}
+		short := make(map[string]int64)
+		levels := make([]*warehousev1.StockLevel, 0, len(lines.skus))
+		rows, err := tx.Rows(ctx, reserve, r.GetReservationId(), lines.skus, lines.amounts, r.GetReference(), expiry(req), actor(ctx))
+		if err := scan(rows, err, func(rows *sql.Rows) error {
+			var taken bool
+			var at time.Time
+			var quantity int64
+			l := &warehousev1.StockLevel{}
+			if err := rows.Scan(append([]any{&taken, &at, &quantity}, levelOf(l)...)...); err != nil {
+				return err
+			}
+			if !taken {
+				short[l.GetSku()] = quantity
+				return nil
+			}
+			r.CreatedAt = timestamppb.New(at)
+			r.Lines = append(r.Lines, &warehousev1.ReservationLine{Sku: l.GetSku(), Site: l.GetSite(), Quantity: quantity})
+			levels = append(levels, l)
+			return nil
+		}); err != nil {
+			return nil, err
+		}
+		if len(levels) == 0 {
+			return reservedBefore(ctx, tx, req, want, short)
+		}
+		return &warehousev1.ReserveStockResponse{Reservation: r}, tx.Publish(&warehousev1.StockReserved{
+			ReservationId: r.GetReservationId(), Reference: r.GetReference(), Lines: r.GetLines(), Levels: levels,
+		})
+	})
+}
+
+// expiry is when a reservation lapses; nil: never. One that lies in the past
+// is made and lapses at the next tick: a late caller finds it gone.
+func expiry(req *warehousev1.ReserveStockRequest) *time.Time {
+	if req.GetExpiresAt() == nil {
+		return nil
+	}
+	t := req.GetExpiresAt().AsTime()
+	return &t
+}
+
+// reservedBefore answers a repetition as the first time, and refuses another
+// request under the same id, one whose reservation has ended, and one for
+// want of goods.
+func reservedBefore(ctx context.Context, tx *store.Tx, req *warehousev1.ReserveStockRequest, want, short map[string]int64) (*warehousev1.ReserveStockResponse, error) {
+	r, err := load(ctx, tx, req.GetReservationId())
+	switch {
+	case err != nil:
+		return nil, err
+	case r == nil:
+		return nil, outOfStock(short)
+	case r.GetState() != warehousev1.Reservation_STATE_HELD:
+		return nil, fault.New(connect.CodeFailedPrecondition, "RESERVATION_ENDED", "this reservation was released; make another")
+	}
+	have := make(map[string]int64, len(r.GetLines()))
+	for _, l := range r.GetLines() {
+		have[l.GetSku()] += l.GetQuantity()
+	}
+	if r.GetReference() != req.GetReference() || !maps.Equal(have, want) {
+		return nil, fault.New(connect.CodeAlreadyExists, "RESERVATION_DIFFERS", "this reservation holds other lines; take another id")
+	}
+	return &warehousev1.ReserveStockResponse{Reservation: r}, nil
+}
+
+// GetReservation tells a reservation with the lines it was made with.
+func (s *service) GetReservation(ctx context.Context, req *warehousev1.GetReservationRequest) (*warehousev1.GetReservationResponse, error) {
+	r, err := load(ctx, s.db, req.GetReservationId())
+	switch {
+	case err != nil:
+		return nil, store.Wrap(err)
+	case r == nil:
+		return nil, fault.New(connect.CodeNotFound, "RESERVATION_UNKNOWN", "no such reservation")
+	}
+	return &warehousev1.GetReservationResponse{Reservation: r}, nil
+}
+
+// reader is a transaction or the database itself.
+type reader interface {
+	Row(ctx context.Context, statement string, args ...any) *sql.Row
+	Rows(ctx context.Context, statement string, args ...any) (*sql.Rows, error)
+}
+
+// load reads a reservation; nil when there is none.
+func load(ctx context.Context, db reader, id string) (*warehousev1.Reservation, error) {
+	r := &warehousev1.Reservation{ReservationId: id}
+	var state int32
+	var created time.Time
+	var expires *time.Time
+	err := db.Row(ctx, `SELECT reference, state, created_at, expires_at FROM reservation WHERE id = $1`, id).Scan(&r.Reference, &state, &created, &expires)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.State, r.CreatedAt = warehousev1.Reservation_State(state), timestamppb.New(created)
+	if expires != nil {
+		r.ExpiresAt = timestamppb.New(*expires)
+	}
+	rows, err := db.Rows(ctx, `SELECT sku, site, quantity FROM stock_move WHERE reference = $1 AND reason = 'reservation' ORDER BY id`, id)
+	return r, scan(rows, err, func(rows *sql.Rows) error {
+		l := &warehousev1.ReservationLine{}
+		r.Lines = append(r.Lines, l)
+		return rows.Scan(&l.Sku, &l.Site, &l.Quantity)
+	})
+}

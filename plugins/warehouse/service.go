@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+
+	"connectrpc.com/connect/v2"
+
+	"github.com/entrepot/entrepot/proto/entrepot/warehouse/v1/warehousev1connect"
+	"github.com/entrepot/entrepot/sdk/call"
+	"github.com/entrepot/entrepot/sdk/event"
+	"github.com/entrepot/entrepot/sdk/fault"
+	"github.com/entrepot/entrepot/sdk/plugin"
+	"github.com/entrepot/entrepot/sdk/store"
+)
+
+// service serves entrepot.warehouse.v1. Safe for concurrent use.
+type service struct {
+	db *store.DB
+}
+
+func register(in *plugin.Instance) error {
+	s := &service{db: in.DB}
+	warehousev1connect.RegisterStockServiceHandler(in.Server, s)
+	if err := in.Subscribe("catalog", event.OnBatch(onProducts)); err != nil {
+		return err
+	}
+	return in.Subscribe("schedules", event.OnBatch(onTicks))
+}
+
+var _ warehousev1connect.StockServiceHandler = (*service)(nil)
+
+// owner is the merchant whose goods a caller may see and move; empty means
+// everybody's, for staff, operators and plugins.
+func owner(ctx context.Context) (string, error) {
+	p := call.From(ctx).Principal
+	switch p.Kind {
+	case call.Staff, call.Operator, call.Plugin:
+		return "", nil
+	case call.Merchant:
+		if p.Merchant != "" {
+			return p.Merchant, nil
+		}
+	}
+	return "", fault.New(connect.CodePermissionDenied, "NOT_A_MERCHANT", "only members of a merchant and staff see stock")
+}
+
+func actor(ctx context.Context) string { return call.From(ctx).Principal.String() }
+
+// site is where goods stand when nobody says where.
+func site(named string) string {
+	if named == "" {
+		return "main"
+	}
+	return named
+}

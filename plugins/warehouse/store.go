@@ -1,0 +1,127 @@
+package main
+
+import (
+	"cmp"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/uptrace/bun"
+
+	warehousev1 "github.com/entrepot/entrepot/proto/entrepot/warehouse/v1"
+	"github.com/entrepot/entrepot/sdk/fault"
+)
+
+// balance is what stands where.
+type balance struct {
+	bun.BaseModel `bun:"table:stock_balance"`
+
+	SKU, Site, Merchant                                string
+	Sellable, Reserved, Quarantine, Damaged, Destroyed int64
+	Version                                            int64
+}
+
+func (b *balance) proto() *warehousev1.StockLevel {
+	return &warehousev1.StockLevel{
+		Sku: b.SKU, Site: b.Site, MerchantId: b.Merchant, Sellable: b.Sellable, Reserved: b.Reserved,
+		Quarantine: b.Quarantine, Damaged: b.Damaged, Destroyed: b.Destroyed, Version: b.Version,
+	}
+}
+
+// move is one entry of the ledger.
+type move struct {
+	bun.BaseModel `bun:"table:stock_move"`
+
+	ID                  int64
+	SKU, Site, Merchant string
+	FromDisposition     string
+	ToDisposition       string
+	Quantity            int64
+	Reason, Reference   string
+	At                  time.Time
+}
+
+// moved are the columns of an entry that say what stands there after it. The
+// trigger fills them, so that no statement need read the balance again.
+const moved = `sku, site, merchant, after_sellable, after_reserved, after_quarantine, after_damaged, after_destroyed, version`
+
+// levelOf is where a row of the columns moved is scanned into.
+func levelOf(l *warehousev1.StockLevel) []any {
+	return []any{&l.Sku, &l.Site, &l.MerchantId, &l.Sellable, &l.Reserved, &l.Quarantine, &l.Damaged, &l.Destroyed, &l.Version}
+}
+
+// scan reads every row of an answer and closes it.
+func scan(rows *sql.Rows, err error, each func(*sql.Rows) error) error {
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		if err := each(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// quantities are amounts by sku, in the order of skus.
+type quantities struct {
+	skus    []string
+	amounts []int64
+}
+
+// ordered makes quantities of a sum by sku.
+func ordered(sum map[string]int64) quantities {
+	q := quantities{skus: make([]string, 0, len(sum)), amounts: make([]int64, 0, len(sum))}
+	for sku := range sum {
+		q.skus = append(q.skus, sku)
+	}
+	slices.SortFunc(q.skus, cmp.Compare)
+	for _, sku := range q.skus {
+		q.amounts = append(q.amounts, sum[sku])
+	}
+	return q
+}
+
+// stateShort is the SQLSTATE with which the ledger's trigger refuses to take
+// what is not there.
+const stateShort = "WH001"
+
+// outOfStock is the refusal for want of goods: what there is, per sku.
+func outOfStock(available map[string]int64) error {
+	q := ordered(available)
+	pairs := make([]string, 0, 2*len(q.skus))
+	for i, sku := range q.skus {
+		pairs = append(pairs, sku, fmt.Sprint(q.amounts[i]))
+	}
+	return fault.New(connect.CodeFailedPrecondition, "OUT_OF_STOCK", "there is not enough in stock", pairs...)
+}
+
+// shortage turns the trigger's refusal into words; other errors pass.
+func shortage(err error) error {
+	var pe *pgconn.PgError
+	if !errors.As(err, &pe) || pe.Code != stateShort {
+		return err
+	}
+	var d struct {
+		SKU       string `json:"sku"`
+		Available int64  `json:"available"`
+	}
+	if jerr := json.Unmarshal([]byte(pe.Detail), &d); jerr != nil {
+		return err
+	}
+	return outOfStock(map[string]int64{d.SKU: d.Available})
+}
+
+func skuUnknown(code connect.Code, skus ...string) error {
+	pairs := make([]string, 0, 2*len(skus))
+	for _, sku := range skus {
+		pairs = append(pairs, sku, "unknown")
+	}
+	return fault.New(code, "SKU_UNKNOWN", "the warehouse does not know this sku as one of the merchant's; a new one is known moments after the catalog has it", pairs...)
+}
