@@ -46,8 +46,14 @@ func (o owner) attributes() *syscall.SysProcAttr {
 	return a
 }
 
-// makeDir makes a folder that only the owner enters.
+// makeDir makes a folder that only the owner enters. Folders on the way that
+// root makes for another account can be walked through.
 func (o owner) makeDir(path string) error {
+	if o.switched {
+		if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
+			return err
+		}
+	}
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return err
 	}
