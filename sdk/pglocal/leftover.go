@@ -67,7 +67,7 @@ func clearLeftover(ctx context.Context, data string) error {
 	if !ok {
 		return nil
 	}
-	if !alive(pm.pid) || !serves(pm.pid, data) {
+	if !alive(pm.pid) || !serves(ctx, pm.pid, data) {
 		// A dead one's file, or the number went to a stranger since: then
 		// PostgreSQL itself would refuse to start for ever.
 		return removeIfExists(filepath.Join(data, "postmaster.pid"))
@@ -108,11 +108,11 @@ func alive(pid int) bool {
 }
 
 // serves tells whether a process is a PostgreSQL on these files.
-func serves(pid int, data string) bool {
+func serves(ctx context.Context, pid int, data string) bool {
 	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil {
 		return strings.Contains(string(b), "\x00"+data+"\x00")
 	}
-	out, err := exec.Command("ps", "-o", "command=", "-p", strconv.Itoa(pid)).Output()
+	out, err := exec.CommandContext(ctx, "ps", "-o", "command=", "-p", strconv.Itoa(pid)).Output()
 	return err == nil && strings.Contains(string(out), data)
 }
 

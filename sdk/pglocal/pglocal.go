@@ -126,7 +126,8 @@ func (c *Cluster) start(ctx context.Context, o owner, dir string, opts Options) 
 	}
 	defer func() { _ = startLog.Close() }()
 
-	cmd := exec.Command(bin.program("postgres"), append([]string{"-D", data}, settings(c.socketDir, opts)...)...)
+	// The server ends with Stop, not with the context that started it.
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), bin.program("postgres"), append([]string{"-D", data}, settings(c.socketDir, opts)...)...)
 	cmd.Dir, cmd.Env, cmd.SysProcAttr = data, environment(), o.attributes()
 	cmd.Stdout, cmd.Stderr = startLog, startLog
 	if err := cmd.Start(); err != nil {
@@ -137,7 +138,7 @@ func (c *Cluster) start(ctx context.Context, o owner, dir string, opts Options) 
 		_ = cmd.Wait() // how it ended stands in the log
 		close(c.exited)
 	}()
-	if c.watchdog, err = watch(o, cmd.Process.Pid); err != nil {
+	if c.watchdog, err = watch(ctx, o, cmd.Process.Pid); err != nil {
 		return err
 	}
 	if err := c.waitReady(ctx, data); err != nil {
@@ -167,8 +168,8 @@ func (c *Cluster) waitReady(ctx context.Context, data string) error {
 
 // watch starts a small shell that waits for the end of this process (the end
 // of its input) and then shuts the server down.
-func watch(o owner, pid int) (stop func(), err error) {
-	cmd := exec.Command("/bin/sh", "-c", `read -r _; kill -INT "$1"`, "entrepot-postgres-watchdog", fmt.Sprint(pid))
+func watch(ctx context.Context, o owner, pid int) (stop func(), err error) {
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), "/bin/sh", "-c", `read -r _; kill -INT "$1"`, "entrepot-postgres-watchdog", fmt.Sprint(pid))
 	cmd.Dir, cmd.Env, cmd.SysProcAttr = "/", environment(), o.attributes()
 	in, err := cmd.StdinPipe()
 	if err != nil {
