@@ -39,6 +39,13 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
+// unlockDir frees the folder. Closing alone would not while a program that is
+// being started holds the descriptor it inherited.
+func unlockDir(f *os.File) {
+	_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
+	_ = f.Close()
+}
+
 // postmaster is what a running PostgreSQL writes to postmaster.pid.
 type postmaster struct {
 	pid   int

@@ -190,7 +190,7 @@ func watch(ctx context.Context, o owner, pid int) (stop func(), err error) {
 // once, and recovers at the next start. Stop may be called again.
 func (c *Cluster) Stop(ctx context.Context) error {
 	c.stop.Do(func() {
-		defer func() { _ = c.lock.Close() }()
+		defer unlockDir(c.lock)
 		defer c.watchdog()
 		if c.process == nil {
 			return

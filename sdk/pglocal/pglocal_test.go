@@ -120,7 +120,7 @@ func TestAServerThatWasLeftBehindIsEndedAndTheDataRecovered(t *testing.T) {
 	// As after a kill that also took the watchdog: the lock is free, the
 	// server runs.
 	c.watchdog()
-	require.NoError(t, c.lock.Close())
+	unlockDir(c.lock)
 
 	again := start(t, Options{Dir: dir})
 	<-c.Exited()
