@@ -14,8 +14,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"connectrpc.com/connect/v2"
-	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/entrepot/entrepot/core/artifact"
 	"github.com/entrepot/entrepot/core/bus"
@@ -144,12 +143,23 @@ func (k *kernel) openBus(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	k.node, err = bus.Join(ctx, bus.NodeConfig{Connect: single(events, "entrepot/node"), Name: "kernel", Logger: k.log})
+	k.node, err = bus.Join(ctx, bus.NodeConfig{
+		Connect: func(ctx context.Context) (*pgx.Conn, error) {
+			c := events.Config().ConnConfig.Copy()
+			c.RuntimeParams["application_name"] = "entrepot/node"
+			return pgx.ConnectConfig(ctx, c)
+		},
+		Name: "kernel", Logger: k.log,
+	})
 	if err != nil {
 		return err
 	}
 	k.router = router.New(router.Config{Registry: k.registry, Committed: func(string, int) { k.bus.Poke() }})
-	k.router.SetBindings(bindings(k.cfg.Deployment.Bindings))
+	table, err := router.NewTable(bindings(k.cfg.Deployment.Bindings))
+	if err != nil {
+		return err
+	}
+	k.router.SetBindings(table)
 	caller := router.NewCaller(k.router)
 	k.bus, err = bus.New(bus.Config{Pool: events, Node: k.node, Deliverer: &deliverer{caller: caller, instances: instanceOf(k.cfg.Deployment.Plugins)}, Logger: k.log})
 	if err != nil {
@@ -190,7 +200,7 @@ func (k *kernel) serve(ctx context.Context, listener net.Listener) error {
 	work.run("node", k.node.Run)
 	work.run("bus", k.bus.Run)
 	work.run("sagas", k.sagas.Run)
-	work.run("mail", k.identity.Run)
+	work.run("mail", func(ctx context.Context) error { k.identity.Run(ctx); return nil })
 	work.run("database watch", k.db.Watch)
 
 	token := filepath.Join(k.cfg.Deployment.Kernel.DataDir, TokenFile)
@@ -247,8 +257,3 @@ func (k *kernel) unready() []string {
 	}
 	return out
 }
-
-// single connects on its own, like a pool does.
-func single(pool *pgxpool.Pool, name string) connector { return connector{pool, name}.connect() }
-
-var _ connect.Transport = nil

@@ -19,7 +19,7 @@ import (
 // hostServices are what plugins may ask of the kernel.
 func (k *kernel) hostServices() *connect.Server {
 	s := connect.NewServer(validate.NewServerInterceptor())
-	kernelv1connect.RegisterBusServiceHandler(s, bus.NewPublisher(k.bus, busCaller, k.schema))
+	kernelv1connect.RegisterBusServiceHandler(s, bus.NewPublisher(k.bus, k.busCaller, k.schema))
 	kernelv1connect.RegisterSagaServiceHandler(s, saga.NewService(k.sagas, sagaCaller))
 	kernelv1connect.RegisterVaultServiceHandler(s, k.vault)
 	kernelv1connect.RegisterStateServiceHandler(s, k.db.NewState(pluginName))
@@ -30,14 +30,17 @@ func (k *kernel) hostServices() *connect.Server {
 func (k *kernel) publicServices() *connect.Server {
 	s := connect.NewServer(validate.NewServerInterceptor())
 	k.identity.Register(s)
-	operatorv1connect.RegisterOperatorServiceHandler(s, operator.New(k.operatorParts()))
-	operatorv1connect.RegisterBusServiceHandler(s, bus.NewOperator(k.bus, k.sagas.Count, k.schema))
+	operatorv1connect.RegisterOperatorServiceHandler(s, operator.New(operator.Config{
+		Version: k.cfg.Version, Node: k.node.ID(), StartedAt: k.started, Database: k.db.Kind(), Deployment: k.cfg.Deployment.Deployment,
+		Snapshot: k.registry.Snapshot, Restart: k.plugins.Restart,
+	}))
+	operatorv1connect.RegisterBusServiceHandler(s, bus.NewOperator(k.bus, k.sagas.Counts, k.schema))
 	operatorv1connect.RegisterSagaServiceHandler(s, saga.NewOperator(k.sagas))
 	return s
 }
 
 // schema finds a message that some plugin described, to show payloads.
-func (k *kernel) schema(name string) protoreflect.MessageDescriptor {
+func (k *kernel) schema(name protoreflect.FullName) protoreflect.MessageDescriptor {
 	return k.registry.Snapshot().Message(name)
 }
 
@@ -46,9 +49,17 @@ func vaultCaller(ctx context.Context) (vault.Caller, bool) {
 	return vault.Caller{Plugin: c.Plugin, Reveals: c.Manifest.GetReveals()}, ok
 }
 
-func busCaller(ctx context.Context) (bus.Caller, bool) {
+func (k *kernel) busCaller(ctx context.Context) (bus.Caller, bool) {
 	c, ok := hostapi.CallerFrom(ctx)
-	return bus.Caller{Plugin: c.Plugin, Publishes: c.Manifest.GetPublishes()}, ok
+	out := bus.Caller{Plugin: c.Plugin, Publishes: c.Manifest.GetPublishes()}
+	for _, p := range k.cfg.Deployment.Plugins {
+		if p.Name == c.Plugin {
+			for _, in := range p.Instances {
+				out.Instances = append(out.Instances, in.Name)
+			}
+		}
+	}
+	return out, ok
 }
 
 func sagaCaller(ctx context.Context) (string, bool) { return pluginName(ctx) }

@@ -156,10 +156,10 @@ func (s *Snapshot) merge() error {
 
 // Message finds the schema of a message, for showing payloads; nil when no
 // plugin described it.
-func (s *Snapshot) Message(name string) protoreflect.MessageDescriptor {
-	d, err := s.Files.FindDescriptorByName(protoreflect.FullName(name))
+func (s *Snapshot) Message(name protoreflect.FullName) protoreflect.MessageDescriptor {
+	d, err := s.Files.FindDescriptorByName(name)
 	if err != nil {
-		if d, err = protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name)); err != nil {
+		if d, err = protoregistry.GlobalFiles.FindDescriptorByName(name); err != nil {
 			return nil
 		}
 	}
