@@ -1,0 +1,271 @@
+package saga
+
+import (
+	"context"
+	"net/http"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/protobuf/proto"
+
+	kernelv1 "github.com/entrepot/entrepot/proto/entrepot/kernel/v1"
+	operatorv1 "github.com/entrepot/entrepot/proto/entrepot/operator/v1"
+	pluginv1 "github.com/entrepot/entrepot/proto/entrepot/plugin/v1"
+	"github.com/entrepot/entrepot/sdk/busdb"
+	"github.com/entrepot/entrepot/sdk/call"
+	"github.com/entrepot/entrepot/sdk/fault"
+)
+
+const (
+	stateDone        = kernelv1.SagaState_SAGA_STATE_DONE
+	stateCompensated = kernelv1.SagaState_SAGA_STATE_COMPENSATED
+	stateStuck       = kernelv1.SagaState_SAGA_STATE_STUCK
+)
+
+func TestASagaWhoseStepsSucceedIsDone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.host()
+	w.define("checkout", step(1, shop, compensatable), step(2, shop, compensatable), step(3, bank, compensatable), step(4, shop, pivot), step(5, shop, retriable))
+	s := w.start(h.c.Node, "checkout")
+	res := w.run(h, s)
+	require.Equal(t, stateDone, res.GetState())
+	require.Empty(t, res.GetError())
+	require.Equal(t, map[string]int{"1/do": 1, "2/do": 1, "3/do": 1, "4/do": 1, "5/do": 1}, w.effects(s.id))
+	require.EqualValues(t, busdb.SagaDone, w.status(s.id))
+	require.Equal(t, stateDone, w.run(h, s).GetState(), "asked again, the end is the same")
+	require.Equal(t, []byte("s2"), w.asked["2/do"])
+}
+
+// tracer counts the statements of a pool.
+type tracer struct{ statements *int }
+
+func (c tracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	*c.statements++
+	return ctx
+}
+func (tracer) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// While all goes well the modules' commits are the saga's state, and the
+// kernel writes nothing.
+func TestTheKernelSpendsNoStatementOnASagaThatSucceeds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	statements := 0
+	conf, err := pgxpool.ParseConfig(w.db.URL)
+	require.NoError(t, err)
+	conf.ConnConfig.Tracer = tracer{&statements}
+	pool, err := pgxpool.NewWithConfig(t.Context(), conf)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	// It does not look for others' sagas meanwhile.
+	h := w.host(func(c *Config) { c.Pool, c.Poll = pool, time.Hour })
+	w.define("checkout", step(1, shop, compensatable), step(2, shop, compensatable), step(3, shop, pivot), step(4, shop, retriable))
+	first := w.start(h.c.Node, "checkout")
+	require.Equal(t, stateDone, w.run(h, first).GetState())
+	require.Equal(t, 1, statements, "the definition is read once")
+	second := w.start(h.c.Node, "checkout")
+	require.Equal(t, stateDone, w.run(h, second).GetState())
+	require.Equal(t, 1, statements)
+}
+
+func TestARefusedStepUndoesWhatWasDoneBackwards(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.host()
+	w.define("checkout", step(1, shop, compensatable), step(2, shop, compensatable), step(3, bank, compensatable), step(4, shop, pivot))
+	w.script["4/do"] = []happening{refuses}
+	s := w.start(h.c.Node, "checkout")
+	res := w.run(h, s)
+	require.Equal(t, stateCompensated, res.GetState())
+	require.Equal(t, "s4", res.GetStep())
+	st := &spb.Status{}
+	require.NoError(t, proto.Unmarshal(res.GetError(), st))
+	got := fault.FromStatus(st)
+	require.Equal(t, connect.CodeFailedPrecondition, got.Code())
+	require.Equal(t, "not possible", got.Message())
+	info, _ := fault.Info(got)
+	require.Equal(t, "NO", info.GetReason())
+	require.Equal(t, "because", info.GetMetadata()["why"])
+	require.Equal(t, map[string]int{"1/do": 1, "2/do": 1, "3/do": 1, "3/undo": 1, "2/undo": 1, "1/undo": 1}, w.effects(s.id))
+	require.EqualValues(t, busdb.SagaCompensated, w.status(s.id))
+	again, err := w.service(h).Run(t.Context(), &kernelv1.RunRequest{SagaId: s.id.String(), Wait: true})
+	require.NoError(t, err)
+	require.True(t, proto.Equal(res, again), "an ended saga is read from the database")
+}
+
+func TestAStepIsRepeatedUntilItsOutcomeIsKnown(t *testing.T) {
+	t.Parallel()
+	for name, script := range map[string][]happening{
+		"nothing happened":    {fails, fails},
+		"the answer was lost": {failsAfterwards},
+		"it arrived late":     {arrivesLate},
+		"all of them":         {fails, arrivesLate, failsAfterwards},
+	} {
+		for _, at := range []string{"2/do", "3/do"} {
+			t.Run(name+" at "+at, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				h := w.host()
+				w.define("checkout", step(1, shop, compensatable), step(2, shop, compensatable), step(3, bank, compensatable), step(4, shop, pivot))
+				w.script[at] = script
+				s := w.start(h.c.Node, "checkout")
+				require.Equal(t, stateDone, w.run(h, s).GetState())
+				w.late.Wait()
+				require.Equal(t, map[string]int{"1/do": 1, "2/do": 1, "3/do": 1, "4/do": 1}, w.effects(s.id))
+			})
+		}
+	}
+}
+
+func TestAStepThatCannotBeDoneIsUndoneAsUnknown(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{2, 3} {
+		w := newWorld(t)
+		h := w.host()
+		w.define("checkout", step(1, shop, compensatable), step(2, shop, compensatable), step(3, bank, compensatable), step(4, shop, pivot))
+		at := map[int]string{2: "2/do", 3: "3/do"}[n]
+		w.script[at] = []happening{failsAfterwards, fails, fails, fails, fails, fails}
+		s := w.start(h.c.Node, "checkout")
+		require.Equal(t, stateCompensated, w.run(h, s).GetState())
+		require.Equal(t, 6, w.sent[at], "max_attempts")
+		got := w.effects(s.id)
+		require.Equal(t, 1, got[at])
+		require.Equal(t, 1, got[at[:2]+"undo"], "it had happened, and is undone")
+	}
+}
+
+// Undo before do leaves a tombstone: the step that arrives later finds itself
+// refused.
+func TestAStepThatArrivesAfterItsUndoDoesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.host()
+	w.define("checkout", step(1, shop, compensatable), step(2, shop, compensatable), step(3, shop, pivot))
+	var late func() (http.Header, error)
+	never := func(_ context.Context, _ *world, _ call.Info, work func(context.Context) (http.Header, error)) (http.Header, error) {
+		late = func() (http.Header, error) { return work(context.Background()) }
+		return nil, connect.NewError(connect.CodeDeadlineExceeded, "too late").WithRemote()
+	}
+	w.script["2/do"] = []happening{never, fails, fails, fails, fails, fails}
+	// The saga is held open at the undo of the first step.
+	gate := make(chan struct{})
+	w.script["1/undo"] = []happening{func(ctx context.Context, _ *world, _ call.Info, work func(context.Context) (http.Header, error)) (http.Header, error) {
+		header, err := late()
+		require.Error(t, err)
+		require.Equal(t, call.RecordedRefused, header.Get(call.HeaderRecorded))
+		close(gate)
+		return work(ctx)
+	}}
+	s := w.start(h.c.Node, "checkout")
+	require.Equal(t, stateCompensated, w.run(h, s).GetState())
+	<-gate
+	require.Equal(t, map[string]int{"1/do": 1, "1/undo": 1}, w.effects(s.id))
+}
+
+func TestAfterThePivotASagaOnlyGoesForwardOrIsStuckUntilTheOperatorResumesIt(t *testing.T) {
+	t.Parallel()
+	for name, script := range map[string][]happening{
+		"refused":         {refuses},
+		"out of attempts": {fails, fails, fails, fails, fails, fails},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			h := w.host()
+			w.define("accept", step(1, shop, compensatable), step(2, shop, pivot), step(3, shop, retriable))
+			w.script["3/do"] = script
+			s := w.start(h.c.Node, "accept")
+			res := w.run(h, s)
+			require.Equal(t, stateStuck, res.GetState())
+			require.Equal(t, "s3", res.GetStep())
+			require.NotEmpty(t, res.GetError())
+			require.Equal(t, map[string]int{"1/do": 1, "2/do": 1}, w.effects(s.id), "nothing is undone")
+
+			list, err := NewOperator(h.Runner).ListSagas(t.Context(), &operatorv1.ListSagasRequest{State: stateStuck})
+			require.NoError(t, err)
+			require.Len(t, list.GetSagas(), 1)
+			steps := list.GetSagas()[0].GetSteps()
+			require.Equal(t, "s3", steps[len(steps)-1].GetName())
+			require.NotEmpty(t, steps[len(steps)-1].GetError())
+
+			_, err = NewOperator(h.Runner).ResumeSaga(t.Context(), &operatorv1.ResumeSagaRequest{SagaId: s.id.String()})
+			require.NoError(t, err)
+			w.eventually("it goes on", func() bool { return w.status(s.id) == busdb.SagaDone })
+			require.Equal(t, map[string]int{"1/do": 1, "2/do": 1, "3/do": 1}, w.effects(s.id))
+			_, err = NewOperator(h.Runner).ResumeSaga(t.Context(), &operatorv1.ResumeSagaRequest{SagaId: s.id.String()})
+			require.Equal(t, connect.CodeFailedPrecondition, connect.CodeOf(err))
+		})
+	}
+}
+
+func TestACompensationThatFailsForGoodIsStuckAndGoesOnWhenResumed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.host()
+	w.define("checkout", step(1, shop, compensatable), step(2, shop, compensatable), step(3, shop, pivot))
+	w.script["3/do"] = []happening{refuses}
+	w.script["1/undo"] = []happening{fails, fails, fails, fails, fails, fails}
+	s := w.start(h.c.Node, "checkout")
+	require.Equal(t, stateStuck, w.run(h, s).GetState())
+	require.Equal(t, map[string]int{"1/do": 1, "2/do": 1, "2/undo": 1}, w.effects(s.id))
+	_, err := NewOperator(h.Runner).ResumeSaga(t.Context(), &operatorv1.ResumeSagaRequest{SagaId: s.id.String()})
+	require.NoError(t, err)
+	w.eventually("it is compensated", func() bool { return w.status(s.id) == busdb.SagaCompensated })
+	require.Equal(t, map[string]int{"1/do": 1, "2/do": 1, "2/undo": 1, "1/undo": 1}, w.effects(s.id))
+	res, err := w.service(h).Run(t.Context(), &kernelv1.RunRequest{SagaId: s.id.String(), Wait: true})
+	require.NoError(t, err)
+	require.Equal(t, "s3", res.GetStep(), "the refusal that turned it back is the answer")
+}
+
+func TestAStepWithoutAMethodWasDoneByTheStarterAndIsUndone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.host()
+	w.define("checkout", &pluginv1.SagaStep{Name: "own", Compensation: shop + "Undo", Kind: compensatable}, step(2, shop, compensatable))
+	w.script["2/do"] = []happening{refuses}
+	s := w.start(h.c.Node, "checkout")
+	require.Equal(t, stateCompensated, w.run(h, s).GetState())
+	require.Equal(t, map[string]int{"1/undo": 1}, w.effects(s.id))
+}
+
+func TestAPluginRunsNoSagaOfAnother(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.host()
+	w.define("checkout", step(1, shop, compensatable))
+	s := w.start("nobody", "checkout")
+	thief := NewService(h.Runner, func(context.Context) (string, bool) { return "thief", true })
+	_, err := thief.Run(t.Context(), &kernelv1.RunRequest{SagaId: s.id.String(), Definition: s.def, Version: 1, Input: s.in})
+	require.Equal(t, connect.CodePermissionDenied, connect.CodeOf(err))
+	_, err = thief.Run(t.Context(), &kernelv1.RunRequest{SagaId: s.id.String(), Wait: true})
+	require.Equal(t, connect.CodeNotFound, connect.CodeOf(err))
+}
+
+func TestBeyondTheBoundASagaIsRefusedWithAHintAndGoesOnLater(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.host(func(c *Config) { c.Drives = 1 })
+	w.define("checkout", step(1, shop, compensatable))
+	inside, gate := make(chan struct{}), make(chan struct{})
+	w.script["1/do"] = []happening{func(ctx context.Context, _ *world, _ call.Info, work func(context.Context) (http.Header, error)) (http.Header, error) {
+		close(inside)
+		<-gate
+		return work(ctx)
+	}}
+	first, second := w.start(h.c.Node, "checkout"), w.start("dead", "checkout")
+	_, err := w.service(h).Run(t.Context(), &kernelv1.RunRequest{SagaId: first.id.String(), Definition: first.def, Version: 1, Input: first.in})
+	require.NoError(t, err)
+	<-inside
+	_, err = w.service(h).Run(t.Context(), &kernelv1.RunRequest{SagaId: second.id.String(), Definition: second.def, Version: 1, Input: second.in, Wait: true})
+	require.Equal(t, connect.CodeResourceExhausted, connect.CodeOf(err))
+	close(gate)
+	w.eventually("both are done", func() bool {
+		return w.number(`SELECT count(*) FROM bus.saga WHERE status = 3`) == 2
+	})
+}
