@@ -2,7 +2,8 @@ package money
 
 import "strings"
 
-// iso4217 is the list of current currencies of ISO 4217 (list one, 2026):
+// iso4217 is the list of current currencies of ISO 4217 (list one) as of
+// February 2026, taken from datasets/currency-codes (public domain, PDDL):
 // code, numeric code and minor digits. Codes without a minor unit (precious
 // metals, SDR, testing) are no money and stand not here. Libraries that take
 // their digits from CLDR differ in many: CLDR tells what is shown in shops.

@@ -4,9 +4,9 @@
 package money
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"math"
 	"math/big"
 	"slices"
 	"strconv"
@@ -110,10 +110,27 @@ func (m Money) Add(o Money) (Money, error) {
 
 // Sub takes one amount from another of the same currency.
 func (m Money) Sub(o Money) (Money, error) {
-	if o.Minor == math.MinInt64 {
+	if m.Currency != o.Currency {
+		return Money{}, fmt.Errorf("%w: %s and %s", ErrMixed, m.Currency, o.Currency)
+	}
+	diff := m.Minor - o.Minor
+	if (diff < m.Minor) != (o.Minor > 0) && o.Minor != 0 {
 		return Money{}, fmt.Errorf("%w: %v - %v", ErrOverflow, m, o)
 	}
-	return m.Add(Money{Currency: o.Currency, Minor: -o.Minor})
+	return Money{Currency: m.Currency, Minor: diff}, nil
+}
+
+// Neg is the opposite amount.
+func (m Money) Neg() (Money, error) {
+	return Money{Currency: m.Currency}.Sub(m)
+}
+
+// Cmp is -1, 0 or 1 as m is less than, the same as or more than o.
+func (m Money) Cmp(o Money) (int, error) {
+	if m.Currency != o.Currency {
+		return 0, fmt.Errorf("%w: %s and %s", ErrMixed, m.Currency, o.Currency)
+	}
+	return cmp.Compare(m.Minor, o.Minor), nil
 }
 
 // Mul multiplies by a count.
@@ -179,6 +196,9 @@ func (m Money) Convert(rate, currency string) (Money, error) {
 		return Money{}, fmt.Errorf("rate %q is no decimal number", rate)
 	}
 	n, _ := new(big.Int).SetString(whole+fraction, 10)
+	if n.Sign() == 0 {
+		return Money{}, errors.New("a rate of zero changes nothing into anything")
+	}
 	n.Mul(n, big.NewInt(m.Minor))
 	// n / 10^(fraction + from.Digits - to.Digits)
 	d := big.NewInt(1)

@@ -64,37 +64,48 @@ func TestAmountsAreReadAndWrittenExactly(t *testing.T) {
 }
 
 func TestArithmeticRefusesOverflowAndMixedCurrencies(t *testing.T) {
-	big := Money{"EUR", math.MaxInt64}
-	_, err := big.Add(Money{"EUR", 1})
+	most := Money{"EUR", math.MaxInt64}
+	_, err := most.Add(Money{"EUR", 1})
 	require.ErrorIs(t, err, ErrOverflow)
 	_, err = Money{"EUR", math.MinInt64}.Sub(Money{"EUR", 1})
 	require.ErrorIs(t, err, ErrOverflow)
 	_, err = Money{"EUR", 0}.Sub(Money{"EUR", math.MinInt64})
 	require.ErrorIs(t, err, ErrOverflow)
-	_, err = big.Mul(2)
+	least, err := Money{"EUR", -1}.Sub(Money{"EUR", math.MaxInt64})
+	require.NoError(t, err)
+	require.Equal(t, int64(math.MinInt64), least.Minor)
+	_, err = least.Neg()
+	require.ErrorIs(t, err, ErrOverflow)
+	_, err = least.Cmp(Money{"JPY", 1})
+	require.ErrorIs(t, err, ErrMixed)
+	_, err = most.Mul(2)
 	require.ErrorIs(t, err, ErrOverflow)
 	_, err = Money{"EUR", 1}.Add(Money{"GBP", 1})
 	require.ErrorIs(t, err, ErrMixed)
 	rapid.Check(t, func(t *rapid.T) {
 		a, b := rapid.Int64().Draw(t, "a"), rapid.Int64().Draw(t, "b")
 		sum, err := Money{"EUR", a}.Add(Money{"EUR", b})
-		exact := new(bigInt).add(a, b)
-		require.Equal(t, exact.fits(), err == nil)
-		if err == nil {
-			require.Equal(t, exact.value(), sum.Minor)
-		}
+		sameAs(t, new(big.Int).Add(big.NewInt(a), big.NewInt(b)), sum, err)
+		diff, err := Money{"EUR", a}.Sub(Money{"EUR", b})
+		sameAs(t, new(big.Int).Sub(big.NewInt(a), big.NewInt(b)), diff, err)
+		product, err := Money{"EUR", a}.Mul(b)
+		sameAs(t, new(big.Int).Mul(big.NewInt(a), big.NewInt(b)), product, err)
+		order, err := Money{"EUR", a}.Cmp(Money{"EUR", b})
+		require.NoError(t, err)
+		require.Equal(t, big.NewInt(a).Cmp(big.NewInt(b)), order)
 	})
 }
 
-// bigInt is the arithmetic that Money is compared with.
-type bigInt struct{ big.Int }
-
-func (b *bigInt) add(x, y int64) *bigInt {
-	b.Add(big.NewInt(x), big.NewInt(y))
-	return b
+// sameAs holds a result to the exact one: equal where that fits, refused where
+// it does not.
+func sameAs(t require.TestingT, exact *big.Int, got Money, err error) {
+	if !exact.IsInt64() {
+		require.ErrorIs(t, err, ErrOverflow)
+		return
+	}
+	require.NoError(t, err)
+	require.Equal(t, exact.Int64(), got.Minor)
 }
-func (b *bigInt) fits() bool   { return b.IsInt64() }
-func (b *bigInt) value() int64 { return b.Int64() }
 
 func TestAllocationSumsExactlyAndIsFair(t *testing.T) {
 	parts, err := Money{"EUR", 100}.Allocate(1, 1, 1)
@@ -139,6 +150,8 @@ func TestConversionRoundsHalfToEven(t *testing.T) {
 		require.Equal(t, Money{c.to, c.want}, got, "%v at %s", c.m, c.rate)
 	}
 	_, err := Money{"GBP", 1}.Convert("1e9", "EUR")
+	require.Error(t, err)
+	_, err = Money{"GBP", 1}.Convert("0.00", "EUR")
 	require.Error(t, err)
 	_, err = Money{"GBP", math.MaxInt64}.Convert("100", "EUR")
 	require.ErrorIs(t, err, ErrOverflow)
