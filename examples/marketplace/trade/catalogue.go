@@ -17,7 +17,7 @@ import (
 
 // Reasons for refusing a row.
 const (
-	// ServiceCode: postage, fees, manual corrections: not goods.
+	// ServiceCode: postage, fees, vouchers, manual corrections: not goods.
 	ServiceCode = "service_code"
 	// UnknownArticle: the catalogue has no such code.
 	UnknownArticle = "unknown_article"
@@ -35,7 +35,8 @@ const (
 	TooManyLines = "too_many_lines"
 	// NothingLeft: every line of the invoice was refused.
 	NothingLeft = "nothing_left"
-	// CancellationUnmatched: it names no earlier purchase of its customer.
+	// CancellationUnmatched: no earlier purchase of its customer holds what it
+	// takes back, or another cancellation took that purchase already.
 	CancellationUnmatched = "cancellation_unmatched"
 )
 
@@ -48,6 +49,25 @@ type Refusal struct {
 
 // Refuse is told of each refused row.
 type Refuse func(Refusal)
+
+// services stand among the goods with codes like theirs: next day carriage and
+// a gift voucher.
+var services = map[string]bool{"23444": true, "22016": true}
+
+// isService: goods have codes of five digits and perhaps a letter or two.
+// POST, DOT, M, D, S, C2, BANK CHARGES, AMAZONFEE, gift_... and DCGS... (of
+// another shop's own range) have not.
+func isService(code string) bool {
+	if len(code) < 5 || services[code] {
+		return true
+	}
+	for _, r := range code[:5] {
+		if r < '0' || r > '9' {
+			return true
+		}
+	}
+	return false
+}
 
 // Article is something that the shop sold.
 type Article struct {
@@ -75,16 +95,15 @@ func ReadCatalogue(r io.Reader, refuse Refuse) ([]Article, error) {
 	}
 	var out []Article
 	for {
-		row, err := rows.Read()
-		line, _ := rows.FieldPos(0)
+		row, line, err := next(rows)
 		switch {
 		case errors.Is(err, io.EOF):
 			return out, nil
-		case errors.Is(err, csv.ErrFieldCount):
-			refuse(Refusal{file, line, Malformed})
-			continue
 		case err != nil:
 			return nil, fmt.Errorf("%s: %w", file, err)
+		case row == nil:
+			refuse(Refusal{file, line, Malformed})
+			continue
 		}
 		a, reason := article(row, len(out))
 		if reason != "" {
@@ -95,11 +114,28 @@ func ReadCatalogue(r io.Reader, refuse Refuse) ([]Article, error) {
 	}
 }
 
+// next reads a row and tells its line. A row that is not of the file's form is
+// nil; reading goes on behind it.
+func next(rows *csv.Reader) (row []string, line int, err error) {
+	row, err = rows.Read()
+	if malformed := (*csv.ParseError)(nil); errors.As(err, &malformed) {
+		return nil, malformed.StartLine, nil
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	line, _ = rows.FieldPos(0)
+	return row, line, nil
+}
+
 func article(row []string, n int) (Article, string) {
 	code, title := row[0], strings.Join(strings.Fields(row[1]), " ")
 	price, err := price(row[2])
 	if err != nil || title == "" {
 		return Article{}, Malformed
+	}
+	if isService(code) {
+		return Article{}, ServiceCode
 	}
 	if price.Minor <= 0 {
 		return Article{}, NoPrice
@@ -124,7 +160,7 @@ func price(s string) (money.Money, error) {
 		s = whole + "." + fraction[:2]
 	}
 	m, err := money.Parse(s, "GBP")
-	if err == nil && up {
+	if err == nil && up && m.Minor >= 0 {
 		m.Minor++
 	}
 	return m, err
@@ -135,30 +171,4 @@ func price(s string) (money.Money, error) {
 func gtin(n int) string {
 	s, _ := gs1.Append(fmt.Sprintf("20%010d", n)) // digits, always
 	return s
-}
-
-// kind is what a description's words say of an article.
-type kind struct{ word, category, hs, origin string }
-
-// kinds are tried in order; the first whose word occurs decides.
-var kinds = []kind{
-	{"T-LIGHT", "home/candles", "340600", "CN"}, {"CANDLE", "home/candles", "340600", "CN"}, {"LANTERN", "home/lighting", "940550", "IN"},
-	{"LIGHT", "home/lighting", "940540", "CN"}, {"CLOCK", "home/clocks", "910521", "CN"}, {"FRAME", "home/decoration", "441400", "IN"},
-	{"MUG", "kitchen/tableware", "691200", "CN"}, {"CUP", "kitchen/tableware", "691200", "CN"}, {"PLATE", "kitchen/tableware", "691200", "CN"},
-	{"BOWL", "kitchen/tableware", "691200", "CN"}, {"TEA", "kitchen/tea", "732393", "CN"}, {"CAKE", "kitchen/baking", "732393", "CN"},
-	{"BOTTLE", "kitchen/bottles", "701090", "CN"}, {"BAG", "bags", "420292", "CN"}, {"PURSE", "bags", "420231", "IN"}, {"BOX", "storage", "442090", "IN"},
-	{"TIN", "storage", "732310", "CN"}, {"BASKET", "storage", "460219", "VN"}, {"CARD", "stationery", "490900", "GB"}, {"WRAP", "stationery", "481190", "GB"},
-	{"PAPER", "stationery", "482390", "CN"}, {"PEN", "stationery", "960810", "CN"}, {"STICKER", "stationery", "482110", "CN"}, {"DOLL", "toys", "950300", "CN"},
-	{"TOY", "toys", "950300", "CN"}, {"GAME", "toys", "950490", "CN"}, {"CHRISTMAS", "seasonal/christmas", "950510", "CN"}, {"NECKLACE", "jewellery", "711719", "IN"},
-	{"BRACELET", "jewellery", "711719", "IN"}, {"EARRING", "jewellery", "711719", "IN"}, {"CUSHION", "textiles", "940490", "IN"}, {"GARDEN", "garden", "820190", "CN"},
-}
-
-func kindOf(title string) kind {
-	upper := strings.ToUpper(title)
-	for _, k := range kinds {
-		if strings.Contains(upper, k.word) {
-			return k
-		}
-	}
-	return kind{category: "gifts", hs: "442090", origin: "CN"}
 }

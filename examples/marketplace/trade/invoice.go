@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -47,30 +48,28 @@ type row struct {
 const invoices = "invoices.csv.gz"
 
 // ReadInvoices reads the unpacked invoices.csv. known tells which articles the
-// catalogue has. A cancellation names an earlier purchase of its customer that
-// holds one of its articles, the latest one that nothing has cancelled yet.
+// catalogue has. A cancellation is matched with the latest earlier purchase of
+// its customer that holds all it takes back and that nothing has cancelled yet.
+// The shop often took back a part; here the purchase is cancelled as a whole.
 func ReadInvoices(r io.Reader, known func(code string) bool, refuse Refuse) ([]Invoice, error) {
 	rows := csv.NewReader(r)
 	rows.FieldsPerRecord = 8
 	if _, err := rows.Read(); err != nil {
 		return nil, fmt.Errorf("%s: %w", invoices, err)
 	}
-	g := grouping{refuse: refuse, bought: make(map[string][]int), cancelled: make(map[int]bool)}
+	g := grouping{refuse: refuse, byNumber: make(map[string]*group)}
 	for {
-		fields, err := rows.Read()
-		line, _ := rows.FieldPos(0)
+		fields, line, err := next(rows)
 		switch {
 		case errors.Is(err, io.EOF):
-			g.end()
-			return g.out, nil
-		case errors.Is(err, csv.ErrFieldCount):
-			refuse(Refusal{invoices, line, Malformed})
-			continue
+			return g.finish(), nil
 		case err != nil:
 			return nil, fmt.Errorf("%s: %w", invoices, err)
+		case fields == nil:
+			refuse(Refusal{invoices, line, Malformed})
+			continue
 		}
-		v, reason := read(fields, line, known)
-		g.add(v, reason)
+		g.add(read(fields, line, known))
 	}
 }
 
@@ -79,7 +78,7 @@ func read(f []string, line int, known func(string) bool) (row, string) {
 	var err1, err2 error
 	v.quantity, err1 = strconv.ParseInt(f[3], 10, 64)
 	v.at, err2 = time.Parse(time.RFC3339, f[4])
-	cost, err3 := strconv.ParseFloat(f[5], 64) // only its sign is used
+	cost, err3 := price(f[5])
 	cancels := strings.HasPrefix(v.invoice, "C")
 	if cancels {
 		v.quantity = -v.quantity
@@ -95,7 +94,7 @@ func read(f []string, line int, known func(string) bool) (row, string) {
 		return v, UnknownArticle
 	case v.quantity <= 0:
 		return v, QuantityNotPositive
-	case cost <= 0 && !cancels:
+	case cost.Minor <= 0 && !cancels:
 		return v, NoPrice
 	case v.quantity > maxQuantity:
 		return v, QuantityTooLarge
@@ -103,111 +102,95 @@ func read(f []string, line int, known func(string) bool) (row, string) {
 	return v, ""
 }
 
-// isService: goods have codes of five digits and perhaps a letter or two.
-func isService(code string) bool {
-	if len(code) < 5 || strings.HasPrefix(code, "DCGS") {
-		return true
-	}
-	for _, r := range code[:5] {
-		if r < '0' || r > '9' {
-			return true
-		}
-	}
-	return false
+// grouping gathers rows into invoices. The rows of one need not stand
+// together: the shop's till wrote another one's between them.
+type grouping struct {
+	refuse   Refuse
+	inOrder  []*group
+	byNumber map[string]*group
 }
 
-// grouping gathers rows into invoices; the rows of one stand together in the
-// file.
-type grouping struct {
-	refuse Refuse
-	out    []Invoice
-	now    Invoice
-	last   int // line of the current invoice's last row
-	index  map[string]int
-	// bought lists purchases by customer, as indexes into out.
-	bought    map[string][]int
-	cancelled map[int]bool
+type group struct {
+	invoice Invoice
+	// at tells where an article's line stands.
+	at   map[string]int
+	last int // line of the file with its last row
 }
 
 func (g *grouping) add(v row, reason string) {
-	if v.invoice != g.now.Number {
-		g.end()
-		g.now = Invoice{Number: v.invoice, Customer: v.customer, Country: v.country, Market: Market(v.country), At: v.at}
-		g.index = make(map[string]int)
+	if v.invoice == "" {
+		g.refuse(Refusal{invoices, v.line, reason})
+		return
 	}
-	g.last = v.line
+	now, ok := g.byNumber[v.invoice]
+	if !ok {
+		now = &group{
+			invoice: Invoice{Number: v.invoice, Customer: v.customer, Country: v.country, Market: Market(v.country), At: v.at},
+			at:      make(map[string]int),
+		}
+		g.byNumber[v.invoice] = now
+		g.inOrder = append(g.inOrder, now)
+	}
+	now.last = v.line
 	if reason != "" {
 		g.refuse(Refusal{invoices, v.line, reason})
 		return
 	}
-	if i, ok := g.index[v.code]; ok {
-		if sum := g.now.Lines[i].Quantity + v.quantity; sum <= maxQuantity {
-			g.now.Lines[i].Quantity = sum
-		} else {
-			g.refuse(Refusal{invoices, v.line, QuantityTooLarge})
-		}
-		return
-	}
-	g.index[v.code] = len(g.now.Lines)
-	g.now.Lines = append(g.now.Lines, Line{v.code, v.quantity})
-}
-
-func (g *grouping) end() {
-	switch cancels := strings.HasPrefix(g.now.Number, "C"); {
-	case g.now.Number == "":
-	case len(g.now.Lines) == 0:
-		g.refuse(Refusal{invoices, g.last, NothingLeft})
-	case len(g.now.Lines) > maxLines:
-		g.refuse(Refusal{invoices, g.last, TooManyLines})
-	case cancels && !g.match():
-		g.refuse(Refusal{invoices, g.last, CancellationUnmatched})
+	i, ok := now.at[v.code]
+	switch {
+	case !ok:
+		now.at[v.code] = len(now.invoice.Lines)
+		now.invoice.Lines = append(now.invoice.Lines, Line{v.code, v.quantity})
+	case now.invoice.Lines[i].Quantity+v.quantity > maxQuantity:
+		g.refuse(Refusal{invoices, v.line, QuantityTooLarge})
 	default:
-		if !cancels && g.now.Customer != "" {
-			g.bought[g.now.Customer] = append(g.bought[g.now.Customer], len(g.out))
-		}
-		g.out = append(g.out, g.now)
+		now.invoice.Lines[i].Quantity += v.quantity
 	}
-	g.now = Invoice{}
 }
 
-// match finds the purchase that a cancellation names.
-func (g *grouping) match() bool {
-	earlier := g.bought[g.now.Customer]
-	for i := len(earlier) - 1; i >= 0; i-- {
-		n := earlier[i]
-		if g.cancelled[n] {
+// finish refuses what is no purchase and no cancellation of one, and returns
+// the rest in the order of the file.
+func (g *grouping) finish() []Invoice {
+	var out []Invoice
+	bought := make(map[string][]*group) // by customer; cancelled ones leave
+	for _, now := range g.inOrder {
+		v := &now.invoice
+		reason := ""
+		switch cancels := strings.HasPrefix(v.Number, "C"); {
+		case len(v.Lines) == 0:
+			reason = NothingLeft
+		case len(v.Lines) > maxLines:
+			reason = TooManyLines
+		case cancels:
+			earlier := bought[v.Customer]
+			i := latestHolding(earlier, v.Lines)
+			if i < 0 {
+				reason = CancellationUnmatched
+				break
+			}
+			v.Cancels = earlier[i].invoice.Number
+			bought[v.Customer] = slices.Delete(earlier, i, i+1)
+		case v.Customer != "":
+			bought[v.Customer] = append(bought[v.Customer], now)
+		}
+		if reason != "" {
+			g.refuse(Refusal{invoices, now.last, reason})
 			continue
 		}
-		for _, l := range g.out[n].Lines {
-			if _, ok := g.index[l.Code]; ok {
-				g.cancelled[n], g.now.Cancels = true, g.out[n].Number
-				return true
-			}
+		out = append(out, *v)
+	}
+	return out
+}
+
+func latestHolding(purchases []*group, lines []Line) int {
+	for i := len(purchases) - 1; i >= 0; i-- {
+		p := purchases[i]
+		if !slices.ContainsFunc(lines, func(l Line) bool {
+			at, ok := p.at[l.Code]
+			return !ok || p.invoice.Lines[at].Quantity < l.Quantity
+		}) {
+			return i
 		}
 	}
-	return false
+	return -1
 }
-
-// europe are the countries of the data, beside Germany, that shop in the
-// German market.
-var europe = map[string]bool{
-	"Germany": true, "France": true, "Spain": true, "Belgium": true, "Netherlands": true, "Portugal": true, "Italy": true, "Switzerland": true,
-	"Cyprus": true, "Sweden": true, "Norway": true, "Finland": true, "Poland": true, "Austria": true, "Lithuania": true, "Denmark": true,
-	"Iceland": true, "Greece": true, "Czech Republic": true, "European Community": true, "Malta": true,
-}
-
-// Market is where a country of the data shops: the British Isles and what is
-// unspecified in GB, the rest of Europe in DE, everybody else in JP.
-func Market(country string) string {
-	switch {
-	case country == "United Kingdom", country == "EIRE", country == "Channel Islands", country == "Unspecified", country == "":
-		return "GB"
-	case europe[country]:
-		return "DE"
-	}
-	return "JP"
-}
-
-// Rates are the example exchange rates of list prices, units per pound as of
-// 2026-11-01.
-var Rates = map[string]string{"GBP": "1", "EUR": "1.15", "JPY": "195.5"}
