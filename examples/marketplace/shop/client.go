@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -24,22 +25,29 @@ var transport = &http.Transport{
 
 // Caller is somebody who uses the public API.
 type Caller struct {
-	shop *Shop
-	// Token is empty for a guest.
-	Token  string
+	shop   *Shop
 	Market string
+	// token is shared by copies, so that a new login reaches all of them.
+	token *atomic.Pointer[string]
 }
 
 // Guest is nobody in particular, in a market.
 func (s *Shop) Guest(market string) Caller { return Caller{shop: s, Market: market} }
+
+// with gives a caller a token.
+func (c Caller) with(token string) Caller {
+	c.token = new(atomic.Pointer[string])
+	c.token.Store(&token)
+	return c
+}
 
 // Client is for generated clients.
 func (c Caller) Client() *connect.Client {
 	return connect.NewClient(connecthttp.NewTransport(&http.Client{Transport: transport}, c.shop.URL), func(next connect.ClientFunc) connect.ClientFunc {
 		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
 			if info, ok := connect.CallInfoForClientContext(ctx); ok {
-				if c.Token != "" {
-					info.RequestHeader().Set("Authorization", "Bearer "+c.Token)
+				if c.token != nil {
+					info.RequestHeader().Set("Authorization", "Bearer "+*c.token.Load())
 				}
 				if c.Market != "" {
 					info.RequestHeader().Set("Entrepot-Market", c.Market)

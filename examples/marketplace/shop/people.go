@@ -85,7 +85,11 @@ func (s *Shop) Login(ctx context.Context, p *Person) error {
 	if err != nil {
 		return fmt.Errorf("login %s: %w", p.Mail, err)
 	}
-	p.Token = in.GetTokens().GetAccessToken()
+	if token := in.GetTokens().GetAccessToken(); p.token == nil {
+		p.Caller = p.with(token)
+	} else {
+		p.token.Store(&token)
+	}
 	return nil
 }
 

@@ -1,0 +1,235 @@
+package shop
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect/v2"
+
+	operatorv1 "github.com/entrepot/entrepot/proto/entrepot/operator/v1"
+	"github.com/entrepot/entrepot/proto/entrepot/operator/v1/operatorv1connect"
+	orderv1 "github.com/entrepot/entrepot/proto/entrepot/order/v1"
+	"github.com/entrepot/entrepot/proto/entrepot/order/v1/orderv1connect"
+	paymentv1 "github.com/entrepot/entrepot/proto/entrepot/payment/v1"
+	"github.com/entrepot/entrepot/proto/entrepot/payment/v1/paymentv1connect"
+	warehousev1 "github.com/entrepot/entrepot/proto/entrepot/warehouse/v1"
+	"github.com/entrepot/entrepot/proto/entrepot/warehouse/v1/warehousev1connect"
+)
+
+// Operator is the deployment's own operator.
+func (s *Shop) Operator() (Caller, error) {
+	token, err := s.OperatorToken()
+	return s.Guest("").with(token), err
+}
+
+// Quiet waits until nothing is under way any more: every event is delivered
+// and every saga has ended. It answers the bus as it then stands.
+func (s *Shop) Quiet(ctx context.Context) (*operatorv1.GetBusResponse, error) {
+	for {
+		op, err := s.Operator()
+		if err != nil {
+			return nil, err
+		}
+		bus, err := Patient(ctx, func(ctx context.Context) (*operatorv1.GetBusResponse, error) {
+			return operatorv1connect.NewBusServiceClient(op.Client()).GetBus(ctx, &operatorv1.GetBusRequest{})
+		})
+		if err != nil {
+			return nil, err
+		}
+		if busy(bus) == "" {
+			return bus, nil
+		}
+		select {
+		case <-ctx.Done():
+			return bus, fmt.Errorf("still under way: %s", busy(bus))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func busy(bus *operatorv1.GetBusResponse) string {
+	var why []string
+	if bus.GetOutbox() > 0 {
+		why = append(why, fmt.Sprintf("outbox %d", bus.GetOutbox()))
+	}
+	for _, sub := range bus.GetSubscriptions() {
+		if sub.GetLag() > 0 || sub.GetParked() > 0 {
+			why = append(why, fmt.Sprintf("%s lag %d, parked %d", sub.GetSubscription(), sub.GetLag(), sub.GetParked()))
+		}
+	}
+	for _, state := range []string{"running", "waiting", "compensating"} {
+		if n := bus.GetSagas()[state]; n > 0 {
+			why = append(why, fmt.Sprintf("sagas %s %d", state, n))
+		}
+	}
+	return strings.Join(why, "; ")
+}
+
+// Check is one line of the reconciliation: two figures that must be equal.
+type Check struct {
+	What, Left, Right string
+	Want, Have        int64
+}
+
+// OK tells whether the figures agree.
+func (c Check) OK() bool { return c.Want == c.Have }
+
+// Books is everything that is compared, and what came of it.
+type Books struct {
+	Checks   []Check
+	Orders   *orderv1.SumOrdersResponse
+	Stock    *warehousev1.SumStockResponse
+	Payments *paymentv1.SumPaymentsResponse
+	Bus      *operatorv1.GetBusResponse
+	// Companies are the payment companies' own books by instance.
+	Companies map[string]Company
+	Captured  map[string]int64
+	PSP       map[string]int64
+	Received  int64
+}
+
+// Reconciled tells whether every line agrees.
+func (b *Books) Reconciled() bool {
+	return !slices.ContainsFunc(b.Checks, func(c Check) bool { return !c.OK() })
+}
+
+func (b *Books) check(what, left string, want int64, right string, have int64) {
+	b.Checks = append(b.Checks, Check{What: what, Left: left, Right: right, Want: want, Have: have})
+}
+
+// Reconcile compares what the clients saw with every ledger, and the ledgers
+// with each other and with the payment companies' own books.
+func (s *Shop) Reconcile(ctx context.Context, received int64, r *Replay) (*Books, error) {
+	b := &Books{Captured: map[string]int64{}, PSP: map[string]int64{}, Received: received}
+	var err error
+	if b.Bus, err = s.Quiet(ctx); err != nil {
+		return nil, err
+	}
+	op, err := s.Operator()
+	if err != nil {
+		return nil, err
+	}
+	client := op.Client()
+	if b.Orders, err = orderv1connect.NewOrderServiceClient(client).SumOrders(ctx, &orderv1.SumOrdersRequest{}); err != nil {
+		return nil, fmt.Errorf("orders: %w", err)
+	}
+	if b.Stock, err = warehousev1connect.NewStockServiceClient(client).SumStock(ctx, &warehousev1.SumStockRequest{}); err != nil {
+		return nil, fmt.Errorf("stock: %w", err)
+	}
+	if b.Payments, err = paymentv1connect.NewPaymentServiceClient(client).SumPayments(ctx, &paymentv1.SumPaymentsRequest{}); err != nil {
+		return nil, fmt.Errorf("payments: %w", err)
+	}
+	if b.Companies, err = s.companies(); err != nil {
+		return nil, err
+	}
+	b.orders(r)
+	b.stock(r)
+	b.money()
+	b.bus()
+	return b, s.reports(ctx, client, b)
+}
+
+// orders: what the clients were told against what the order module holds.
+func (b *Books) orders(r *Replay) {
+	var open, cancelled int64
+	units := map[string]int64{}
+	for _, p := range r.Placed() {
+		if p.Cancelled {
+			cancelled++
+			continue
+		}
+		open++
+		for _, l := range p.Order.GetLines() {
+			units[l.GetSku()] += l.GetQuantity()
+		}
+	}
+	o := b.Orders.GetOrders()
+	b.check("orders standing", "accepted invoices", open, "order module", o["placed"]+o["accepted"])
+	b.check("orders cancelled", "cancelled invoices", cancelled, "order module", o["cancelled"])
+	b.check("orders in between", "none", 0, "order module", o["placing"]+o["cancelling"])
+	b.check("units ordered", "accepted invoices", sum(units), "order module", sum(b.Orders.GetUnits()))
+	differ := int64(0)
+	for sku, n := range units {
+		if b.Orders.GetUnits()[sku] != n {
+			differ++
+		}
+	}
+	b.check("articles whose units differ", "none", 0, "invoices and orders", differ)
+}
+
+// stock: the ledger against receipts and orders.
+func (b *Books) stock(*Replay) {
+	u := b.Stock.GetUnits()
+	b.check("units received", "receipts", b.Received, "stock ledger", b.Stock.GetMoved()["receipt"])
+	b.check("units reserved", "orders standing", sum(b.Orders.GetUnits()), "stock ledger", u["reserved"])
+	b.check("units reserved", "reservations", b.Stock.GetHeld(), "stock ledger", u["reserved"])
+	b.check("units in the house", "receipts", b.Received, "stock ledger", u["sellable"]+u["reserved"]+u["quarantine"]+u["damaged"])
+	b.check("stock ledger is consistent", "yes", 1, "balances and moves", truth(b.Stock.GetConsistent()))
+}
+
+// money: orders against the payment ledger, and it against each company.
+func (b *Books) money() {
+	authorized, captured, refunded := map[string]int64{}, map[string]int64{}, map[string]int64{}
+	for _, s := range b.Payments.GetSums() {
+		c := s.GetCurrencyCode()
+		authorized[c] += s.GetAuthorizedMinor() - s.GetVoidedMinor()
+		captured[c] += s.GetCapturedMinor()
+		refunded[c] += s.GetRefundedMinor()
+		company := b.Companies[s.GetInstance()]
+		b.check("authorised "+c, "payment ledger", s.GetAuthorizedMinor(), "books of "+s.GetInstance(), company.Authorized)
+		b.check("captured "+c, "payment ledger", s.GetCapturedMinor(), "books of "+s.GetInstance(), company.Captured)
+		b.check("voided "+c, "payment ledger", s.GetVoidedMinor(), "books of "+s.GetInstance(), company.Voided)
+		b.check("refunded "+c, "payment ledger", s.GetRefundedMinor(), "books of "+s.GetInstance(), company.Refunded)
+		b.Captured[c] += s.GetCapturedMinor()
+		b.PSP[c] += company.Captured
+	}
+	for _, c := range slices.Sorted(maps.Keys(b.Orders.GetTotalMinor())) {
+		b.check("held or taken "+c, "orders standing", b.Orders.GetTotalMinor()[c], "payment ledger", authorized[c]-refunded[c])
+		b.check("taken and kept "+c, "accepted parts", b.Orders.GetAcceptedMinor()[c], "payment ledger", captured[c]-refunded[c])
+	}
+	b.check("payment ledger balances", "yes", 1, "accounts and transfers", truth(b.Payments.GetBalanced()))
+	b.check("payments of unknown outcome", "none", 0, "payment module", b.Payments.GetOpen())
+}
+
+func (b *Books) bus() {
+	var parked int64
+	for _, s := range b.Bus.GetSubscriptions() {
+		parked += s.GetParked()
+	}
+	sagas := b.Bus.GetSagas()
+	b.check("events not sequenced", "none", 0, "outbox", b.Bus.GetOutbox())
+	b.check("events parked", "none", 0, "bus", parked)
+	b.check("sagas not ended", "none", 0, "bus", sagas["running"]+sagas["waiting"]+sagas["compensating"])
+	b.check("sagas stuck", "none", 0, "bus", sagas["stuck"])
+}
+
+// reports has the payment module compare itself, operation by operation, with
+// each company's report over the wire.
+func (s *Shop) reports(ctx context.Context, client *connect.Client, b *Books) error {
+	for _, instance := range slices.Sorted(maps.Keys(b.Companies)) {
+		res, err := paymentv1connect.NewPaymentServiceClient(client).ReconcilePayments(ctx, &paymentv1.ReconcilePaymentsRequest{Instance: instance})
+		if err != nil {
+			return fmt.Errorf("report of %s: %w", instance, err)
+		}
+		b.check("operations told differently", "none", 0, "report of "+instance, res.GetTotal())
+	}
+	return nil
+}
+
+func sum(m map[string]int64) (n int64) {
+	for _, v := range m {
+		n += v
+	}
+	return n
+}
+
+func truth(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
