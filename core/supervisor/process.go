@@ -8,7 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/rpc"
+	"os"
 	"os/exec"
 	"strconv"
 	"sync"
@@ -19,7 +19,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
 	"github.com/hashicorp/go-plugin/runner"
-	"google.golang.org/grpc"
+	"golang.org/x/net/netutil"
 
 	"github.com/entrepot/entrepot/core/registry"
 	pluginv1 "github.com/entrepot/entrepot/proto/entrepot/plugin/v1"
@@ -27,127 +27,96 @@ import (
 	"github.com/entrepot/entrepot/sdk/handshake"
 )
 
-// Bounds of a plugin's life.
 const (
-	startTimeout     = 10 * time.Second
-	describeTimeout  = 2 * time.Second
-	configureTimeout = 30 * time.Second
-	checkEvery       = 15 * time.Second
-	checkTimeout     = 3 * time.Second
-	checkMisses      = 3
-	inflightTimeout  = 30 * time.Second
-	drainTimeout     = 10 * time.Second
-	killTimeout      = 5 * time.Second
+	// idleConnections is how many connections to one process are kept: about
+	// the calls that run side by side.
+	idleConnections = 256
+	// hostConnections is how many one process may have open to the kernel.
+	hostConnections = 512
+	// maxDescription bounds a lifecycle answer, maxHeaders its headers.
+	maxDescription = 16 << 20
+	maxHeaders     = 256 << 10
 )
 
-// idleConnections is how many connections to one process are kept: about the
-// calls that run side by side.
-const idleConnections = 256
-
 // process is one start of a plugin: everything in it is made anew for the
-// next.
+// next, go-plugin's client too, which cannot start twice.
 type process struct {
-	log      *slog.Logger
-	client   *goplugin.Client
-	child    *child
-	host     *http.Server
-	exit     <-chan struct{} // closed when go-plugin sees the process end
-	http1    *http.Transport
-	http2    *http.Transport
-	life     pluginv1connect.PluginServiceClient
-	callers  *registry.Process
-	started  time.Time
+	log     *slog.Logger
+	pace    pace
+	client  *goplugin.Client
+	child   *child
+	exit    <-chan struct{} // closed when the process has ended
+	tls     *tls.Config
+	host    *http.Server
+	http1   *http.Transport
+	http2   *http.Transport
+	life    pluginv1connect.PluginServiceClient
+	callers *registry.Process
+	started time.Time
+	ending  sync.Once
+
 	describe *pluginv1.DescribeResponse
 	schema   *registry.Schema
 	requests []*pluginv1.ConfigureRequest
-	stopOnce sync.Once
 }
 
-// exitSignal is the one thing taken from go-plugin's control connection: its
-// context ends when the process does. Calls ride connections of their own,
-// which stay until they are drained.
-type exitSignal struct{}
-
-func (exitSignal) Server(*goplugin.MuxBroker) (any, error)              { return nil, nil }
-func (exitSignal) Client(*goplugin.MuxBroker, *rpc.Client) (any, error) { return nil, nil }
-func (exitSignal) GRPCServer(*goplugin.GRPCBroker, *grpc.Server) error  { return nil }
-func (exitSignal) GRPCClient(ctx context.Context, _ *goplugin.GRPCBroker, _ *grpc.ClientConn) (any, error) {
-	return ctx, nil
-}
-
-// spawn starts the binary, does the handshake and opens the private socket on
-// which the process reaches the kernel.
-func spawn(ctx context.Context, path, level string, log *slog.Logger, host http.Handler) (*process, error) {
-	p := &process{log: log, started: time.Now()}
-	pump := newPump(log)
+// spawn starts the binary and does the handshake. The process is ended when
+// ctx is done before spawn returns.
+func (u *unit) spawn(ctx context.Context, path string) (*process, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, u.sup.pace.start, fmt.Errorf("no handshake within %s", u.sup.pace.start))
+	defer cancel()
+	p := &process{log: u.log, pace: u.sup.pace, started: time.Now()}
 	cfg := &goplugin.ClientConfig{
 		HandshakeConfig: goplugin.HandshakeConfig{
 			ProtocolVersion: handshake.ProtocolVersion, MagicCookieKey: handshake.CookieKey, MagicCookieValue: handshake.CookieValue,
 		},
-		Plugins:          goplugin.PluginSet{"exit": exitSignal{}},
+		// Nothing is dispensed: calls ride connections of their own, which stay
+		// until they are drained. The control connection is for Shutdown.
+		Plugins:          goplugin.PluginSet{},
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
 		AutoMTLS:         true,
 		SkipHostEnv:      true,
-		StartTimeout:     startTimeout,
+		StartTimeout:     2 * u.sup.pace.start, // ctx is first
 		Logger:           hclog.NewNullLogger(),
-		RunnerFunc: func(_ hclog.Logger, spec *exec.Cmd, dir string) (runner.Runner, error) {
-			c, err := newChild(path, level, pump, spec, dir)
-			p.child = c
-			return c, err
+		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: u.sup.sockets.dir},
+		RunnerFunc: func(_ hclog.Logger, spec *exec.Cmd, dir string) (_ runner.Runner, err error) {
+			p.child, err = newChild(ctx, path, u.sup.cfg.LogLevel, newPump(u.log), spec, dir)
+			return p.child, err
 		},
 	}
 	p.client = goplugin.NewClient(cfg)
 	addr, err := p.client.Start()
-	if err != nil {
-		p.abandon()
-		return nil, p.startError(err)
-	}
-	p.connect(addr, cfg.TLSConfig, host)
-	rpcClient, err := p.client.Client()
 	if err == nil {
-		var raw any
-		if raw, err = rpcClient.Dispense("exit"); err == nil {
-			signal, ok := raw.(context.Context)
-			if !ok {
-				err = errors.New("go-plugin gave no exit signal")
-			} else {
-				p.exit = signal.Done()
-			}
-		}
+		p.tls, p.exit = cfg.TLSConfig, p.child.exited
+		p.connect(addr)
+		_, err = p.client.Client()
 	}
-	if err != nil {
-		p.abandon()
-		return nil, p.startError(err)
+	if err == nil && p.child.settled() {
+		return p, nil
 	}
 	if ctx.Err() != nil {
-		p.abandon()
-		return nil, ctx.Err()
+		err = context.Cause(ctx)
 	}
-	return p, nil
-}
-
-// startError adds what the plugin wrote last: usually the reason.
-func (p *process) startError(err error) error {
+	p.end()
 	if p.child != nil {
 		if tail := p.child.pump.tail(); tail != "" {
-			return fmt.Errorf("start: %w; it wrote: %s", err, tail)
+			err = fmt.Errorf("%w; it wrote: %s", err, tail)
 		}
 	}
-	return fmt.Errorf("start: %w", err)
+	return nil, fmt.Errorf("start: %w", err)
 }
 
-// connect makes the transports toward the process and serves the kernel's
-// side of its socket. Both use the certificates of the handshake: each side
-// trusts the one certificate of the other.
-func (p *process) connect(addr net.Addr, tc *tls.Config, host http.Handler) {
+// connect makes the transports toward the process. They use the certificates
+// of the handshake: each side trusts the one certificate of the other.
+func (p *process) connect(addr net.Addr) {
 	transport := func(protocols *http.Protocols) *http.Transport {
 		return &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				var d net.Dialer
 				return d.DialContext(ctx, addr.Network(), addr.String())
 			},
-			TLSClientConfig: tc.Clone(), Protocols: protocols, MaxIdleConns: idleConnections, MaxIdleConnsPerHost: idleConnections,
-			IdleConnTimeout: 5 * time.Minute, DisableCompression: true, TLSHandshakeTimeout: 5 * time.Second,
+			TLSClientConfig: p.tls.Clone(), Protocols: protocols, MaxIdleConns: idleConnections, MaxIdleConnsPerHost: idleConnections,
+			IdleConnTimeout: 5 * time.Minute, DisableCompression: true, TLSHandshakeTimeout: 5 * time.Second, MaxResponseHeaderBytes: maxHeaders,
 		}
 	}
 	h1, h2 := new(http.Protocols), new(http.Protocols)
@@ -157,75 +126,95 @@ func (p *process) connect(addr net.Addr, tc *tls.Config, host http.Handler) {
 	pid, _ := strconv.Atoi(p.child.ID())
 	p.callers = registry.NewProcess(pid, p.http1, p.http2)
 	p.life = pluginv1connect.NewPluginServiceClient(connect.NewClient(
-		connecthttp.NewTransport(&http.Client{Transport: p.http1}, "https://localhost", connecthttp.WithReadMaxBytes(16<<20))))
+		connecthttp.NewTransport(&http.Client{Transport: p.http1}, "https://localhost", connecthttp.WithReadMaxBytes(maxDescription))))
+}
 
-	server := tc.Clone()
+// admit serves the kernel's side of the process's socket. Until then what the
+// process asks waits: it is not known yet to be what was granted.
+func (p *process) admit(h http.Handler) {
+	server := p.tls.Clone()
 	server.ClientAuth = tls.RequireAndVerifyClientCert
+	// go-plugin asks for 1.2 so that old plugins work; here none are.
 	server.MinVersion = tls.VersionTLS13
 	both := new(http.Protocols)
 	both.SetHTTP1(true)
 	both.SetHTTP2(true)
 	p.host = &http.Server{
-		Handler: host, TLSConfig: server, Protocols: both, ReadHeaderTimeout: 10 * time.Second,
+		Handler: h, TLSConfig: server, Protocols: both, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 10 * time.Minute,
 		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 	}
-	go func() { _ = p.host.ServeTLS(p.child.listener, "", "") }()
-}
-
-// abandon ends a process that never served: at once, in the background,
-// bounded.
-func (p *process) abandon() {
-	if p.child == nil {
-		return
-	}
-	if p.host != nil {
-		_ = p.host.Close()
-	}
-	go p.kill()
-}
-
-// kill ends the process group. go-plugin's Kill has no bound of its own, so
-// it never runs on a caller's path.
-func (p *process) kill() {
-	done := make(chan struct{})
-	go func() {
-		p.client.Kill()
-		close(done)
-	}()
-	timer := time.NewTimer(killTimeout)
-	defer timer.Stop()
-	select {
-	case <-done:
-	case <-timer.C:
-		_ = p.child.Kill(context.Background())
-		<-done
-	}
-	p.child.closeAll()
+	go func() { _ = p.host.ServeTLS(netutil.LimitListener(p.child.listener, hostConnections), "", "") }()
 }
 
 // stop lets calls in flight finish, tells the plugin to end its background
 // work, and ends the process. Each part is bounded.
 func (p *process) stop(reason string) {
-	p.stopOnce.Do(func() {
-		timer := time.NewTimer(inflightTimeout)
-		defer timer.Stop()
-		select {
-		case <-p.callers.Close():
-		case <-timer.C:
-			p.log.Warn("calls were still in flight when the plugin was stopped")
-		case <-p.exit:
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	if !within(p.callers.Close(), p.pace.inflight) && !p.gone() {
+		p.log.Warn("calls were still in flight when the plugin was stopped")
+	}
+	if !p.gone() {
+		ctx, cancel := context.WithTimeout(context.Background(), p.pace.drain)
 		defer cancel()
 		if _, err := p.life.Drain(ctx, &pluginv1.DrainRequest{Reason: reason}); err != nil && !p.gone() {
-			p.log.Warn("the plugin did not drain", "error", err)
+			p.log.Warn("the plugin did not drain", "error", brief(err.Error()))
 		}
-		// An idle HTTP/2 connection would make the plugin's shutdown wait.
-		p.http1.CloseIdleConnections()
-		p.http2.CloseIdleConnections()
-		p.kill()
-		_ = p.host.Close()
+	}
+	p.finish()
+}
+
+// end ends a process that does not serve, or must not any longer: at once.
+func (p *process) end() {
+	if p.callers != nil {
+		p.callers.Close()
+	}
+	if p.child != nil {
+		_ = p.child.Kill(context.Background())
+	}
+	p.finish()
+}
+
+// finish ends the process itself: by go-plugin's Shutdown, which finishes what
+// is still in flight within two seconds, and by force. go-plugin's Kill has no
+// bound of its own and waits for a wedged process without limit.
+func (p *process) finish() {
+	p.ending.Do(func() {
+		if p.child == nil {
+			return
+		}
+		if p.http1 != nil {
+			// An idle HTTP/2 connection would make the plugin's shutdown wait.
+			p.http1.CloseIdleConnections()
+			p.http2.CloseIdleConnections()
+		}
+		done := make(chan struct{})
+		go func() {
+			p.client.Kill()
+			close(done)
+		}()
+		if !within(done, p.pace.kill) {
+			_ = p.child.Kill(context.Background())
+			if !within(done, p.pace.kill) {
+				p.log.Error("the process does not end, even when killed", "pid", p.child.ID())
+			}
+		}
+		if p.host != nil {
+			_ = p.host.Close()
+		}
+		// go-plugin forgets its folder when the binary could not be run at all.
+		_ = os.RemoveAll(p.child.dir)
 	})
+}
+
+// within waits for done, at most d.
+func within(done <-chan struct{}, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+		return false
+	}
 }
 
 func (p *process) gone() bool {
@@ -235,4 +224,16 @@ func (p *process) gone() bool {
 	default:
 		return false
 	}
+}
+
+// epitaph says how a process ended that nobody ended.
+func (p *process) epitaph() error {
+	how := "exit status 0"
+	if p.child.waitErr != nil {
+		how = p.child.waitErr.Error()
+	}
+	if tail := p.child.pump.tail(); tail != "" {
+		return fmt.Errorf("the process ended: %s; it wrote: %s", how, tail)
+	}
+	return errors.New("the process ended: " + how)
 }

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -17,10 +19,13 @@ import (
 const (
 	// maxLine bounds one log line; the rest of a longer one is dropped.
 	maxLine = 16 << 10
-	// linesPerSecond and burst bound what one plugin can put into the log.
-	linesPerSecond = 500
-	lineBurst      = 2000
-	// kept is how many last lines are shown when a start fails.
+	// lineCost is what a line counts beside its own bytes.
+	lineCost = 128
+	// bytesPerSecond and logBurst bound what one process can put into the log:
+	// 11 GB a day at worst, which leaves time to see it.
+	bytesPerSecond = 128 << 10
+	logBurst       = 8 << 20
+	// kept is how many last lines are shown when a process ends.
 	kept = 8
 )
 
@@ -30,13 +35,14 @@ type pump struct {
 	log   *slog.Logger
 	limit *rate.Limiter
 
-	mu      sync.Mutex
-	last    []string
-	dropped int
+	mu       sync.Mutex
+	last     []string
+	dropped  int
+	panicked bool
 }
 
 func newPump(log *slog.Logger) *pump {
-	return &pump{log: log, limit: rate.NewLimiter(linesPerSecond, lineBurst)}
+	return &pump{log: log, limit: rate.NewLimiter(bytesPerSecond, logBurst)}
 }
 
 // run reads lines until the end.
@@ -51,6 +57,7 @@ func (p *pump) run(r io.Reader) {
 			_, err = br.ReadSlice('\n')
 		}
 		if err != nil {
+			p.confess()
 			return
 		}
 	}
@@ -62,19 +69,30 @@ func (p *pump) line(text string) {
 		p.last = p.last[1:]
 	}
 	p.last = append(p.last, text)
-	if !p.limit.AllowN(time.Now(), 1) {
+	ok := p.limit.AllowN(time.Now(), len(text)+lineCost)
+	if !ok {
 		p.dropped++
-		p.mu.Unlock()
-		return
 	}
-	dropped := p.dropped
+	p.mu.Unlock()
+	if ok {
+		p.confess()
+		p.emit(text)
+	}
+}
+
+// confess says how many lines are missing before what follows.
+func (p *pump) confess() {
+	p.mu.Lock()
+	n := p.dropped
 	p.dropped = 0
 	p.mu.Unlock()
-	if dropped > 0 {
-		p.log.Warn("log lines of the plugin were dropped: it writes too many", "lines", dropped)
+	if n > 0 {
+		p.log.Warn("log lines of the plugin were dropped: it writes too much", "lines", n)
 	}
-	p.emit(text)
 }
+
+// ours are keys of the kernel's log that a plugin cannot write.
+var ours = []string{slog.TimeKey, slog.LevelKey, slog.MessageKey, slog.SourceKey, "plugin"}
 
 // emit logs one line. JSON with hclog's keys keeps level, message and fields;
 // a field of an unexpected type is a field like any other.
@@ -82,7 +100,7 @@ func (p *pump) emit(text string) {
 	ctx := context.Background()
 	var fields map[string]any
 	if text[0] != '{' || json.Unmarshal([]byte(text), &fields) != nil {
-		p.log.Log(ctx, plainLevel(text), text)
+		p.log.Log(ctx, p.plainLevel(text), text)
 		return
 	}
 	message, _ := fields["@message"].(string)
@@ -93,7 +111,11 @@ func (p *pump) emit(text string) {
 		}
 	}
 	attrs := make([]slog.Attr, 0, len(fields))
-	for k, v := range fields {
+	for _, k := range slices.Sorted(maps.Keys(fields)) {
+		v := fields[k]
+		if slices.Contains(ours, k) {
+			k = "its_" + k
+		}
 		attrs = append(attrs, slog.Any(k, v))
 	}
 	if message == "" {
@@ -114,9 +136,13 @@ func jsonLevel(s string) slog.Level {
 	return slog.LevelInfo
 }
 
-// plainLevel makes a Go panic an error and any other text information.
-func plainLevel(s string) slog.Level {
-	if strings.HasPrefix(s, "panic:") || strings.HasPrefix(s, "fatal error:") {
+// plainLevel makes a Go panic and the stack that follows it errors, and any
+// other text information.
+func (p *pump) plainLevel(s string) slog.Level {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.panicked = p.panicked || strings.HasPrefix(s, "panic:") || strings.HasPrefix(s, "fatal error:")
+	if p.panicked {
 		return slog.LevelError
 	}
 	return slog.LevelInfo

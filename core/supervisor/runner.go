@@ -4,14 +4,18 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/hashicorp/go-plugin/runner"
 
@@ -26,61 +30,74 @@ const livenessFD = 3
 
 // passed are the only variables of the kernel's environment that a plugin
 // sees: the rest may hold secrets.
-var passed = []string{"PATH", "TZ", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"}
+var passed = []string{"PATH", "TZ", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "GOMEMLIMIT"}
+
+// lastWords is how long a process that has ended may still be read from: what
+// it wrote is in the pipes already, unless somebody else holds them.
+const lastWords = 500 * time.Millisecond
 
 // child is one plugin process: a process group of its own, a pipe that closes
 // with the kernel, and both outputs in the kernel's hands. go-plugin gets the
 // first line of standard output and nothing else.
 type child struct {
 	cmd      *exec.Cmd
-	live     *os.File
-	outR     *os.File
-	errR     *os.File
-	closers  []io.Closer
-	first    *io.PipeReader
-	firstW   *io.PipeWriter
+	dir      string
 	listener net.Listener
 	pump     *pump
-	exited   chan struct{}
-	waitErr  error
+	first    *io.PipeReader
+	firstW   *io.PipeWriter
+	outR     *os.File
+	errR     *os.File
+	theirs   []*os.File  // the plugin's ends
+	ours     []io.Closer // the kernel's
+	pumps    sync.WaitGroup
+
+	// starting ends the process when it is done before settled was called.
+	starting context.Context
+	settled  func() bool
+	// exited is closed when the process has ended, its group with it, and
+	// waitErr says how.
+	exited  chan struct{}
+	waitErr error
 }
 
 // newChild makes go-plugin's runner for a binary. dir is the private folder
 // that go-plugin made for sockets; the kernel's own socket for this process
 // stands in it too.
-func newChild(path, level string, p *pump, spec *exec.Cmd, dir string) (_ *child, err error) {
-	c := &child{pump: p, exited: make(chan struct{})}
+func newChild(starting context.Context, path, level string, p *pump, spec *exec.Cmd, dir string) (_ *child, err error) {
+	c := &child{starting: starting, dir: dir, pump: p, exited: make(chan struct{}), settled: func() bool { return true }}
 	defer func() {
 		if err != nil {
-			c.closeAll()
+			c.closeTheirs()
+			c.closeOurs()
 		}
 	}()
 	socket := filepath.Join(dir, "k")
 	if c.listener, err = net.Listen("unix", socket); err != nil {
 		return nil, err
 	}
-	c.closers = append(c.closers, c.listener)
+	c.ours = append(c.ours, c.listener)
 	liveR, liveW, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	c.live = liveW
-	c.closers = append(c.closers, liveR, liveW)
+	c.theirs, c.ours = append(c.theirs, liveR), append(c.ours, liveW)
 	outR, outW, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
+	c.theirs, c.ours, c.outR = append(c.theirs, outW), append(c.ours, outR), outR
 	errR, errW, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	c.outR, c.errR = outR, errR
+	c.theirs, c.ours, c.errR = append(c.theirs, errW), append(c.ours, errR), errR
 	c.first, c.firstW = io.Pipe()
 
 	c.cmd = exec.Command(path)
 	c.cmd.Stdout, c.cmd.Stderr, c.cmd.ExtraFiles = outW, errW, []*os.File{liveR}
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	c.cmd.Env = append([]string(nil), spec.Env...)
+	c.cmd.Env = slices.Clone(spec.Env)
 	for _, name := range passed {
 		if v, ok := os.LookupEnv(name); ok {
 			c.cmd.Env = append(c.cmd.Env, name+"="+v)
@@ -94,8 +111,14 @@ func newChild(path, level string, p *pump, spec *exec.Cmd, dir string) (_ *child
 	return c, nil
 }
 
-func (c *child) closeAll() {
-	for _, x := range c.closers {
+func (c *child) closeTheirs() {
+	for _, f := range c.theirs {
+		_ = f.Close()
+	}
+}
+
+func (c *child) closeOurs() {
+	for _, x := range c.ours {
 		_ = x.Close()
 	}
 }
@@ -104,20 +127,17 @@ func (c *child) closeAll() {
 func (c *child) Start(context.Context) error {
 	err := c.cmd.Start()
 	// The plugin has its own ends now.
-	_ = c.cmd.Stdout.(*os.File).Close()
-	_ = c.cmd.Stderr.(*os.File).Close()
-	_ = c.cmd.ExtraFiles[0].Close()
+	c.closeTheirs()
 	if err != nil {
 		_ = c.firstW.CloseWithError(err)
-		_ = c.outR.Close()
-		_ = c.errR.Close()
+		c.closeOurs()
+		close(c.exited)
 		return err
 	}
-	go c.stdout()
-	go func() {
-		c.pump.run(c.errR)
-		_ = c.errR.Close()
-	}()
+	// go-plugin's start knows no context: ending the process ends its waiting.
+	c.settled = context.AfterFunc(c.starting, func() { _ = c.Kill(context.Background()) })
+	c.pumps.Go(c.stdout)
+	c.pumps.Go(func() { c.pump.run(c.errR) })
 	go c.reap()
 	return nil
 }
@@ -125,7 +145,6 @@ func (c *child) Start(context.Context) error {
 // stdout hands the first line to go-plugin and whatever follows to the log:
 // nobody who writes there is ever blocked.
 func (c *child) stdout() {
-	defer func() { _ = c.outR.Close() }()
 	r := bufio.NewReaderSize(c.outR, maxHandshake)
 	line, err := r.ReadSlice('\n')
 	_, _ = c.firstW.Write(line)
@@ -141,7 +160,10 @@ func (c *child) stdout() {
 func (c *child) reap() {
 	c.waitErr = c.cmd.Wait()
 	_ = syscall.Kill(-c.cmd.Process.Pid, syscall.SIGKILL)
-	c.closeAll()
+	until := time.Now().Add(lastWords)
+	_, _ = c.outR.SetReadDeadline(until), c.errR.SetReadDeadline(until)
+	c.pumps.Wait()
+	c.closeOurs()
 	close(c.exited)
 }
 
@@ -153,6 +175,12 @@ func (c *child) Wait(context.Context) error {
 
 // Kill implements runner.Runner: the whole group, at once.
 func (c *child) Kill(context.Context) error {
+	select {
+	case <-c.exited:
+		// The number may be another process's by now.
+		return nil
+	default:
+	}
 	if c.cmd.Process == nil {
 		return nil
 	}
@@ -170,8 +198,9 @@ func (c *child) Stdout() io.ReadCloser { return c.first }
 // JSON types, so it sees none: the pump has them.
 func (c *child) Stderr() io.ReadCloser { return io.NopCloser(strings.NewReader("")) }
 
-// Diagnose implements runner.Runner.
-func (c *child) Diagnose(context.Context) string { return c.pump.tail() }
+// Diagnose implements runner.Runner. What the plugin wrote is added when it has
+// ended, complete.
+func (c *child) Diagnose(context.Context) string { return "" }
 
 // Name implements runner.Runner.
 func (c *child) Name() string { return c.cmd.Path }
@@ -184,8 +213,14 @@ func (c *child) ID() string {
 	return strconv.Itoa(c.cmd.Process.Pid)
 }
 
-// PluginToHost implements runner.Runner: one machine, one name.
-func (c *child) PluginToHost(network, addr string) (string, string, error) { return network, addr, nil }
+// PluginToHost implements runner.Runner. The address is the plugin's word: the
+// kernel goes nowhere but into the folder it made.
+func (c *child) PluginToHost(network, addr string) (string, string, error) {
+	if in, err := filepath.Rel(c.dir, addr); network != "unix" || err != nil || !filepath.IsLocal(in) {
+		return "", "", fmt.Errorf("it listens on %s %q; it must listen on a unix socket in PLUGIN_UNIX_SOCKET_DIR", network, addr)
+	}
+	return network, addr, nil
+}
 
 // HostToPlugin implements runner.Runner.
 func (c *child) HostToPlugin(network, addr string) (string, string, error) { return network, addr, nil }

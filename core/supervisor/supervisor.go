@@ -11,12 +11,14 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
-
-	"buf.build/go/protovalidate"
+	"time"
 
 	"github.com/entrepot/entrepot/core/registry"
 	pluginv1 "github.com/entrepot/entrepot/proto/entrepot/plugin/v1"
 )
+
+// ErrStopped is returned once the supervisor stops.
+var ErrStopped = errors.New("the kernel stops")
 
 // Spec is one plugin to run.
 type Spec struct {
@@ -33,21 +35,46 @@ type Spec struct {
 type Config struct {
 	Plugins  []Spec
 	Registry *registry.Registry
-	// HostHandler serves the private socket of one plugin's processes.
+	// HostHandler serves the private socket of one process of a plugin, after
+	// Prepare has let the process pass.
 	HostHandler func(plugin string) http.Handler
 	// Prepare compares what the plugin describes with what was granted, brings
 	// its schema up to date and answers the configuration of its instances. It
-	// is called before each start; an error keeps the plugin down.
+	// is called before each start, within five minutes; an error keeps the
+	// plugin down and is tried again, with pauses.
 	Prepare func(ctx context.Context, plugin string, d *pluginv1.DescribeResponse) ([]*pluginv1.ConfigureRequest, error)
 	// LogLevel is the least level that plugins log; empty means info.
 	LogLevel string
 	Log      *slog.Logger
 }
 
+// checkMisses is how many checks a process may leave unanswered in a row.
+const checkMisses = 3
+
+// pace is how long each part of a plugin's life may take.
+type pace struct {
+	// start is for the handshake, describe, prepare and check for one answer
+	// each, configure for both calls of one instance.
+	start, describe, prepare, configure, check time.Duration
+	checkEvery                                 time.Duration
+	// inflight is for calls to finish, drain for the plugin's background work,
+	// kill for go-plugin's end, before force.
+	inflight, drain, kill time.Duration
+}
+
+var usual = pace{
+	start: 10 * time.Second, describe: 2 * time.Second, prepare: 5 * time.Minute, configure: 10 * time.Second, check: 3 * time.Second,
+	checkEvery: 15 * time.Second,
+	inflight:   30 * time.Second, drain: 10 * time.Second, kill: 5 * time.Second,
+}
+
 // Supervisor runs the plugins of a deployment. Safe for concurrent use.
 type Supervisor struct {
 	cfg        Config
+	pace       pace
 	units      map[string]*unit
+	sockets    *sockets
+	run        context.Context
 	cancel     context.CancelFunc
 	loops      sync.WaitGroup
 	background sync.WaitGroup
@@ -55,10 +82,14 @@ type Supervisor struct {
 
 // New makes a supervisor; Start starts the plugins.
 func New(cfg Config) (*Supervisor, error) {
+	if cfg.Registry == nil || cfg.HostHandler == nil || cfg.Prepare == nil {
+		return nil, errors.New("supervisor: Registry, HostHandler and Prepare are required")
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	s := &Supervisor{cfg: cfg, units: make(map[string]*unit, len(cfg.Plugins))}
+	s := &Supervisor{cfg: cfg, pace: usual, units: make(map[string]*unit, len(cfg.Plugins))}
+	s.run, s.cancel = context.WithCancel(context.Background())
 	for _, spec := range cfg.Plugins {
 		if s.units[spec.Name] != nil {
 			return nil, fmt.Errorf("plugin %q stands twice", spec.Name)
@@ -72,12 +103,13 @@ func New(cfg Config) (*Supervisor, error) {
 
 // Start starts every plugin and returns when each has had its first outcome.
 // The errors of those that are not up are joined; they are tried again in the
-// background all the same.
-func (s *Supervisor) Start(ctx context.Context) error {
-	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	s.cancel = cancel
+// background all the same. It is called once; ctx bounds the waiting only.
+func (s *Supervisor) Start(ctx context.Context) (err error) {
+	if s.sockets, err = openSockets(); err != nil {
+		return err
+	}
 	for _, u := range s.units {
-		s.loops.Go(func() { u.run(run) })
+		s.loops.Go(func() { u.run(s.run) })
 	}
 	var errs []error
 	for name, u := range s.units {
@@ -94,8 +126,9 @@ func (s *Supervisor) Start(ctx context.Context) error {
 }
 
 // Restart replaces a plugin's process by a new one and returns when the new
-// one serves; the old one finishes its calls. A quarantined plugin is started
-// again; how that goes is shown in the registry.
+// one serves; the old one finishes its calls. When the new one does not come
+// up, the error says why and the running process stays. A plugin that is down
+// or quarantined is started again at once.
 func (s *Supervisor) Restart(ctx context.Context, name string) error {
 	u, ok := s.units[name]
 	if !ok {
@@ -104,6 +137,8 @@ func (s *Supervisor) Restart(ctx context.Context, name string) error {
 	answer := make(chan error, 1)
 	select {
 	case u.restart <- answer:
+	case <-s.run.Done():
+		return ErrStopped
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -116,19 +151,13 @@ func (s *Supervisor) Restart(ctx context.Context, name string) error {
 }
 
 // Stop ends every plugin: calls in flight finish, background work ends, then
-// the processes. It returns when all are gone.
+// the processes. It returns when all are gone. Callers from outside are to be
+// stopped first: a plugin that is stopped takes no call from others either.
 func (s *Supervisor) Stop() {
-	if s.cancel != nil {
-		s.cancel()
-	}
+	s.cancel()
 	s.loops.Wait()
 	s.background.Wait()
-}
-
-// validate holds a plugin's answer to the limits of the contract.
-func validate(d *pluginv1.DescribeResponse) error {
-	if d.GetManifest() == nil {
-		return errors.New("no manifest")
+	if s.sockets != nil {
+		s.sockets.close()
 	}
-	return protovalidate.Validate(d)
 }

@@ -2,320 +2,226 @@ package supervisor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
+	"maps"
+	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/entrepot/entrepot/core/registry"
-	pluginv1 "github.com/entrepot/entrepot/proto/entrepot/plugin/v1"
 )
 
-// unit is one plugin of the deployment over all its processes.
+// unit is one plugin of the deployment over all its processes. Everything in
+// it belongs to the goroutine of run, but for the channels.
 type unit struct {
 	sup  *Supervisor
 	spec Spec
 	log  *slog.Logger
 
-	// restart asks the loop for a new process; the answer says how it went.
+	// restart asks for a new process; the answer says how it went.
 	restart chan chan error
 	// first is closed when the first start has an outcome, kept in firstErr.
 	first    chan struct{}
 	firstErr error
 
-	mu       sync.Mutex
-	current  *process
 	restarts int
-	schema   *registry.Schema
-	describe *pluginv1.DescribeResponse
-	requests []*pluginv1.ConfigureRequest
+	// last is the process that served last. What it described stays known while
+	// none serves, so that calls are told "unavailable" and not "unknown".
+	last *process
 }
 
 // run is the unit's loop: start, watch, start again. It ends with ctx, after
 // the process has.
 func (u *unit) run(ctx context.Context) {
-	var crashes history
-	firstStart := true
+	var failures history
+	var asked chan error // of an operator who waits for the next outcome
 	for ctx.Err() == nil {
-		u.show(registry.Starting, "", nil)
-		p, err := u.launch(ctx)
-		if firstStart {
-			u.firstErr, firstStart = err, false
-			close(u.first)
-		}
+		u.show(registry.Starting, "")
+		p, h, err := u.launch(ctx)
 		if err == nil {
-			err = u.serve(ctx, p)
+			if err = u.publish(p, h); err != nil {
+				p.end()
+			}
+		}
+		u.outcome(asked, err)
+		var up time.Duration
+		if err == nil {
+			err = u.serve(ctx, p, h)
+			up = time.Since(u.last.started)
 		}
 		if ctx.Err() != nil {
 			break
 		}
-		u.log.Error("plugin is down", "error", err)
-		if u.down(ctx, &crashes, err) != nil {
+		u.log.Error("plugin is down", "error", brief(err.Error()))
+		if asked, err = u.down(ctx, &failures, up, err); err != nil {
 			break
 		}
 		u.restarts++
 	}
-	if firstStart {
-		u.firstErr = ctx.Err()
-		close(u.first)
-	}
-	u.show(registry.Stopped, "", nil)
+	u.outcome(asked, ErrStopped)
+	u.show(registry.Stopped, "")
 }
 
-// down waits out a crash: backoff, or quarantine until the operator asks.
-func (u *unit) down(ctx context.Context, crashes *history, cause error) error {
-	wait, quarantined := crashes.add(time.Now())
-	state, reason := registry.Backoff, cause.Error()
+// outcome tells how a start went to those who wait for it.
+func (u *unit) outcome(asked chan error, err error) {
+	select {
+	case <-u.first:
+	default:
+		u.firstErr = err
+		close(u.first)
+	}
+	if asked != nil {
+		select {
+		case asked <- err:
+		default: // told already
+		}
+	}
+}
+
+// down waits out a failure: backoff, or quarantine until the operator asks.
+func (u *unit) down(ctx context.Context, failures *history, up time.Duration, cause error) (asked chan error, err error) {
+	wait, quarantined := failures.add(time.Now(), up, cause)
 	var timer <-chan time.Time
 	if quarantined {
-		state = registry.Quarantined
-		reason = fmt.Sprintf("crashed %d times within %s, last: %v. Mend it, then: entrepot plugin restart %s", quarantineCrashes, quarantineWindow, cause, u.spec.Name)
-		u.log.Error("plugin is quarantined", "reason", reason)
+		reason := fmt.Sprintf("crashed %d times within %s. Mend it, then: entrepot plugin restart %s. Last: %v", quarantineCrashes, quarantineWindow, u.spec.Name, cause)
+		u.log.Error("plugin is quarantined", "reason", brief(reason))
+		u.show(registry.Quarantined, reason)
 	} else {
 		t := time.NewTimer(wait)
 		defer t.Stop()
 		timer = t.C
+		u.show(registry.Backoff, cause.Error())
 	}
-	u.show(state, reason, nil)
 	select {
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	case <-timer:
-		return nil
-	case answer := <-u.restart:
-		*crashes = history{}
-		// The loop starts it next; the first outcome is the answer.
-		answer <- nil
-		return nil
+		return nil, nil
+	case asked = <-u.restart:
+		*failures = history{}
+		return asked, nil
 	}
 }
 
-// serve makes a process the current one and watches it until it is gone or
-// must go. A restart replaces it without a gap.
-func (u *unit) serve(ctx context.Context, p *process) error {
-	if err := u.publish(p); err != nil {
-		p.stop("refused")
-		return err
-	}
-	ticker := time.NewTicker(checkEvery)
+// serve watches the current process until it is gone or must go. A restart
+// replaces it without a gap.
+func (u *unit) serve(ctx context.Context, p *process, h health) error {
+	ticker := time.NewTicker(p.pace.checkEvery)
 	defer ticker.Stop()
 	misses := 0
 	for {
 		select {
 		case <-ctx.Done():
-			u.show(registry.Draining, "", p)
+			u.show(registry.Draining, "")
 			p.stop("the kernel stops")
 			return ctx.Err()
 		case <-p.exit:
-			p.stop("gone")
-			return errors.New("the process ended: " + lastLine(p.child.pump.tail()))
+			p.end()
+			return crash{p.epitaph()}
 		case answer := <-u.restart:
-			next, err := u.launch(ctx)
-			if err == nil {
-				if err = u.publish(next); err != nil {
-					next.stop("refused")
-				}
-			}
+			next, nextHealth, err := u.replace(ctx)
 			answer <- err
 			if err != nil {
-				u.log.Error("the replacement did not start; the running process stays", "error", err)
+				u.log.Error("the replacement is not taken; the running process stays", "error", brief(err.Error()))
 				continue
 			}
 			old := p
-			p, misses = next, 0
-			u.restarts++
+			p, h, misses = next, nextHealth, 0
 			u.sup.background.Go(func() { old.stop("replaced") })
 		case <-ticker.C:
-			if err := u.check(ctx, p); err != nil {
-				if misses++; misses == checkMisses {
-					p.stop("unhealthy")
-					return fmt.Errorf("it did not answer its check %d times: %w", misses, err)
+			now, err := p.check(ctx)
+			switch {
+			case err == nil:
+				misses = 0
+				if !now.equal(h) {
+					h = now
+					u.log.Info("health has changed", "ill", now.ill)
+					_ = u.publish(p, h) // the schema is the one that is there
 				}
-				continue
+			case ctx.Err() == nil && !p.gone():
+				u.log.Warn("the plugin did not answer its check", "error", brief(err.Error()))
+				if misses++; misses == checkMisses {
+					p.end()
+					return crash{fmt.Errorf("it did not answer its check %d times: %w", misses, err)}
+				}
 			}
-			misses = 0
 		}
 	}
 }
 
-func lastLine(s string) string {
-	if i := strings.LastIndexByte(s, '\n'); i >= 0 {
-		s = s[i+1:]
-	}
-	if s == "" {
-		return "it wrote nothing"
-	}
-	return s
-}
-
-// launch brings a process to where it can serve: started, described, verified
-// against what the operator granted, configured, checked.
-func (u *unit) launch(ctx context.Context) (_ *process, err error) {
-	path, err := u.spec.Verify()
+// replace makes a new process the current one. The new one must be able to
+// work; it may be degraded, as the old one may be for the same reason.
+func (u *unit) replace(ctx context.Context) (*process, health, error) {
+	p, h, err := u.launch(ctx)
 	if err != nil {
-		return nil, err
+		return nil, health{}, err
 	}
-	p, err := spawn(ctx, path, u.sup.cfg.LogLevel, u.log, u.sup.cfg.HostHandler(u.spec.Name))
-	if err != nil {
-		return nil, err
+	if h.failed != "" {
+		p.end()
+		return nil, health{}, fmt.Errorf("the new process fails its check: %s", h.failed)
 	}
-	defer func() {
-		if err != nil {
-			p.stop("start failed")
-		}
-	}()
-	if err = u.describeAndConfigure(ctx, p); err != nil {
-		return nil, err
+	u.restarts++
+	if err := u.publish(p, h); err != nil {
+		u.restarts--
+		p.end()
+		return nil, health{}, err
 	}
-	return p, nil
-}
-
-func (u *unit) describeAndConfigure(ctx context.Context, p *process) error {
-	dctx, cancel := context.WithTimeout(ctx, describeTimeout)
-	defer cancel()
-	d, err := p.life.Describe(dctx, &pluginv1.DescribeRequest{})
-	if err != nil {
-		return fmt.Errorf("describe: %w", err)
-	}
-	if err := validate(d); err != nil {
-		return fmt.Errorf("describe: %w", err)
-	}
-	if d.GetManifest().GetName() != u.spec.Name {
-		return fmt.Errorf("the binary is plugin %q, the deployment names it %q", d.GetManifest().GetName(), u.spec.Name)
-	}
-	if p.schema, err = registry.ReadSchema(d); err != nil {
-		return err
-	}
-	p.describe = d
-	cctx, cancelConfigure := context.WithTimeout(ctx, configureTimeout)
-	defer cancelConfigure()
-	if p.requests, err = u.sup.cfg.Prepare(cctx, u.spec.Name, d); err != nil {
-		return err
-	}
-	for _, req := range p.requests {
-		if err := configure(cctx, p, req); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func configure(ctx context.Context, p *process, req *pluginv1.ConfigureRequest) error {
-	found, err := p.life.ValidateConfig(ctx, &pluginv1.ValidateConfigRequest{Instance: req.GetInstance(), Config: req.GetConfig()})
-	if err != nil {
-		return fmt.Errorf("instance %s: validate: %w", req.GetInstance(), err)
-	}
-	var wrong []string
-	for _, d := range found.GetDiagnostics() {
-		if d.GetSeverity() == pluginv1.Diagnostic_SEVERITY_ERROR {
-			wrong = append(wrong, strings.TrimSpace(d.GetField()+" "+d.GetMessage()))
-		}
-	}
-	if len(wrong) > 0 {
-		return fmt.Errorf("instance %s: configuration: %s", req.GetInstance(), strings.Join(wrong, "; "))
-	}
-	if _, err := p.life.Configure(ctx, req); err != nil {
-		return fmt.Errorf("instance %s: configure: %w", req.GetInstance(), err)
-	}
-	return nil
-}
-
-// check asks every instance how it is. An error means that the process did
-// not answer; what it answers changes what is shown.
-func (u *unit) check(ctx context.Context, p *process) error {
-	state, reason := registry.Ready, ""
-	health := make(map[string]string, len(p.requests))
-	for _, req := range p.requests {
-		cctx, cancel := context.WithTimeout(ctx, checkTimeout)
-		res, err := p.life.Check(cctx, &pluginv1.CheckRequest{Instance: req.GetInstance()})
-		cancel()
-		if err != nil {
-			return err
-		}
-		if res.GetStatus() != pluginv1.CheckResponse_STATUS_OK {
-			state, reason = registry.Degraded, res.GetReason()+" "+res.GetMessage()
-			health[req.GetInstance()] = reason
-		}
-	}
-	u.put(state, reason, p, health)
-	return nil
+	return p, h, nil
 }
 
 // publish makes a process the one that serves.
-func (u *unit) publish(p *process) error {
-	u.mu.Lock()
-	u.current, u.schema, u.describe, u.requests = p, p.schema, p.describe, p.requests
-	u.mu.Unlock()
-	return u.put(registry.Ready, "", p, nil)
+func (u *unit) publish(p *process, h health) error {
+	state, reasons := registry.Ready, make([]string, 0, len(h.ill))
+	for _, name := range slices.Sorted(maps.Keys(h.ill)) {
+		state = registry.Degraded
+		reasons = append(reasons, name+": "+h.ill[name])
+	}
+	if err := u.put(state, strings.Join(reasons, "; "), p, p, h); err != nil {
+		return err
+	}
+	u.last = p
+	return nil
 }
 
-// show changes what is shown of the plugin; what it described stays known
-// while no process serves it, so that calls are told "unavailable" and not
-// "unknown".
-func (u *unit) show(state registry.State, reason string, p *process) {
-	if err := u.put(state, reason, p, nil); err != nil {
-		u.log.Error("registry", "error", err)
+// show says where the plugin is while no process serves.
+func (u *unit) show(state registry.State, reason string) {
+	if err := u.put(state, reason, u.last, nil, health{}); err != nil {
+		u.log.Error("the registry refuses what it had", "error", err)
 	}
 }
 
-func (u *unit) put(state registry.State, reason string, p *process, unhealthy map[string]string) error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	plugin := &registry.Plugin{Name: u.spec.Name, State: state, Reason: reason, Restarts: u.restarts, SHA256: u.spec.SHA256, Describe: u.describe, Manifest: u.describe.GetManifest()}
-	if p != nil && state != registry.Draining {
-		plugin.Process, plugin.StartedAt = p.callers, p.started
+// put writes the plugin as described made it, served by serving if not nil.
+func (u *unit) put(state registry.State, reason string, described, serving *process, h health) error {
+	plugin := &registry.Plugin{Name: u.spec.Name, State: state, Reason: brief(reason), Restarts: u.restarts, SHA256: u.spec.SHA256}
+	if serving != nil {
+		plugin.Process, plugin.StartedAt = serving.callers, serving.started
 	}
+	if described == nil {
+		return u.sup.cfg.Registry.Put(u.spec.Name, plugin, nil, nil)
+	}
+	plugin.Describe, plugin.Manifest = described.describe, described.describe.GetManifest()
 	contracts := make(map[string]bool)
 	for _, c := range plugin.Manifest.GetServes() {
 		contracts[c.GetContract()] = true
 	}
-	instances := make([]*registry.Instance, 0, len(u.requests))
-	for _, req := range u.requests {
+	instances := make([]*registry.Instance, 0, len(described.requests))
+	for _, req := range described.requests {
+		reason, ill := h.ill[req.GetInstance()]
 		instances = append(instances, &registry.Instance{
 			Name: req.GetInstance(), Plugin: plugin, Contracts: contracts, Revision: req.GetRevision(),
-			Healthy: p != nil && unhealthy[req.GetInstance()] == "", Reason: unhealthy[req.GetInstance()],
+			Healthy: serving != nil && !ill, Reason: reason,
 		})
 	}
-	return u.sup.cfg.Registry.Put(u.spec.Name, plugin, instances, u.schema)
+	return u.sup.cfg.Registry.Put(u.spec.Name, plugin, instances, described.schema)
 }
 
-const (
-	backoffFirst      = 250 * time.Millisecond
-	backoffMost       = 30 * time.Second
-	healthyAfter      = 5 * time.Minute
-	quarantineCrashes = 5
-	quarantineWindow  = 10 * time.Minute
-)
-
-// history counts crashes: pauses grow from a quarter second to thirty with
-// full jitter, five minutes of health forget them, and five crashes within
-// ten minutes end in quarantine.
-type history struct {
-	crashes []time.Time
-	run     int
-}
-
-func (h *history) add(now time.Time) (wait time.Duration, quarantined bool) {
-	if n := len(h.crashes); n > 0 && now.Sub(h.crashes[n-1]) > healthyAfter {
-		h.run = 0
+// brief bounds what a plugin can make an operator read.
+func brief(s string) string {
+	const most = 2000
+	s = strings.ToValidUTF8(s, "?")
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "..."
 	}
-	h.run++
-	h.crashes = append(h.crashes, now)
-	recent := 0
-	for _, t := range h.crashes {
-		if now.Sub(t) <= quarantineWindow {
-			recent++
-		}
-	}
-	if len(h.crashes) > quarantineCrashes {
-		h.crashes = h.crashes[len(h.crashes)-quarantineCrashes:]
-	}
-	limit := backoffMost
-	if shift := h.run - 1; shift < 7 {
-		limit = min(backoffMost, backoffFirst<<shift)
-	}
-	return time.Duration(rand.Int64N(int64(limit))) + time.Millisecond, recent >= quarantineCrashes
+	return s
 }

@@ -57,6 +57,10 @@ func (life) ValidateConfig(context.Context, *pluginv1.ValidateConfigRequest) (*p
 func (l life) Configure(ctx context.Context, _ *pluginv1.ConfigureRequest) (*pluginv1.ConfigureResponse, error) {
 	var who wrapperspb.StringValue
 	spec := connect.Spec{Procedure: "/test.v1.Kernel/Who", StreamType: connect.StreamTypeUnary}
+	if mode() == "dies-in-configure" {
+		fmt.Fprintln(os.Stderr, "out of memory, or so")
+		os.Exit(9)
+	}
 	if err := connect.NewClient(l.host.Transport()).CallUnary(ctx, spec, &emptypb.Empty{}, &who); err != nil {
 		return nil, connect.NewError(connect.CodeUnavailable, "the kernel's socket: "+err.Error())
 	}
@@ -64,6 +68,12 @@ func (l life) Configure(ctx context.Context, _ *pluginv1.ConfigureRequest) (*plu
 }
 
 func (life) Check(context.Context, *pluginv1.CheckRequest) (*pluginv1.CheckResponse, error) {
+	switch mode() {
+	case "degraded":
+		return &pluginv1.CheckResponse{Status: pluginv1.CheckResponse_STATUS_DEGRADED, Reason: "CARRIER_DOWN", Message: strings.Repeat("x", 100_000)}, nil
+	case "failed":
+		return &pluginv1.CheckResponse{Status: pluginv1.CheckResponse_STATUS_FAILED, Reason: "JOURNAL_LOST"}, nil
+	}
 	return &pluginv1.CheckResponse{Status: pluginv1.CheckResponse_STATUS_OK}, nil
 }
 
@@ -103,6 +113,9 @@ func main() {
 	case "rubbish":
 		fmt.Println("hello, I am no plugin")
 		return
+	case "elsewhere":
+		fmt.Println("1|1|tcp|127.0.0.1:1|grpc|")
+		select {}
 	case "exit":
 		fmt.Fprintln(os.Stderr, "fatal: cannot find my configuration")
 		os.Exit(2)
