@@ -41,11 +41,10 @@ lint: $(BIN)/golangci-lint $(BIN)/buf ## golangci-lint, buf lint, formatting
 .PHONY: generate
 generate: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-connect-go ## Go code from proto/
 	@$(BIN)/buf generate
-	@go generate ./...
 
 .PHONY: generated
 generated: generate ## fail when committed generated code is not current
-	@test -z "$$(git status --porcelain -- proto sdk core)" || { git status --porcelain -- proto sdk core; echo "generated code is not current: run make generate and commit"; exit 1; }
+	@test -z "$$(git status --porcelain -- '*.pb.go' '*.connect.go')" || { git status --porcelain -- '*.pb.go' '*.connect.go'; echo "generated code is not current: run make generate and commit"; exit 1; }
 
 .PHONY: breaking
 breaking: $(BIN)/buf ## contracts against the last tag

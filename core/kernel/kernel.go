@@ -89,6 +89,7 @@ func Run(ctx context.Context, cfg Config) error {
 func (k *kernel) open(ctx context.Context) (err error) {
 	d := k.cfg.Deployment
 	data := d.Kernel.DataDir
+	// The data folder itself was made with the artifact store in it.
 	if err := os.MkdirAll(filepath.Join(data, "keys"), 0o700); err != nil {
 		return err
 	}
@@ -114,7 +115,7 @@ func (k *kernel) open(ctx context.Context) (err error) {
 	}
 	k.identity, err = identity.New(ctx, identity.Options{
 		Pool: people, Vault: k.vault, KeyFile: filepath.Join(data, "keys", "identity.json"), Mailer: k.mailer(),
-		Argon2MemoryKiB: d.Kernel.Identity.Argon2MemoryKiB, ClientAddr: gateway.ClientAddress, Log: k.log,
+		Argon2MemoryKiB: d.Kernel.Identity.Argon2MemoryKiB, ClientAddr: gateway.ClientAddress, Limits: limits(d.Kernel.Identity), Log: k.log,
 	})
 	if err != nil {
 		return err
@@ -123,6 +124,15 @@ func (k *kernel) open(ctx context.Context) (err error) {
 		return err
 	}
 	return k.openDoors()
+}
+
+// limits are the operator's bounds on tries at the public doors of identity.
+func limits(i deployment.Identity) identity.Limits {
+	var l identity.Limits
+	if i.ClientBurst > 0 && i.ClientPerSecond > 0 {
+		l.Client = identity.Rate{Burst: i.ClientBurst, Every: time.Duration(float64(time.Second) / i.ClientPerSecond)}
+	}
+	return l
 }
 
 func (k *kernel) mailer() identity.Mailer {

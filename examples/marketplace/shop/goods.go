@@ -17,9 +17,6 @@ import (
 	"github.com/entrepot/entrepot/examples/marketplace/trade"
 )
 
-// Currencies of the markets.
-var Currencies = map[string]string{"GB": "GBP", "DE": "EUR", "JP": "JPY"}
-
 // Data is the real trade, read.
 type Data struct {
 	Articles []trade.Article
@@ -129,8 +126,8 @@ func (s *Shop) listPart(ctx context.Context, owner *Person, g *Goods, part []tra
 	for i, p := range res.GetProducts() {
 		sku := p.GetVariants()[0].GetSku()
 		g.sku[part[i].Code] = sku
-		for market, currency := range Currencies {
-			price, err := part[i].Price.Convert(trade.Rates[currency], currency)
+		for market := range trade.Currencies {
+			price, err := part[i].PriceIn(market)
 			if err != nil {
 				g.mu.Unlock()
 				return err

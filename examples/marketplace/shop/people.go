@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,6 +15,8 @@ import (
 	identityv1 "github.com/entrepot/entrepot/proto/entrepot/identity/v1"
 	"github.com/entrepot/entrepot/proto/entrepot/identity/v1/identityv1connect"
 	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
+
+	"github.com/entrepot/entrepot/examples/marketplace/trade"
 )
 
 // password of everybody in the demo.
@@ -49,10 +52,11 @@ func (s *Shop) Merchant(ctx context.Context, n int) (*Person, error) {
 
 // Consumer registers a consumer of a market and logs in.
 func (s *Shop) Consumer(ctx context.Context, n int, market string) (*Person, error) {
-	p := &Person{Caller: s.Guest(market), Mail: fmt.Sprintf("consumer-%d@%s.example", n, strings.ToLower(market)), Home: Home(n, market)}
+	who := trade.Invoice{Market: market, Customer: strconv.Itoa(n)}.Consumer()
+	p := &Person{Caller: s.Guest(market), Mail: who.Email, Home: who.Address}
 	_, err := Patient(ctx, func(ctx context.Context) (*identityv1.RegisterConsumerResponse, error) {
 		return s.identity(p.Caller).RegisterConsumer(ctx, &identityv1.RegisterConsumerRequest{
-			Email: p.Mail, Password: password, Name: p.Home.GetRecipient(), Market: market,
+			Email: p.Mail, Password: password, Name: who.Name, Market: market,
 		})
 	})
 	if err != nil {
@@ -135,17 +139,6 @@ func tokenFor(mail, to string) (string, bool) {
 		}
 	}
 	return "", false
-}
-
-// Home is an invented address in a market: no such people live there.
-func Home(n int, market string) *typev1.Address {
-	switch market {
-	case "DE":
-		return &typev1.Address{Recipient: fmt.Sprintf("Erika Mustermann %d", n), Lines: []string{fmt.Sprintf("Musterweg %d", n+1)}, Locality: "Musterstadt", PostalCode: "12345", CountryCode: "DE"}
-	case "JP":
-		return &typev1.Address{Recipient: fmt.Sprintf("見本 太郎 %d", n), Lines: []string{fmt.Sprintf("見本町 1-2-%d", n+1)}, Locality: "見本市", AdministrativeArea: "東京都", PostalCode: "100-0000", CountryCode: "JP"}
-	}
-	return &typev1.Address{Recipient: fmt.Sprintf("Jane Sample %d", n), Lines: []string{fmt.Sprintf("%d Sample Street", n+1)}, Locality: "Sampleton", PostalCode: "ZZ1 1ZZ", CountryCode: "GB"}
 }
 
 // side runs n jobs, a few at a time.

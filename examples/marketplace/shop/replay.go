@@ -55,7 +55,7 @@ type Replay struct {
 func (s *Shop) NewReplay(g *Goods, consumers map[string][]*Person) *Replay {
 	return &Replay{
 		shop: s, goods: g, consumers: consumers, Refused: make(map[string]int),
-		placed: make(map[string]*Placed), done: make(map[string]chan struct{}),
+		placed: make(map[string]*Placed),
 	}
 }
 
@@ -78,6 +78,7 @@ func Pick(all []trade.Invoice, n int) []trade.Invoice {
 // Run replays invoices in their order, width at a time; a cancellation waits
 // for its purchase. step is told of each.
 func (r *Replay) Run(ctx context.Context, invoices []trade.Invoice, width int, step func(n int)) error {
+	r.done = make(map[string]chan struct{})
 	for _, v := range invoices {
 		if v.Cancels == "" {
 			r.done[v.Number] = make(chan struct{})
@@ -128,7 +129,7 @@ func (r *Replay) buy(ctx context.Context, v trade.Invoice) error {
 	}
 	check := &orderv1.CheckoutRequest{
 		CartId: cart.GetCart().GetCartId(), CartSecret: cart.GetCartSecret(), PaymentMethodToken: "tok_ok",
-		ShipTo: Home(len(v.Number), v.Market), Email: "guest@buyer.example",
+		ShipTo: v.Consumer().Address, Email: v.Consumer().Email,
 	}
 	if person != nil {
 		check.ShipTo, check.Email = person.Home, person.Mail
@@ -166,10 +167,13 @@ func lower(s string) string {
 }
 
 func (r *Replay) cancel(ctx context.Context, v trade.Invoice) error {
-	select {
-	case <-r.done[v.Cancels]:
-	case <-ctx.Done():
-		return ctx.Err()
+	// A purchase of an earlier run has no channel any more: it is done.
+	if bought, ok := r.done[v.Cancels]; ok {
+		select {
+		case <-bought:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	r.mu.Lock()
 	p := r.placed[v.Cancels]

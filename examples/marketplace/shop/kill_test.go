@@ -1,0 +1,209 @@
+package shop_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/entrepot/entrepot/examples/marketplace/shop"
+	"github.com/entrepot/entrepot/examples/marketplace/trade"
+)
+
+// still is a Step that nobody looks at.
+type still struct{}
+
+func (still) Add(int) {}
+func (still) Done()   {}
+
+func silent(string, int) shop.Step { return still{} }
+
+// at is a Step that does something once, when n are done.
+type at struct {
+	n, seen atomic.Int64
+	do      func()
+}
+
+func (a *at) Add(n int) {
+	if a.seen.Add(int64(n)) == a.n.Load() {
+		a.do()
+	}
+}
+func (a *at) Done() {}
+
+// build makes every binary of the deployment.
+func build(t *testing.T, root string) string {
+	t.Helper()
+	dir := filepath.Join(publicDir(t), "bin")
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	plugins, err := filepath.Glob(filepath.Join(root, "plugins", "*", "main.go"))
+	require.NoError(t, err)
+	args := []string{"build", "-o", dir + "/", "./core/cmd/entrepot"}
+	for _, p := range plugins {
+		args = append(args, "./plugins/"+filepath.Base(filepath.Dir(p)))
+	}
+	cmd := exec.Command("go", args...)
+	cmd.Dir = root
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return dir
+}
+
+// publicDir is a temporary folder that the database's unprivileged user may
+// pass through.
+func publicDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "shop")
+	require.NoError(t, err)
+	require.NoError(t, os.Chmod(dir, 0o755))
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+const (
+	articles  = 150
+	ordersPer = 60
+)
+
+// cut keeps invoices to what the first articles can fill.
+func cut(d *shop.Data) {
+	d.Articles = d.Articles[:articles]
+	known := make(map[string]bool, articles)
+	for i := range d.Articles {
+		known[d.Articles[i].Code] = true
+		d.Articles[i].Sold = max(d.Articles[i].Sold, 100)
+	}
+	var kept []trade.Invoice
+	there := map[string]bool{}
+	for _, v := range d.Invoices {
+		var lines []trade.Line
+		for _, l := range v.Lines {
+			if known[l.Code] {
+				lines = append(lines, l)
+			}
+		}
+		if len(lines) == 0 || v.Cancels != "" && !there[v.Cancels] {
+			continue
+		}
+		v.Lines = lines
+		there[v.Number] = true
+		kept = append(kept, v)
+	}
+	d.Invoices = kept
+}
+
+// Whatever process is killed in the middle of trade: after it is back, every
+// saga ends and every book reconciles.
+func TestAnyProcessMayBeKilledInTheMiddleOfTrade(t *testing.T) {
+	root, err := filepath.Abs("../../..")
+	require.NoError(t, err)
+	s, err := shop.New(shop.Options{Root: root, Build: build(t, root), Dir: filepath.Join(publicDir(t), "run")})
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
+	defer cancel()
+	require.NoError(t, s.Start(ctx))
+	t.Cleanup(func() { _ = s.Stop() })
+	data, err := shop.ReadData(root)
+	require.NoError(t, err)
+	cut(data)
+	m, err := s.Populate(ctx, data, 8, silent)
+	require.NoError(t, err)
+	r := s.NewReplay(m.Goods, m.Consumers)
+
+	rest := data.Invoices
+	segment := func() []trade.Invoice {
+		n, purchases := 0, 0
+		for n < len(rest) && purchases < ordersPer {
+			if rest[n].Cancels == "" {
+				purchases++
+			}
+			n++
+		}
+		out := rest[:n]
+		rest = rest[n:]
+		return out
+	}
+	for _, victim := range []string{"order", "payment", "payment-sandbox", "warehouse", "catalog", "kernel", "a database session"} {
+		t.Run(victim, func(t *testing.T) {
+			invoices := segment()
+			require.NotEmpty(t, invoices)
+			killed := make(chan error, 1)
+			step := &at{do: func() { go func() { killed <- kill(ctx, s, victim) }() }}
+			step.n.Store(int64(len(invoices) / 3))
+			require.NoError(t, s.Trade(ctx, m, r, invoices, 6, step))
+			require.NoError(t, <-killed)
+			quiet, cancel := context.WithTimeout(ctx, time.Minute)
+			defer cancel()
+			books, err := s.Reconcile(quiet, m.Received, r)
+			require.NoError(t, err)
+			for _, c := range books.Checks {
+				require.True(t, c.OK(), "%s: %s %d, %s %d", c.What, c.Left, c.Want, c.Right, c.Have)
+			}
+		})
+	}
+	require.NotEmpty(t, r.Placed())
+}
+
+// kill ends a process with SIGKILL, and starts the kernel again if it was the
+// kernel. Plugins are the kernel's to start again, sessions PostgreSQL's.
+func kill(ctx context.Context, s *shop.Shop, victim string) error {
+	switch victim {
+	case "kernel":
+		if err := syscall.Kill(s.PID(), syscall.SIGKILL); err != nil {
+			return err
+		}
+		<-s.Exited()
+		return s.Start(ctx)
+	case "a database session":
+		pid, err := session(s.Dir, "p_order")
+		if err != nil {
+			return err
+		}
+		return syscall.Kill(pid, syscall.SIGKILL)
+	}
+	st, err := s.Status(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range st.GetPlugins() {
+		if p.GetName() == victim {
+			return syscall.Kill(int(p.GetPid()), syscall.SIGKILL)
+		}
+	}
+	return fmt.Errorf("no plugin %s", victim)
+}
+
+// session finds a backend of a role among the children of the shop's own
+// postmaster.
+func session(dir, role string) (int, error) {
+	b, err := os.ReadFile(filepath.Join(dir, "data", "postgres", "data", "postmaster.pid"))
+	if err != nil {
+		return 0, err
+	}
+	postmaster, _, _ := strings.Cut(string(b), "\n")
+	all, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return 0, err
+	}
+	for _, path := range all {
+		stat, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		f := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+		title, err := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
+		if err == nil && len(f) > 1 && f[1] == postmaster && strings.Contains(string(title), " "+role+" ") {
+			return strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		}
+	}
+	return 0, fmt.Errorf("no session of %s below postmaster %s", role, postmaster)
+}
