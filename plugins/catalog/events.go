@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+
+	catalogv1 "github.com/entrepot/entrepot/proto/entrepot/catalog/v1"
+	warehousev1 "github.com/entrepot/entrepot/proto/entrepot/warehouse/v1"
+	"github.com/entrepot/entrepot/sdk/event"
+	"github.com/entrepot/entrepot/sdk/store"
+)
+
+// announce says how variants are shown now. One request changes more of them
+// than a transaction may publish, so each goes as a timer that is due at
+// once: still committed with the change, and of several changes of one
+// listing the last is told last.
+func announce(ctx context.Context, tx *store.Tx, changes []*catalogv1.ListingChanged) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	var topic string
+	var ids, keys []string
+	var payloads [][]byte
+	for _, c := range changes {
+		e, err := store.Encode(c)
+		if err != nil {
+			return err
+		}
+		topic, ids = e.Topic, append(ids, "listing/"+c.GetMarket()+"/"+c.GetSku())
+		keys, payloads = append(keys, e.Key), append(payloads, e.Payload)
+	}
+	_, err := tx.Do(ctx, `SELECT bus.timer_set(u.id, $1::text, u.key, u.payload, now())
+		FROM unnest($2::text[], $3::text[], $4::bytea[]) u(id, key, payload)`, topic, ids, keys, payloads)
+	return err
+}
+
+// keep stores what may be promised. An older version changes nothing: events
+// of different documents overtake each other. Rows are written in one order,
+// so that deliveries side by side do not deadlock.
+const keep = `INSERT INTO stock_level AS s (sku, site, sellable, version)
+SELECT DISTINCT ON (u.sku, u.site) u.sku, u.site, u.sellable, u.version
+  FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) u(sku, site, sellable, version) ORDER BY u.sku, u.site, u.version DESC
+ON CONFLICT (sku, site) DO UPDATE SET sellable = EXCLUDED.sellable, version = EXCLUDED.version WHERE s.version < EXCLUDED.version`
+
+func keepLevels(ctx context.Context, tx *store.Tx, levels []*warehousev1.StockLevel) error {
+	skus, sites := make([]string, len(levels)), make([]string, len(levels))
+	sellable, versions := make([]int64, len(levels)), make([]int64, len(levels))
+	for i, l := range levels {
+		skus[i], sites[i], sellable[i], versions[i] = l.GetSku(), l.GetSite(), l.GetSellable(), l.GetVersion()
+	}
+	_, err := tx.Do(ctx, keep, skus, sites, sellable, versions)
+	return err
+}
+
+// leveled are events that say what stands there after them.
+type leveled interface {
+	proto.Message
+	GetLevels() []*warehousev1.StockLevel
+}
+
+func onLevels[M leveled](ctx context.Context, tx *store.Tx, events []event.Of[M]) error {
+	var levels []*warehousev1.StockLevel
+	for _, e := range events {
+		levels = append(levels, e.Body.GetLevels()...)
+	}
+	return keepLevels(ctx, tx, levels)
+}
+
+func onAdjusted(ctx context.Context, tx *store.Tx, events []event.Of[*warehousev1.StockAdjusted]) error {
+	levels := make([]*warehousev1.StockLevel, len(events))
+	for i, e := range events {
+		levels[i] = e.Body.GetLevel()
+	}
+	return keepLevels(ctx, tx, levels)
+}
