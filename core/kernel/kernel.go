@@ -31,7 +31,7 @@ import (
 	"github.com/entrepot/entrepot/sdk/busdb"
 )
 
-// TokenFile, in the data directory, holds the local operator's token while a
+// TokenFile is the file in the data directory that holds the local operator's token while a
 // kernel runs there: whoever may read the folder operates the deployment.
 const TokenFile = "operator.token"
 

@@ -113,10 +113,8 @@ func Status(err error) *spb.Status {
 		if err != nil {
 			continue
 		}
-		if pm, ok := m.(proto.Message); ok {
-			if a, err := anypb.New(pm); err == nil {
-				st.Details = append(st.Details, a)
-			}
+		if a, err := anypb.New(m); err == nil {
+			st.Details = append(st.Details, a)
 		}
 	}
 	return st

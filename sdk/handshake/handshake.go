@@ -11,7 +11,8 @@ const (
 
 	// CookieKey and CookieValue are go-plugin's magic cookie. They tell a
 	// person who starts a plugin by hand what it is; they secure nothing.
-	CookieKey   = "ENTREPOT_PLUGIN"
+	CookieKey = "ENTREPOT_PLUGIN"
+	// CookieValue is what CookieKey is set to.
 	CookieValue = "2f6d1c0e-a-plugin-is-started-by-the-kernel"
 
 	// EnvHostSocket names the unix socket on which the kernel serves this one
