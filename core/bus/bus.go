@@ -64,7 +64,8 @@ type Config struct {
 	// Defaults 1 s and 1 h.
 	RetryBase, RetryMax time.Duration
 	// Backoff is the first pause of a lane whose plugin cannot be reached,
-	// doubled up to a hundredfold. Default 50 ms.
+	// doubled up to a hundredfold, which is the pause of a set-aside event
+	// then. Default 50 ms.
 	Backoff time.Duration
 	// KeepDays drops partitions of the log older than this when every
 	// subscription is past them. 0 keeps everything.

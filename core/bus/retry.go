@@ -16,8 +16,6 @@ const (
 	// retryBatch and retryInFlight bound one round of trying again.
 	retryBatch    = 64
 	retryInFlight = 8
-	// unreached is how long an event waits whose plugin could not be reached.
-	unreached = 5 * time.Second
 )
 
 // aside is a set-aside event that is the first of its key.
@@ -169,7 +167,7 @@ func (b *Bus) again(ctx context.Context, h aside, lied bool) bool {
 	case how == failed:
 		b.failedAgain(ctx, h, reason(err))
 	case how == later:
-		b.putOff(ctx, h, unreached)
+		b.putOff(ctx, h, 100*b.c.Backoff)
 	case how == stale:
 		// Another delivery won, and the row is gone; or the plugin errs.
 		b.putOff(ctx, h, retryPoll)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -135,7 +136,7 @@ func (w *world) host(tune ...func(*Config)) *host {
 		return pgx.Connect(ctx, w.db.URL)
 	}})
 	require.NoError(w.t, err)
-	c := Config{Pool: w.pool, Node: node.ID(), Caller: w, Poll: 5 * time.Millisecond, RetryBase: time.Millisecond, DrainTimeout: time.Millisecond}
+	c := Config{Pool: w.pool, Node: node.ID(), Caller: w, Poll: 5 * time.Millisecond, RetryBase: time.Millisecond, DrainTimeout: time.Millisecond, Logger: slog.New(slog.DiscardHandler)}
 	for _, f := range tune {
 		f(&c)
 	}
@@ -143,6 +144,11 @@ func (w *world) host(tune ...func(*Config)) *host {
 	require.NoError(w.t, err)
 	leave := background(node.Run)
 	stop := background(r.Run)
+	w.eventually("it runs", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.running
+	})
 	h := &host{Runner: r, leave: leave, kill: sync.OnceFunc(func() { r.crash(); leave(); stop() })}
 	w.t.Cleanup(h.kill)
 	return h
