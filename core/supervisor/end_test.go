@@ -126,12 +126,17 @@ func TestPluginsEndWithTheKernel(t *testing.T) {
 	_ = cmd.Wait()
 	require.Eventually(t, func() bool { return !running(pid) }, 10*time.Second, 5*time.Millisecond)
 	// The next kernel clears up, and leaves alone what others use.
+	foreign, err := os.MkdirTemp("", "entrepot-")
+	require.NoError(t, err)
+	defer func() { _ = os.RemoveAll(foreign) }()
+	require.NoError(t, os.WriteFile(filepath.Join(foreign, lockFile), nil, 0o600))
 	next, err := openSockets()
 	require.NoError(t, err)
 	require.NoDirExists(t, folder)
 	another, err := openSockets()
 	require.NoError(t, err)
 	require.DirExists(t, next.dir)
+	require.DirExists(t, foreign)
 	next.close()
 	another.close()
 }

@@ -9,12 +9,13 @@ import (
 )
 
 const (
-	// socketFolder begins the name of a kernel's folder of sockets.
-	socketFolder = "entrepot-"
+	// socketFolder begins the name of a kernel's folder of sockets, and of
+	// nothing else: what is found under it is removed when its lock is free.
+	socketFolder = "entrepot-run-"
 	// longestRoot leaves room for the names below: a unix socket's path has at
 	// most 104 bytes on some systems.
 	longestRoot = 40
-	lockFile    = "lock"
+	lockFile    = "kernel.lock"
 )
 
 // sockets is the folder in which the processes of one kernel have their

@@ -149,7 +149,7 @@ func start(t *testing.T, mode string) *kernel {
 func (k *kernel) handshake(t *testing.T) {
 	t.Helper()
 	line, err := k.stdout.ReadString('\n')
-	require.NoError(t, err, "%s", k.stderr.all.String())
+	require.NoError(t, err, "%s", k.stderr.await(""))
 	parts := strings.Split(strings.TrimSpace(line), "|")
 	require.Len(t, parts, 6)
 	require.Equal(t, []string{"1", "1", "unix"}, parts[:3])
