@@ -17,7 +17,12 @@ import (
 
 // launch brings a process to where it can serve: verified, started, described,
 // compared with what the operator granted, admitted, configured, checked.
-func (u *unit) launch(ctx context.Context) (*process, health, error) {
+func (u *unit) launch(ctx context.Context) (_ *process, _ health, err error) {
+	defer func() {
+		if err != nil {
+			err = told{err}
+		}
+	}()
 	path, err := u.spec.Verify()
 	if err != nil {
 		return nil, health{}, err
@@ -103,6 +108,12 @@ func configure(ctx context.Context, p *process, req *pluginv1.ConfigureRequest) 
 	}
 	return nil
 }
+
+// told is an error with words of a plugin in it: bounded.
+type told struct{ error }
+
+func (t told) Error() string { return brief(t.error.Error()) }
+func (t told) Unwrap() error { return t.error }
 
 // health is what the instances of a process answered to a check.
 type health struct {

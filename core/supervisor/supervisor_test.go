@@ -202,13 +202,16 @@ func TestAStartThatFailsSaysWhy(t *testing.T) {
 	for mode, want := range map[string]string{
 		"rubbish": "Unrecognized remote plugin message", "exit": "cannot find my configuration", "elsewhere": "must listen on a unix socket",
 		"wrong-name": `the binary is plugin "another"`, "lying-descriptors": "descriptors", "bad-config": "colour is not known",
+		"shouting":          "no! no! no!",
 		"dies-in-configure": "exit status 9; it wrote: out of memory, or so",
 	} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			h := newHouse(t, t.TempDir(), mode)
 			t.Cleanup(h.Stop)
-			require.ErrorContains(t, h.Start(t.Context()), want)
+			err := h.Start(t.Context())
+			require.ErrorContains(t, err, want)
+			require.Less(t, len(err.Error()), 3000, "whatever the plugin says")
 			// Mended, it comes up by itself.
 			h.mode(t, "")
 			h.until(t, func(p *registry.Plugin) bool { return p.State == registry.Ready })
@@ -251,6 +254,23 @@ func TestWhatAPluginWritesNeverHarmsTheKernel(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestWhatTheKernelCannotDoIsTriedAgainAndIsNoCrash(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, t.TempDir(), "")
+	well := h.cfg.Prepare
+	attempts := 0
+	h.cfg.Prepare = func(ctx context.Context, plugin string, d *pluginv1.DescribeResponse) ([]*pluginv1.ConfigureRequest, error) {
+		if attempts++; attempts <= quarantineCrashes {
+			return nil, away
+		}
+		return well(ctx, plugin, d)
+	}
+	t.Cleanup(h.Stop)
+	require.ErrorContains(t, h.Start(t.Context()), "the database is away")
+	h.until(t, func(p *registry.Plugin) bool { return p.State == registry.Ready })
+	require.Equal(t, quarantineCrashes, h.plugin().Restarts)
 }
 
 func TestAPanicInACallIsThatCallsAlone(t *testing.T) {

@@ -37,6 +37,9 @@ type life struct {
 }
 
 func (life) Describe(context.Context, *pluginv1.DescribeRequest) (*pluginv1.DescribeResponse, error) {
+	if mode() == "shouting" {
+		return nil, connect.NewError(connect.CodeInternal, strings.Repeat("no! ", 1_000_000))
+	}
 	if mode() == "wrong-name" {
 		return &pluginv1.DescribeResponse{Manifest: &pluginv1.Manifest{Name: "another", Version: "1.0.0", Kind: pluginv1.Manifest_KIND_PROVIDER}}, nil
 	}
