@@ -1,0 +1,249 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// The company's words.
+const (
+	authorize = "authorize"
+	capture   = "capture"
+	void      = "void"
+	refund    = "refund"
+
+	succeeded = "succeeded"
+	declined  = "declined"
+	pending   = "pending"
+)
+
+// asked is one operation as a client asks for it.
+type asked struct {
+	key, fingerprint, operation string
+	currency                    string
+	// minor is 0 for all there is.
+	minor int64
+	// payment is the company's number; empty for an authorisation.
+	payment, merchant string
+	// code declines the operation; pending leaves its end for later; off is
+	// added to what is processed; tell is how often the webhook is sent.
+	code    string
+	pending bool
+	off     int64
+	tell    int
+}
+
+// account is one payment in the books.
+type account struct {
+	currency                               string
+	authorized, captured, voided, refunded int64
+}
+
+// entry is an operation in the books; durable tells when it is on disk.
+type entry struct {
+	record
+	durable <-chan error
+	once    sync.Once
+	err     error
+}
+
+func (e *entry) wait() error {
+	e.once.Do(func() {
+		if e.durable != nil {
+			e.err = <-e.durable
+		}
+	})
+	return e.err
+}
+
+// company keeps the books: what was held, taken, given up and returned, per
+// payment, as a bank would let it. Safe for concurrent use.
+type company struct {
+	mu       sync.Mutex
+	journal  *journal
+	last     int64
+	byKey    map[string]*entry
+	order    []*entry
+	accounts map[string]*account
+	told     func(record)
+}
+
+var (
+	errKeyReused = errors.New("the key was used for another operation")
+	errUnknown   = errors.New("no such operation")
+)
+
+// openCompany reads the books. told gets each record that is to be told by
+// webhook, in order, once it is on disk.
+func openCompany(j *journal, all []record, told func(record)) *company {
+	c := &company{journal: j, byKey: map[string]*entry{}, accounts: map[string]*account{}, told: told}
+	for _, v := range all {
+		c.book(&entry{record: v})
+	}
+	return c
+}
+
+// book enters a record into the books in memory. It is called with the lock
+// held, or before there is anybody else.
+func (c *company) book(e *entry) {
+	c.last = e.N
+	if old := c.byKey[e.Key]; old == nil {
+		c.order = append(c.order, e)
+	} else {
+		// The later end of a pending operation stands in its place.
+		for i := range c.order {
+			if c.order[i] == old {
+				c.order[i] = e
+			}
+		}
+	}
+	c.byKey[e.Key] = e
+	if e.Status != succeeded {
+		return
+	}
+	a := c.accounts[e.Payment]
+	if a == nil {
+		a = &account{currency: e.Currency}
+		c.accounts[e.Payment] = a
+	}
+	switch e.Operation {
+	case authorize:
+		a.authorized += e.Minor
+	case capture:
+		a.captured += e.Minor
+	case void:
+		a.voided += e.Minor
+	case refund:
+		a.refunded += e.Minor
+	}
+}
+
+// do carries an operation out, or answers what the same key did before.
+func (c *company) do(q asked) (record, error) {
+	c.mu.Lock()
+	if e := c.byKey[q.key]; e != nil {
+		c.mu.Unlock()
+		if e.Fingerprint != q.fingerprint {
+			return record{}, errKeyReused
+		}
+		return e.record, e.wait()
+	}
+	v := record{
+		N: c.last + 1, At: time.Now().UTC(), Key: q.key, Fingerprint: q.fingerprint, Operation: q.operation, Status: succeeded,
+		Currency: q.currency, Minor: q.minor + q.off, Payment: q.payment, Merchant: q.merchant, Tell: q.tell,
+	}
+	v.Reference = fmt.Sprintf("op_%08d", v.N)
+	if v.Operation == authorize {
+		v.Payment = fmt.Sprintf("psp_%08d", v.N)
+	}
+	switch code := c.refusal(&v); {
+	case q.code != "":
+		v.Status, v.Code = declined, q.code
+	case code != "":
+		v.Status, v.Code = declined, code
+	case q.pending:
+		v.Status, v.Tell = pending, 0
+	}
+	e := c.enter(v)
+	c.mu.Unlock()
+	err := e.wait()
+	if err == nil && v.Tell > 0 {
+		c.told(v)
+	}
+	return v, err
+}
+
+// enter writes a record into the books, with the lock held.
+func (c *company) enter(v record) *entry {
+	e := &entry{record: v, durable: c.journal.append(v)}
+	c.book(e)
+	return e
+}
+
+// refusal is why the bank would say no; a void of everything is completed with
+// what there is.
+func (c *company) refusal(v *record) string {
+	if v.Operation == authorize {
+		return ""
+	}
+	a := c.accounts[v.Payment]
+	if a == nil {
+		return "payment_unknown"
+	}
+	if v.Currency != "" && v.Currency != a.currency {
+		return "currency_mismatch"
+	}
+	v.Currency = a.currency
+	held := a.authorized - a.captured - a.voided
+	switch {
+	case v.Operation == void && v.Minor == 0:
+		v.Minor = held
+	case v.Operation == capture && v.Minor > held:
+		return "amount_exceeds_authorization"
+	case v.Operation == refund && v.Minor > a.captured-a.refunded:
+		return "amount_exceeds_capture"
+	}
+	if v.Minor <= 0 {
+		return "nothing_left"
+	}
+	return ""
+}
+
+// settle ends a pending operation well.
+func (c *company) settle(key string) (record, error) {
+	c.mu.Lock()
+	e := c.byKey[key]
+	if e == nil || e.Status != pending {
+		c.mu.Unlock()
+		return record{}, errUnknown
+	}
+	v := e.record
+	v.N, v.At, v.Status, v.Tell = c.last+1, time.Now().UTC(), succeeded, 1
+	end := c.enter(v)
+	c.mu.Unlock()
+	err := end.wait()
+	if err == nil {
+		c.told(v)
+	}
+	return v, err
+}
+
+// lookup tells what became of a key.
+func (c *company) lookup(key string) (record, error) {
+	c.mu.Lock()
+	e := c.byKey[key]
+	c.mu.Unlock()
+	if e == nil {
+		return record{}, errUnknown
+	}
+	return e.record, e.wait()
+}
+
+// report lists operations at or after a time, in the order of the books.
+func (c *company) report(since time.Time) []record {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []record
+	for _, e := range c.order {
+		if !e.At.Before(since) {
+			out = append(out, e.record)
+		}
+	}
+	return out
+}
+
+// unsettled lists the keys of operations that are pending: after a crash their
+// end is still owed.
+func (c *company) unsettled() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var keys []string
+	for _, e := range c.order {
+		if e.Status == pending {
+			keys = append(keys, e.Key)
+		}
+	}
+	return keys
+}

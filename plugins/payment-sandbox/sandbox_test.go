@@ -1,0 +1,275 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+	"github.com/stretchr/testify/require"
+
+	providerv1 "github.com/entrepot/entrepot/proto/entrepot/payment/provider/v1"
+	"github.com/entrepot/entrepot/proto/entrepot/payment/provider/v1/providerv1connect"
+	pluginv1 "github.com/entrepot/entrepot/proto/entrepot/plugin/v1"
+	"github.com/entrepot/entrepot/proto/entrepot/plugin/v1/pluginv1connect"
+	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
+	"github.com/entrepot/entrepot/sdk/call"
+	"github.com/entrepot/entrepot/sdk/fault"
+	"github.com/entrepot/entrepot/sdk/plugintest"
+)
+
+type bank struct {
+	*plugintest.Module
+	providerv1connect.PaymentProviderServiceClient
+}
+
+func open(t testing.TB, opts ...plugintest.Option) bank {
+	t.Helper()
+	m := plugintest.Start(t, provider(), opts...)
+	return bank{m, providerv1connect.NewPaymentProviderServiceClient(m.Client(call.Info{Principal: call.Principal{Kind: call.Plugin, Plugin: "payment"}}))}
+}
+
+func gbp(minor int64) *typev1.Money { return &typev1.Money{CurrencyCode: "GBP", MinorUnits: minor} }
+
+func (b bank) hold(t testing.TB, key string, minor int64, token string) *providerv1.Outcome {
+	t.Helper()
+	res, err := b.Authorize(t.Context(), &providerv1.AuthorizeRequest{Key: key, Amount: gbp(minor), MethodToken: token})
+	require.NoError(t, err)
+	return res.GetOutcome()
+}
+
+func TestMoneyIsHeldTakenAndReturned(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	held := b.hold(t, "k1", 1000, "tok_ok")
+	require.Equal(t, providerv1.Outcome_STATUS_SUCCEEDED, held.GetStatus())
+	pay := held.GetPaymentReference()
+	for i, c := range []struct {
+		call func(key string) (*providerv1.Outcome, error)
+		want string
+	}{
+		{func(k string) (*providerv1.Outcome, error) {
+			r, err := b.Capture(t.Context(), &providerv1.CaptureRequest{Key: k, PaymentReference: pay, Amount: gbp(600)})
+			return r.GetOutcome(), err
+		}, ""},
+		{func(k string) (*providerv1.Outcome, error) {
+			r, err := b.Capture(t.Context(), &providerv1.CaptureRequest{Key: k, PaymentReference: pay, Amount: gbp(401)})
+			return r.GetOutcome(), err
+		}, "amount_exceeds_authorization"},
+		{func(k string) (*providerv1.Outcome, error) {
+			r, err := b.Refund(t.Context(), &providerv1.RefundRequest{Key: k, PaymentReference: pay, Amount: gbp(601)})
+			return r.GetOutcome(), err
+		}, "amount_exceeds_capture"},
+		{func(k string) (*providerv1.Outcome, error) {
+			r, err := b.Refund(t.Context(), &providerv1.RefundRequest{Key: k, PaymentReference: pay, Amount: gbp(100)})
+			return r.GetOutcome(), err
+		}, ""},
+		{func(k string) (*providerv1.Outcome, error) {
+			r, err := b.Void(t.Context(), &providerv1.VoidRequest{Key: k, PaymentReference: pay})
+			return r.GetOutcome(), err
+		}, ""},
+		{func(k string) (*providerv1.Outcome, error) {
+			r, err := b.Void(t.Context(), &providerv1.VoidRequest{Key: k, PaymentReference: pay})
+			return r.GetOutcome(), err
+		}, "nothing_left"},
+	} {
+		out, err := c.call("step" + strconv.Itoa(i))
+		require.NoError(t, err)
+		require.Equal(t, c.want, out.GetCode(), "step %d", i)
+	}
+}
+
+func TestAKeyIsHonouredForEver(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b := open(t, plugintest.DataDir(dir))
+	first := b.hold(t, "k1", 1000, "tok_ok")
+	require.Equal(t, first.GetReference(), b.hold(t, "k1", 1000, "tok_ok").GetReference())
+	_, err := b.Authorize(t.Context(), &providerv1.AuthorizeRequest{Key: "k1", Amount: gbp(2000), MethodToken: "tok_ok"})
+	require.Equal(t, connect.CodeAlreadyExists, connect.CodeOf(err))
+
+	var wg sync.WaitGroup
+	refs := make([]string, 20)
+	for i := range refs {
+		wg.Go(func() { refs[i] = b.hold(t, "k2", 5, "tok_ok").GetReference() })
+	}
+	wg.Wait()
+	for _, r := range refs {
+		require.Equal(t, refs[0], r)
+	}
+	got, err := b.Lookup(t.Context(), &providerv1.LookupRequest{Key: "k2"})
+	require.NoError(t, err)
+	require.Equal(t, refs[0], got.GetOutcome().GetReference())
+	_, err = b.Lookup(t.Context(), &providerv1.LookupRequest{Key: "never"})
+	require.Equal(t, connect.CodeNotFound, connect.CodeOf(err))
+}
+
+func TestACompanyThatDoesNotAnswerMayHaveActed(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	for token, acted := range map[string]bool{"tok_timeout_after": true, "tok_timeout_before": false} {
+		_, err := b.Authorize(t.Context(), &providerv1.AuthorizeRequest{Key: token, Amount: gbp(10), MethodToken: token})
+		require.Equal(t, connect.CodeUnavailable, connect.CodeOf(err))
+		require.True(t, fault.IsDownstream(err), "it is the company that does not answer, not the plugin")
+		_, err = b.Lookup(t.Context(), &providerv1.LookupRequest{Key: token})
+		require.Equal(t, acted, err == nil)
+	}
+}
+
+func TestTokensBehave(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	require.Equal(t, "card_declined", b.hold(t, "a", 10, "tok_declined").GetCode())
+	require.EqualValues(t, 9, b.hold(t, "b", 10, "tok_wrong_amount").GetAmount().GetMinorUnits())
+	require.Equal(t, providerv1.Outcome_STATUS_SUCCEEDED, b.hold(t, "c", 1091, "tok_ok").GetStatus(), "amounts are just amounts unless asked")
+	m := open(t, plugintest.Config(map[string]any{"magic_amounts": true, "currency": "GBP"}))
+	require.Equal(t, "card_declined", m.hold(t, "a", 1091, "tok_ok").GetCode())
+	res, err := m.Authorize(t.Context(), &providerv1.AuthorizeRequest{Key: "e", Amount: &typev1.Money{CurrencyCode: "EUR", MinorUnits: 5}, MethodToken: "tok_ok"})
+	require.NoError(t, err)
+	require.Equal(t, "currency_not_supported", res.GetOutcome().GetCode())
+}
+
+// Cut at any byte, the journal opens with every whole line and nothing else.
+func TestTheBooksSurviveBeingCutAnywhere(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "journal.jsonl")
+	j, _, err := openJournal(path, nil)
+	require.NoError(t, err)
+	for n := range 3 {
+		require.NoError(t, <-j.append(record{N: int64(n + 1), Key: fmt.Sprint(n), Operation: authorize, Status: succeeded, Currency: "GBP", Minor: 5}))
+	}
+	j.close()
+	whole, err := os.ReadFile(path)
+	require.NoError(t, err)
+	ends := []int{0}
+	for i, c := range whole {
+		if c == '\n' {
+			ends = append(ends, i+1)
+		}
+	}
+	for cut := range len(whole) + 1 {
+		require.NoError(t, os.WriteFile(path, whole[:cut], 0o600))
+		j, all, err := openJournal(path, nil)
+		want := 0
+		for want+1 < len(ends) && ends[want+1] <= cut {
+			want++
+		}
+		if cut == ends[want] {
+			require.NoError(t, err, "cut at %d", cut)
+		} else {
+			require.ErrorIs(t, err, errTorn, "cut at %d", cut)
+		}
+		require.Len(t, all, want, "cut at %d", cut)
+		require.NoError(t, <-j.append(record{N: int64(want + 1), Key: "next"}))
+		j.close()
+		_, all, err = reopen(path)
+		require.NoError(t, err)
+		require.Len(t, all, want+1)
+	}
+}
+
+func reopen(path string) (*journal, []record, error) {
+	j, all, err := openJournal(path, nil)
+	if j != nil {
+		j.close()
+	}
+	return j, all, err
+}
+
+func TestABookThatWasChangedIsNotOpened(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "journal.jsonl")
+	line, err := json.Marshal(record{N: 2})
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path, append(line, '\n'), 0o600))
+	_, _, err = openJournal(path, nil)
+	require.ErrorContains(t, err, "the book was changed")
+}
+
+func TestOneProcessWritesAtATime(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "journal.jsonl")
+	first, _, err := openJournal(path, nil)
+	require.NoError(t, err)
+	cancel := make(chan struct{})
+	close(cancel)
+	_, _, err = openJournal(path, cancel)
+	require.ErrorContains(t, err, "another process")
+	first.close()
+	_, _, err = reopen(path)
+	require.NoError(t, err)
+}
+
+// The vector of the Standard Webhooks specification.
+const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+func TestWebhooksAreSignedAfterStandardWebhooks(t *testing.T) {
+	t.Parallel()
+	wh, err := standardwebhooks.NewWebhook(secret)
+	require.NoError(t, err)
+	got, err := wh.Sign("msg_p5jXN8AQM9LWM0D4loKWxJek", time.Unix(1614265330, 0), []byte(`{"test": 2432232314}`))
+	require.NoError(t, err)
+	require.Equal(t, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=", got)
+}
+
+func TestAPendingPaymentIsToldOnceItEnds(t *testing.T) {
+	t.Parallel()
+	b := open(t, plugintest.Secrets(map[string]string{"webhook_secret": secret}))
+	hooks := pluginv1connect.NewWebhookServiceClient(b.Client(call.Info{}))
+	dir := t.TempDir()
+	taken := make(chan struct{}, 8)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body := make([]byte, r.ContentLength)
+		_, _ = r.Body.Read(body)
+		req := &pluginv1.HandleWebhookRequest{Instance: "payment-sandbox", Method: r.Method, Body: body, Headers: map[string]string{}}
+		for k := range r.Header {
+			req.Headers[k] = r.Header.Get(k)
+		}
+		forged := &pluginv1.HandleWebhookRequest{Instance: "payment-sandbox", Body: append([]byte(" "), body...), Headers: req.GetHeaders()}
+		res, err := hooks.HandleWebhook(context.Background(), forged)
+		if err != nil || res.GetStatus() != http.StatusUnauthorized {
+			w.WriteHeader(http.StatusTeapot)
+			return
+		}
+		if _, err := hooks.HandleWebhook(context.Background(), req); err != nil {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		taken <- struct{}{}
+	}))
+	t.Cleanup(srv.Close)
+	s, sent, err := newSender(dir, srv.URL, secret, slog.Default())
+	require.NoError(t, err)
+	require.Zero(t, sent)
+	s.start()
+	t.Cleanup(s.close)
+	s.tell(record{N: 7, Key: "k", Operation: authorize, Status: succeeded, Currency: "GBP", Minor: 5, Reference: "op_1", Tell: 2})
+	<-taken
+	<-taken
+	events := b.Published(t)
+	require.Len(t, events, 1, "told twice, it is published once")
+	require.Equal(t, "k", events[0].(*providerv1.TransactionUpdated).GetKey())
+	require.Eventually(t, func() bool { _, n, err := newSender(dir, srv.URL, secret, slog.Default()); return err == nil && n == 7 }, 5*time.Second, time.Millisecond,
+		"the cursor is moved after both were taken")
+}
+
+func TestAPendingPaymentSettles(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	require.Equal(t, providerv1.Outcome_STATUS_PENDING, b.hold(t, "p", 10, "tok_pending").GetStatus())
+	require.Eventually(t, func() bool {
+		res, err := b.Lookup(t.Context(), &providerv1.LookupRequest{Key: "p"})
+		return err == nil && res.GetOutcome().GetStatus() == providerv1.Outcome_STATUS_SUCCEEDED
+	}, 5*time.Second, 5*time.Millisecond)
+}
