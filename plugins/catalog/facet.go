@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"strings"
 
 	catalogv1 "github.com/entrepot/entrepot/proto/entrepot/catalog/v1"
@@ -12,30 +13,29 @@ import (
 // maxFacetValues is how many values a facet tells, the most frequent first.
 const maxFacetValues = 100
 
-// facetNames in the order they are told, with what they count.
-var facetNames = []struct{ name, value string }{
-	{"category", "l.category"},
-	{"brand", "l.brand"},
-	{"merchant", "l.merchant"},
-	{"in_stock", "(" + inStock + ")::text"},
-}
+// found are the rows that facets count, read once and put together by what
+// the facets tell apart; stock is hashed once.
+const found = `WITH found AS MATERIALIZED (SELECT l.category, l.brand, l.merchant,
+  (l.sku IN (SELECT s.sku FROM stock_level s WHERE s.sellable > 0))::text AS in_stock, count(*) AS n FROM listing l WHERE %s GROUP BY 1, 2, 3, 4)
+SELECT u.n, u.value, u.count FROM (%s) u WHERE $2::text IS NOT NULL AND $3::text IS NOT NULL ORDER BY u.n, u.count DESC, u.value`
 
 // facets counts everything that the search finds, not only the page, with one
-// statement: each facet under every condition but its own.
+// statement: each facet under every condition but its own. The page's
+// languages, $2 and $3, are named because PostgreSQL wants a type of each.
 func (s *service) facets(ctx context.Context, q *search) ([]*catalogv1.Facet, error) {
-	var parts []string
-	for i, f := range facetNames {
-		parts = append(parts, fmt.Sprintf(`(SELECT %d AS n, %s AS value, count(*) AS count FROM listing l WHERE %s AND %s <> '' GROUP BY 2 ORDER BY 3 DESC, 2 LIMIT %d)`,
-			i, f.value, q.conditions(f.name), f.value, maxFacetValues))
+	common := q.all(plainConditions...)
+	if q.where["in_stock"] != "" {
+		q.where["in_stock"] = "l.in_stock = 'true'"
 	}
-	out := make([]*catalogv1.Facet, len(facetNames))
-	for i, f := range facetNames {
-		out[i] = &catalogv1.Facet{Name: f.name}
+	out := make([]*catalogv1.Facet, len(facetConditions))
+	parts := make([]string, len(facetConditions))
+	for i, name := range facetConditions {
+		out[i] = &catalogv1.Facet{Name: name}
+		others := slices.DeleteFunc(slices.Clone(facetConditions), func(n string) bool { return n == name })
+		parts[i] = fmt.Sprintf("(SELECT %d AS n, l.%s AS value, sum(l.n)::bigint AS count FROM found l WHERE l.%s <> '' AND %s GROUP BY 2 ORDER BY 3 DESC, 2 LIMIT %d)",
+			i, name, name, q.all(others...), maxFacetValues)
 	}
-	// The first three parameters are the page's; PostgreSQL wants to see all.
-	statement := `SELECT u.n, u.value, u.count FROM (` + strings.Join(parts, " UNION ALL ") + `) u WHERE $2::text IS NOT NULL AND $3::text IS NOT NULL
- ORDER BY u.n, u.count DESC, u.value`
-	rows, err := s.db.Rows(ctx, statement, q.args...)
+	rows, err := s.db.Rows(ctx, fmt.Sprintf(found, common, strings.Join(parts, " UNION ALL ")), q.args...)
 	return out, scan(rows, err, func(rows *sql.Rows) error {
 		var n int
 		v := &catalogv1.FacetValue{}

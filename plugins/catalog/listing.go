@@ -142,23 +142,21 @@ const readForShow = `SELECT u.sku, u.market, u.authentic, v.product_id, v.gtin, 
   LEFT JOIN price r ON r.sku = u.sku AND r.market = u.market ORDER BY u.market, v.product_id, v.n`
 
 const writeShown = `INSERT INTO listing (market, sku, product_id, merchant, brand, category, price, title, titles, sort_title, requires_authentication,
-  weight_grams, hs_code, words, body)
-SELECT u.market, u.sku, u.product_id, $1, u.brand, u.category, u.price, u.title, u.titles::jsonb, u.sort_title, u.authentic, u.weight_grams, u.hs_code,
-  u.words::tsvector, u.body
+  words, body, quote)
+SELECT u.market, u.sku, u.product_id, $1, u.brand, u.category, u.price, u.title, u.titles::jsonb, u.sort_title, u.authentic, u.words::tsvector, u.body, u.quote
   FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::text[], $9::text[], $10::text[], $11::boolean[],
-    $12::int[], $13::text[], $14::text[], $15::bytea[])
-    u(market, sku, product_id, brand, category, price, title, titles, sort_title, authentic, weight_grams, hs_code, words, body)
+    $12::text[], $13::bytea[], $14::bytea[])
+    u(market, sku, product_id, brand, category, price, title, titles, sort_title, authentic, words, body, quote)
 ON CONFLICT (market, sku) DO UPDATE SET brand = EXCLUDED.brand, category = EXCLUDED.category, price = EXCLUDED.price, title = EXCLUDED.title,
   titles = EXCLUDED.titles, sort_title = EXCLUDED.sort_title, requires_authentication = EXCLUDED.requires_authentication,
-  weight_grams = EXCLUDED.weight_grams, hs_code = EXCLUDED.hs_code, words = EXCLUDED.words, body = EXCLUDED.body`
+  words = EXCLUDED.words, body = EXCLUDED.body, quote = EXCLUDED.quote`
 
 // columns are rows of listing, each column an array.
 type columns struct {
-	markets, skus, products, brands, categories, titles, allTitles, sortTitles, hs, words []string
-	prices                                                                                []int64
-	authentic                                                                             []bool
-	weights                                                                               []int32
-	bodies                                                                                [][]byte
+	markets, skus, products, brands, categories, titles, allTitles, sortTitles, words []string
+	prices                                                                            []int64
+	authentic                                                                         []bool
+	bodies, quotes                                                                    [][]byte
 }
 
 // show makes what consumers see of some variants, in two statements, and
@@ -198,7 +196,7 @@ func (s *service) show(ctx context.Context, tx *store.Tx, merchant string, wishe
 		return nil, aboutSKUs(connect.CodeFailedPrecondition, "NO_PRICE", "these skus have no price in the market; set it first", priceless.sorted())
 	}
 	_, err = tx.Do(ctx, writeShown, merchant, c.markets, c.skus, c.products, c.brands, c.categories, c.prices, c.titles, c.allTitles, c.sortTitles,
-		c.authentic, c.weights, c.hs, c.words, c.bodies)
+		c.authentic, c.words, c.bodies, c.quotes)
 	return out, err
 }
 
@@ -217,11 +215,18 @@ func (c *columns) add(l *catalogv1.Listing, p *product, weight int32, language s
 		return err
 	}
 	title := pick(p.Titles, language)
+	quote, err := proto.Marshal(&catalogv1.Quote{
+		Sku: l.GetSku(), MerchantId: l.GetMerchantId(), Title: title, Price: l.GetPrice(), RequiresAuthentication: l.GetRequiresAuthentication(),
+		WeightGrams: weight, HsCode: p.HSCode, OriginCountry: l.GetOriginCountry(),
+	})
+	if err != nil {
+		return err
+	}
 	c.markets, c.skus, c.products = append(c.markets, l.GetMarket()), append(c.skus, l.GetSku()), append(c.products, l.GetProductId())
 	c.brands, c.categories, c.prices = append(c.brands, l.GetBrand()), append(c.categories, l.GetCategory()), append(c.prices, l.GetPrice().GetMinorUnits())
 	c.titles, c.allTitles, c.sortTitles = append(c.titles, title), append(c.allTitles, string(all)), append(c.sortTitles, sortTitle(title))
-	c.authentic, c.weights, c.hs = append(c.authentic, l.GetRequiresAuthentication()), append(c.weights, weight), append(c.hs, p.HSCode)
-	c.words, c.bodies = append(c.words, document(l, p)), append(c.bodies, body)
+	c.authentic, c.words = append(c.authentic, l.GetRequiresAuthentication()), append(c.words, document(l, p))
+	c.bodies, c.quotes = append(c.bodies, body), append(c.quotes, quote)
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -36,8 +37,12 @@ type search struct {
 	where map[string]string
 }
 
-// conditions in the order they are written.
-var conditions = []string{"market", "query", "category", "brand", "merchant", "min", "max", "in_stock"}
+// Conditions in the order they are written: those that no facet counts, and
+// those that have one.
+var (
+	plainConditions = []string{"market", "query", "min", "max"}
+	facetConditions = []string{"category", "brand", "merchant", "in_stock"}
+)
 
 func (q *search) arg(v any) string {
 	q.args = append(q.args, v)
@@ -45,7 +50,7 @@ func (q *search) arg(v any) string {
 }
 
 func newSearch(req *catalogv1.SearchListingsRequest, market, language string) *search {
-	q := &search{where: make(map[string]string, len(conditions))}
+	q := &search{where: make(map[string]string)}
 	q.where["market"] = "l.market = " + q.arg(market)
 	base, _, _ := strings.Cut(language, "-")
 	q.arg(language)
@@ -119,7 +124,7 @@ func (q *search) page(o order, pageToken string, size int) (string, error) {
 		after = fmt.Sprintf(" AND (%s, l.position) %s (%s::text::%s, %s::bigint)", o.key, compare, q.arg(key), o.cast, q.arg(position))
 	}
 	return fmt.Sprintf("SELECT l.position, (%s)::text, l.body, %s, %s FROM listing l WHERE %s%s ORDER BY %s %s, l.position %s LIMIT %d",
-		o.key, title, promised, q.conditions(""), after, o.key, direction, direction, size+1), nil
+		o.key, title, promised, q.all(slices.Concat(plainConditions, facetConditions)...), after, o.key, direction, direction, size+1), nil
 }
 
 // kind names an order in page tokens.
@@ -128,11 +133,11 @@ func (o order) kind() string {
 	return column + map[bool]string{true: "-", false: "+"}[o.desc]
 }
 
-// conditions are all but one.
-func (q *search) conditions(without string) string {
-	var out []string
-	for _, name := range conditions {
-		if c := q.where[name]; c != "" && name != without {
+// all joins some conditions; those that the request does not make are true.
+func (q *search) all(names ...string) string {
+	out := []string{"true"}
+	for _, name := range names {
+		if c := q.where[name]; c != "" {
 			out = append(out, c)
 		}
 	}
@@ -153,29 +158,15 @@ func (s *service) SearchListings(ctx context.Context, req *catalogv1.SearchListi
 	if err != nil {
 		return nil, err
 	}
-	res := &catalogv1.SearchListingsResponse{Listings: make([]*catalogv1.Listing, 0, size)}
-	var key string
-	var position int64
-	rows, err := s.db.Rows(ctx, statement, q.args...)
-	err = scan(rows, err, func(rows *sql.Rows) error {
-		if len(res.GetListings()) == size {
-			res.NextPageToken = token{o.kind(), key, position}.encode()
-			return nil
-		}
-		var body sql.RawBytes
-		l := &catalogv1.Listing{}
-		var words string
-		var available int64
-		if err := rows.Scan(&position, &key, &body, &words, &available); err != nil {
-			return err
-		}
-		if err := proto.Unmarshal(body, l); err != nil {
-			return err
-		}
-		l.Title, l.Available = words, available
-		res.Listings = append(res.Listings, l)
-		return nil
-	})
+	page := &wirePage{size: size, wire: make([]byte, 0, size*512)}
+	err = raw(ctx, s.db, statement, q.args, page.add)
+	res := &catalogv1.SearchListingsResponse{}
+	if err == nil {
+		err = proto.Unmarshal(page.wire, res)
+	}
+	if page.more {
+		res.NextPageToken = token{o.kind(), page.key, page.position}.encode()
+	}
 	if err == nil && req.GetWithFacets() {
 		q.args = q.args[:plain]
 		res.Facets, err = s.facets(ctx, q)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/uptrace/bun"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -120,6 +122,27 @@ func scan(rows *sql.Rows, err error, each func(*sql.Rows) error) error {
 		}
 	}
 	return rows.Err()
+}
+
+// raw runs a fixed statement and hands over its rows undecoded; they are good
+// until the next.
+func raw(ctx context.Context, db *store.DB, statement string, args []any, each func(row [][]byte)) error {
+	conn, err := db.DB.DB.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	return conn.Raw(func(driver any) error {
+		rows, err := driver.(*stdlib.Conn).Conn().Query(ctx, statement, append([]any{pgx.QueryExecModeCacheStatement}, args...)...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			each(rows.RawValues())
+		}
+		return rows.Err()
+	})
 }
 
 // fromJSON scans a jsonb column.

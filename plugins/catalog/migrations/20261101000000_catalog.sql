@@ -51,10 +51,9 @@ CREATE TABLE listing (
   titles                  jsonb NOT NULL,          -- {"<language>": "<title>"}
   sort_title              text COLLATE "C" NOT NULL,
   requires_authentication boolean NOT NULL,
-  weight_grams            int NOT NULL,
-  hs_code                 text NOT NULL,
   words                   tsvector NOT NULL,
   body                    bytea NOT NULL,          -- entrepot.catalog.v1.Listing without title and available
+  quote                   bytea NOT NULL,          -- entrepot.catalog.v1.Quote
   PRIMARY KEY (market, sku),
   FOREIGN KEY (sku, market) REFERENCES price (sku, market));
 CREATE INDEX listing_sku ON listing (sku);
