@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	providerv1 "github.com/entrepot/entrepot/proto/entrepot/payment/provider/v1"
+	"github.com/entrepot/entrepot/sdk/event"
+	"github.com/entrepot/entrepot/sdk/store"
+)
+
+// onTransactionUpdated takes what companies told by webhook. Most of it is
+// known already and passed over; what ends an open attempt is settled, in the
+// order of payments so that two batches cannot deadlock.
+func (s *service) onTransactionUpdated(ctx context.Context, tx *store.Tx, events []event.Of[*providerv1.TransactionUpdated]) error {
+	keys := make([]string, len(events))
+	for i, e := range events {
+		keys[i] = e.Body.GetKey()
+	}
+	known, err := attempts(tx.Rows(ctx, `SELECT `+attemptColumns+` FROM attempt a JOIN payment p ON p.id = a.payment WHERE a.key = ANY ($1)`, keys))
+	if err != nil {
+		return err
+	}
+	byKey := make(map[string]*attempt, len(known))
+	for _, a := range known {
+		byKey[a.key] = a
+	}
+	type word struct {
+		a *attempt
+		o *providerv1.Outcome
+	}
+	var words []word
+	for _, e := range events {
+		if a, o := s.heard(ctx, byKey[e.Body.GetKey()], e.Body); o != nil {
+			words = append(words, word{a, o})
+		}
+	}
+	slices.SortStableFunc(words, func(x, y word) int { return strings.Compare(x.a.payment, y.a.payment) })
+	for _, w := range words {
+		if _, err := w.a.settle(ctx, tx, w.o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// heard passes an outcome that ends an open attempt; nil otherwise. An
+// instance speaks only for the attempts that it was sent.
+func (s *service) heard(ctx context.Context, a *attempt, e *providerv1.TransactionUpdated) (*attempt, *providerv1.Outcome) {
+	log := s.log.With("key", clip(e.GetKey(), 200), "instance", clip(e.GetInstance(), 64))
+	if a == nil {
+		log.WarnContext(ctx, "a provider told of an operation that was never asked for")
+		return nil, nil
+	}
+	if a.instance != e.GetInstance() {
+		log.ErrorContext(ctx, "a provider told of another's operation", "of", a.instance)
+		return nil, nil
+	}
+	o, err := a.check(e.GetOutcome())
+	switch {
+	case err != nil:
+		log.ErrorContext(ctx, "a provider told nonsense", "error", err)
+		return nil, nil
+	case o.GetStatus() == providerv1.Outcome_STATUS_PENDING:
+		return nil, nil
+	case a.open():
+		return a, o
+	case !a.agrees(o):
+		log.ErrorContext(ctx, "a provider told another end of an operation than before", "ours", a.told(), "theirs", told(a.operation, o))
+	}
+	return nil, nil
+}

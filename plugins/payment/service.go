@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/entrepot/entrepot/proto/entrepot/payment/provider/v1/providerv1connect"
+	paymentv1 "github.com/entrepot/entrepot/proto/entrepot/payment/v1"
+	"github.com/entrepot/entrepot/proto/entrepot/payment/v1/paymentv1connect"
+	"github.com/entrepot/entrepot/sdk/event"
+	"github.com/entrepot/entrepot/sdk/fault"
+	"github.com/entrepot/entrepot/sdk/plugin"
+	"github.com/entrepot/entrepot/sdk/store"
+)
+
+// service serves entrepot.payment.v1. Safe for concurrent use.
+type service struct {
+	db        *store.DB
+	providers *providers
+	log       *slog.Logger
+}
+
+func register(in *plugin.Instance) error {
+	s := &service{
+		db: in.DB, log: in.Log,
+		providers: &providers{client: providerv1connect.NewPaymentProviderServiceClient(in.Host.Client()), byMarket: make(map[string]pin)},
+	}
+	paymentv1connect.RegisterPaymentServiceHandler(in.Server, s)
+	return in.Subscribe("providers", event.OnBatch(s.onTransactionUpdated))
+}
+
+var _ paymentv1connect.PaymentServiceHandler = (*service)(nil)
+
+// GetPayment tells a payment with every call that was made for it.
+func (s *service) GetPayment(ctx context.Context, req *paymentv1.GetPaymentRequest) (*paymentv1.GetPaymentResponse, error) {
+	p, err := load(ctx, s.db, req.GetPaymentId())
+	if err != nil {
+		return nil, store.Wrap(err)
+	}
+	if p == nil || p.tombstone() {
+		return nil, unknownPayment()
+	}
+	all, err := loadAttempts(ctx, s.db, p.id)
+	if err != nil {
+		return nil, store.Wrap(err)
+	}
+	res := &paymentv1.GetPaymentResponse{Payment: p.proto()}
+	for _, a := range all {
+		res.Attempts = append(res.Attempts, a.proto())
+	}
+	return res, nil
+}
+
+// refuse answers a refusal and, in a saga, records it as the step's end.
+func refuse[Res proto.Message](ctx context.Context, s *service, req proto.Message, refusal error) (Res, error) {
+	return store.Mutate(ctx, s.db, req, func(context.Context, *store.Tx) (Res, error) {
+		var none Res
+		return none, refusal
+	})
+}
+
+// outcomeUnknown is the answer while it is not known what happened: the caller
+// repeats, and the provider is asked by key.
+func outcomeUnknown(cause error, wait time.Duration) error {
+	err := fault.New(connect.CodeUnavailable, fault.ReasonOutcomeUnknown, "the payment provider has not told the outcome; try again")
+	return fault.Retry(fault.Downstream(err), wait).WithCause(cause)
+}
