@@ -142,3 +142,5 @@ func (p *till) kinds(t testing.TB) []string {
 	}
 	return out
 }
+
+func eur(minor int64) *typev1.Money { return &typev1.Money{CurrencyCode: "EUR", MinorUnits: minor} }
