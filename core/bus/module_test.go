@@ -212,7 +212,7 @@ func (m *module) Deliver(ctx context.Context, plugin string, req *pluginv1.Deliv
 					return broken
 				}
 			}
-			if _, err := tx.Exec(ctx, `INSERT INTO `+m.role+`.effect (pos, topic, key, n) VALUES ($1, $2, $3, convert_from($4, 'utf8'))`,
+			if _, err := tx.Exec(ctx, `INSERT INTO `+m.role+`.effect (pos, topic, key, n) VALUES ($1, $2, $3, encode($4, 'escape'))`,
 				e.GetPosition(), e.GetTopic(), e.GetKey(), e.GetPayload()); err != nil {
 				return err
 			}
