@@ -67,7 +67,13 @@ type company struct {
 	byKey    map[string]*entry
 	order    []*entry
 	accounts map[string]*account
-	told     func(record)
+
+	// tells says whether anybody is told by webhook; untold are the entries
+	// that still are to be, in the order of the books, and news tells that
+	// there are more.
+	tells  bool
+	untold []*entry
+	news   chan struct{}
 }
 
 var (
@@ -75,10 +81,10 @@ var (
 	errUnknown   = errors.New("no such operation")
 )
 
-// openCompany reads the books. told gets each record that is to be told by
-// webhook, in order, once it is on disk.
-func openCompany(j *journal, all []record, told func(record)) *company {
-	c := &company{journal: j, byKey: map[string]*entry{}, accounts: map[string]*account{}, told: told}
+// openCompany reads the books. tells says whether next is to be asked for what
+// is told by webhook.
+func openCompany(j *journal, all []record, tells bool) *company {
+	c := &company{journal: j, byKey: map[string]*entry{}, accounts: map[string]*account{}, tells: tells, news: make(chan struct{}, 1)}
 	for _, v := range all {
 		c.book(&entry{record: v})
 	}
@@ -100,6 +106,13 @@ func (c *company) book(e *entry) {
 		}
 	}
 	c.byKey[e.Key] = e
+	if c.tells && e.Tell > 0 {
+		c.untold = append(c.untold, e)
+		select {
+		case c.news <- struct{}{}:
+		default:
+		}
+	}
 	if e.Status != succeeded {
 		return
 	}
@@ -148,11 +161,7 @@ func (c *company) do(q asked) (record, error) {
 	}
 	e := c.enter(v)
 	c.mu.Unlock()
-	err := e.wait()
-	if err == nil && v.Tell > 0 {
-		c.told(v)
-	}
-	return v, err
+	return v, e.wait()
 }
 
 // enter writes a record into the books, with the lock held.
@@ -203,11 +212,22 @@ func (c *company) settle(key string) (record, error) {
 	v.N, v.At, v.Status, v.Tell = c.last+1, time.Now().UTC(), succeeded, 1
 	end := c.enter(v)
 	c.mu.Unlock()
-	err := end.wait()
-	if err == nil {
-		c.told(v)
+	return v, end.wait()
+}
+
+// next is the first entry after line n that is to be told by webhook; nil when
+// there is none. Those up to n are told and forgotten. The entry may not be on
+// disk yet: its wait tells.
+func (c *company) next(n int64) *entry {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.untold) > 0 && c.untold[0].N <= n {
+		c.untold = c.untold[1:]
 	}
-	return v, err
+	if len(c.untold) == 0 {
+		return nil
+	}
+	return c.untold[0]
 }
 
 // lookup tells what became of a key.

@@ -99,22 +99,16 @@ func (a *adapter) open(ctx context.Context) (*company, error) {
 	} else if err != nil {
 		return nil, fault.Downstream(connect.NewError(connect.CodeUnavailable, "the company cannot open its books").WithCause(err))
 	}
-	told := func(record) {}
 	if a.secret != "" {
-		var sent int64
-		if a.sender, sent, err = newSender(a.in.DataDir, a.in.PublicURL+"/webhooks/"+a.in.Name, a.secret, a.in.Log); err != nil {
+		if a.sender, err = newSender(a.in.DataDir, a.in.PublicURL+"/webhooks/"+a.in.Name, a.secret, a.in.Log); err != nil {
 			j.close()
 			return nil, err
 		}
-		for _, v := range all {
-			if v.N > sent && v.Tell > 0 {
-				a.sender.tell(v)
-			}
-		}
-		a.sender.start()
-		told = a.sender.tell
 	}
-	a.company = openCompany(j, all, told)
+	a.company = openCompany(j, all, a.sender != nil)
+	if a.sender != nil {
+		a.sender.start(a.company)
+	}
 	for _, key := range a.company.unsettled() {
 		a.settle(key)
 	}

@@ -249,19 +249,95 @@ func TestAPendingPaymentIsToldOnceItEnds(t *testing.T) {
 		taken <- struct{}{}
 	}))
 	t.Cleanup(srv.Close)
-	s, sent, err := newSender(dir, srv.URL, secret, slog.Default())
+	c := books(t, dir)
+	s, err := newSender(dir, srv.URL, secret, slog.Default())
 	require.NoError(t, err)
-	require.Zero(t, sent)
-	s.start()
-	t.Cleanup(s.close)
-	s.tell(record{N: 7, Key: "k", Operation: authorize, Status: succeeded, Currency: "GBP", Minor: 5, Reference: "op_1", Tell: 2})
+	s.start(c)
+	_, err = c.do(asked{key: "k", operation: authorize, currency: "GBP", minor: 5, tell: 2})
+	require.NoError(t, err)
 	<-taken
 	<-taken
 	events := b.Published(t)
 	require.Len(t, events, 1, "told twice, it is published once")
 	require.Equal(t, "k", events[0].(*providerv1.TransactionUpdated).GetKey())
-	require.Eventually(t, func() bool { _, n, err := newSender(dir, srv.URL, secret, slog.Default()); return err == nil && n == 7 }, 5*time.Second, time.Millisecond,
-		"the cursor is moved after both were taken")
+	s.close()
+}
+
+func books(t *testing.T, dir string) *company {
+	t.Helper()
+	j, all, err := openJournal(filepath.Join(dir, "journal.jsonl"), nil)
+	require.NoError(t, err)
+	t.Cleanup(j.close)
+	return openCompany(j, all, true)
+}
+
+func TestNoWebhookIsLostOrOvertakesAnother(t *testing.T) {
+	t.Parallel()
+	const operations = 60
+	var mu sync.Mutex
+	var heard []int64
+	all := make(chan struct{})
+	end := sync.OnceFunc(func() { close(all) })
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var v record
+		if err := json.NewDecoder(r.Body).Decode(&v); err != nil {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if len(heard)%7 == 3 && heard[len(heard)-1] != -v.N {
+			heard = append(heard, -v.N) // refused, and tried again
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		heard = append(heard, v.N)
+		if v.N == operations {
+			end()
+		}
+	}))
+	t.Cleanup(srv.Close)
+	dir := t.TempDir()
+	c := books(t, dir)
+	var wg sync.WaitGroup
+	for i := range operations {
+		wg.Go(func() {
+			_, err := c.do(asked{key: strconv.Itoa(i), operation: authorize, currency: "GBP", minor: 1, tell: 1})
+			require.NoError(t, err)
+		})
+	}
+	// The first sender ends somewhere in the middle; the next goes on from the
+	// books, as after a crash.
+	first, err := newSender(dir, srv.URL, secret, slog.Default())
+	require.NoError(t, err)
+	first.start(c)
+	wg.Wait()
+	first.close()
+	c.journal.close()
+	again := books(t, dir)
+	second, err := newSender(dir, srv.URL, secret, slog.Default())
+	require.NoError(t, err)
+	second.start(again)
+	<-all
+	second.close()
+	last := int64(0)
+	for _, n := range heard {
+		if n > 0 {
+			require.Contains(t, []int64{last, last + 1}, n, "in order, none left out")
+			last = n
+		}
+	}
+	require.EqualValues(t, operations, last)
+	require.GreaterOrEqual(t, second.at, int64(operations-1), "the cursor follows what was taken")
+}
+
+func TestTheSandboxCallsThisMachineOnly(t *testing.T) {
+	t.Parallel()
+	for _, url := range []string{"http://192.0.2.1/webhooks/x", "http://[2001:db8::1]/webhooks/x"} {
+		s, err := newSender(t.TempDir(), url, secret, slog.Default())
+		require.NoError(t, err)
+		require.ErrorContains(t, s.post(t.Context(), record{N: 1}), "not this machine")
+	}
 }
 
 func TestAPendingPaymentSettles(t *testing.T) {

@@ -9,11 +9,13 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
@@ -24,77 +26,93 @@ const (
 	sendTimeout = 5 * time.Second
 	giveUpAfter = 24 * time.Hour
 	slowest     = 30 * time.Second
-	// maxTold bounds webhooks that wait to be sent.
-	maxTold = 4096
 )
 
 // sender tells the marketplace of operations by webhook, signed after Standard
-// Webhooks, in the order of the journal. How far it is stands in a file, so
-// that a crash loses none; one may be sent twice.
+// Webhooks, in the order of the journal and from it. How far it is stands in a
+// file, so that a crash loses none; one may be sent twice. It calls nobody but
+// this machine.
 type sender struct {
 	url    string
 	cursor string
 	wh     *standardwebhooks.Webhook
 	log    *slog.Logger
 	client *http.Client
-	queue  chan record
+	// at is the last line of the journal that is told.
+	at     int64
 	cancel context.CancelFunc
 	done   chan struct{}
 }
 
-// newSender makes a sender and says how far it was.
-func newSender(dir, url, secret string, log *slog.Logger) (*sender, int64, error) {
+// newSender makes a sender that goes on where the one before was.
+func newSender(dir, url, secret string, log *slog.Logger) (*sender, error) {
 	wh, err := standardwebhooks.NewWebhook(secret)
 	if err != nil {
-		return nil, 0, errors.New("webhook_secret is no secret of Standard Webhooks: want whsec_ and base64")
+		return nil, errors.New("webhook_secret is no secret of Standard Webhooks: want whsec_ and base64")
 	}
-	s := &sender{
-		url: url, cursor: filepath.Join(dir, "webhooks.sent"), wh: wh, log: log, client: &http.Client{Timeout: sendTimeout},
-		queue: make(chan record, maxTold), done: make(chan struct{}),
-	}
+	s := &sender{url: url, cursor: filepath.Join(dir, "webhooks.sent"), wh: wh, log: log, client: toThisMachine(), done: make(chan struct{})}
 	b, err := os.ReadFile(s.cursor)
-	if errors.Is(err, fs.ErrNotExist) {
-		return s, 0, nil
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(b) == 0 {
+		return s, nil
 	}
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
-	return s, n, err
+	if s.at, err = strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err != nil {
+		return nil, fmt.Errorf("%s: %w", s.cursor, err)
+	}
+	return s, nil
 }
 
-// start begins to send.
-func (s *sender) start() {
+// toThisMachine is a client that connects to loopback addresses only, whatever
+// a name resolves to, and follows no redirect.
+func toThisMachine() *http.Client {
+	dialer := &net.Dialer{Timeout: sendTimeout, Control: func(_, address string, _ syscall.RawConn) error {
+		host, _, err := net.SplitHostPort(address)
+		if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
+			return fmt.Errorf("%s is not this machine: the sandbox tells nobody else", address)
+		}
+		return nil
+	}}
+	return &http.Client{
+		Timeout:       sendTimeout,
+		Transport:     &http.Transport{DialContext: dialer.DialContext, MaxIdleConns: 1, IdleConnTimeout: time.Minute},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// start begins to send what the company has to tell.
+func (s *sender) start(c *company) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
-	go s.run(ctx)
+	go s.run(ctx, c)
 }
 
-// tell queues a record. When too many wait it is left to the next start, which
-// reads the journal.
-func (s *sender) tell(v record) {
-	select {
-	case s.queue <- v:
-	default:
-		s.log.Warn("webhooks are not taken; the rest is sent after the next start")
-	}
-}
-
-func (s *sender) run(ctx context.Context) {
+func (s *sender) run(ctx context.Context, c *company) {
 	defer close(s.done)
 	for {
-		select {
-		case <-ctx.Done():
+		e := c.next(s.at)
+		if e == nil {
+			select {
+			case <-ctx.Done():
+				return
+			case <-c.news:
+			}
+			continue
+		}
+		if err := e.wait(); err != nil {
+			// Neither this nor what comes after it is on disk.
+			s.log.Error("webhooks end with the books", "error", err)
 			return
-		case v := <-s.queue:
-			for range v.Tell {
-				if !s.deliver(ctx, v) {
-					return
-				}
+		}
+		for range e.Tell {
+			if !s.deliver(ctx, e.record) {
+				return
 			}
-			if err := s.sent(v.N); err != nil {
-				s.log.Error("webhook cursor", "error", err)
-			}
+		}
+		s.at = e.N
+		if err := s.sent(); err != nil {
+			s.log.Error("webhook cursor", "error", err)
 		}
 	}
 }
@@ -150,10 +168,11 @@ func (s *sender) post(ctx context.Context, v record) error {
 	return nil
 }
 
-// sent moves the cursor: written whole or not at all.
-func (s *sender) sent(n int64) error {
+// sent writes down how far it is. What a crash of the machine loses of it is
+// told again.
+func (s *sender) sent() error {
 	tmp := s.cursor + ".new"
-	if err := os.WriteFile(tmp, []byte(strconv.FormatInt(n, 10)+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(tmp, []byte(strconv.FormatInt(s.at, 10)+"\n"), 0o600); err != nil {
 		return err
 	}
 	return os.Rename(tmp, s.cursor)
