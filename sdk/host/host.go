@@ -136,7 +136,7 @@ func (h *Host) run(ctx context.Context, req *kernelv1.RunRequest) error {
 	case kernelv1.SagaState_SAGA_STATE_COMPENSATED:
 		return refusal(res)
 	case kernelv1.SagaState_SAGA_STATE_STUCK:
-		return fault.New(connect.CodeUnavailable, "SAGA_STUCK", "this cannot be finished now; the operator is told", "step", res.GetStep())
+		return fault.New(connect.CodeFailedPrecondition, "SAGA_STUCK", "this cannot be finished now; the operator is told", "step", res.GetStep())
 	}
 	return nil
 }

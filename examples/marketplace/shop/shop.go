@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -59,13 +60,16 @@ func New(o Options) (*Shop, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(o.Dir, "deployment.hcl"), file, 0o600); err != nil {
-		return nil, err
-	}
 	if o.Listen == "" {
 		if o.Listen, err = freePort(); err != nil {
 			return nil, err
 		}
+	}
+	// The copy holds for its own folder, so that `entrepot status` and its like
+	// need no more than the file.
+	own := strings.NewReplacer(`".run/data"`, `"data"`, `"127.0.0.1:8080"`, strconv.Quote(o.Listen), `"../../.build"`, strconv.Quote(o.Build)).Replace(string(file))
+	if err := os.WriteFile(filepath.Join(o.Dir, "deployment.hcl"), []byte(own), 0o600); err != nil {
+		return nil, err
 	}
 	key := make([]byte, 24)
 	if _, err := rand.Read(key); err != nil {
@@ -91,9 +95,7 @@ func freePort() (string, error) {
 // called again after the kernel ended.
 func (s *Shop) Start(ctx context.Context) error {
 	cmd := exec.Command(filepath.Join(s.Build, "entrepot"), "serve", "--accept", filepath.Join(s.Dir, "deployment.hcl"))
-	cmd.Env = append(append(os.Environ(),
-		"ENTREPOT_LISTEN="+s.Listen, "ENTREPOT_DATA_DIR="+filepath.Join(s.Dir, "data"), "ENTREPOT_PLUGINS="+s.Build,
-		"SANDBOX_WEBHOOK_SECRET="+s.secret), s.Env...)
+	cmd.Env = append(append(os.Environ(), "SANDBOX_WEBHOOK_SECRET="+s.secret), s.Env...)
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	// An interrupt of the terminal is for the demo, which then stops the kernel.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
