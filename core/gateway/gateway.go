@@ -153,7 +153,7 @@ func (g *Gateway) serveProcedure(w *observed, r *http.Request) {
 	local, m := g.method(r.URL.Path)
 	if m == nil || router.Lifecycle(r.URL.Path) {
 		g.bounded(w, r, "unknown", g.identify, func(w http.ResponseWriter, r *http.Request, _ call.Info) {
-			router.WriteError(w, r, router.UnknownMethod(r.URL.Path))
+			router.WriteError(w, r, g.router.Missing(r.URL.Path))
 		})
 		return
 	}

@@ -156,7 +156,7 @@ func (h *Host) serve(w http.ResponseWriter, r *http.Request, c Caller) {
 	}
 	m := h.router.Snapshot().Methods[procedure]
 	if m == nil {
-		h.refuse(w, r, c, router.UnknownMethod(procedure))
+		h.refuse(w, r, c, h.router.Missing(procedure))
 		return
 	}
 	if err := router.Permit(m.Access, info.Principal, true); err != nil {

@@ -164,7 +164,9 @@ func (k *kernel) openBus(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	k.router = router.New(router.Config{Registry: k.registry, Committed: func(string, int) { k.bus.Poke() }})
+	k.router = router.New(router.Config{
+		Registry: k.registry, Committed: func(string, int) { k.bus.Poke() }, Expected: contracts(k.cfg.Deployment.Binaries),
+	})
 	table, err := router.NewTable(bindings(k.cfg.Deployment.Bindings))
 	if err != nil {
 		return err

@@ -114,6 +114,17 @@ func bindings(all []*deployment.Binding) []router.Binding {
 	return out
 }
 
+// contracts tells which contracts the deployment's plugins are to serve.
+func contracts(binaries map[string]deployment.Binary) func(string) bool {
+	served := make(map[string]bool)
+	for _, b := range binaries {
+		for _, c := range b.Manifest.GetServes() {
+			served[c.GetContract()] = true
+		}
+	}
+	return func(contract string) bool { return served[contract] }
+}
+
 // instanceOf is the instance that receives a plugin's events: a module has
 // one.
 func instanceOf(plugins []*deployment.Plugin) map[string]string {

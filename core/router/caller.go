@@ -46,7 +46,7 @@ func (c *Caller) Unary(ctx context.Context, procedure string, info call.Info, re
 	} else if Lifecycle(procedure) {
 		x.contract = lifecycle
 	} else {
-		return nil, nil, notSent(UnknownMethod(procedure), nil)
+		return nil, nil, notSent(c.router.Missing(procedure), nil)
 	}
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc

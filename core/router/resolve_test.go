@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/entrepot/entrepot/core/registry"
+	"github.com/entrepot/entrepot/sdk/call"
 )
 
 const contract = "acme.pay.v1"
@@ -222,4 +223,16 @@ func TestABadTableIsRefusedWithAllThatIsWrong(t *testing.T) {
 	for _, words := range []string{"names no contract", "names no instance", "is negative", "ends before it begins"} {
 		require.ErrorContains(t, err, words)
 	}
+}
+
+func TestAMethodOnItsWayUpIsToldToComeAgain(t *testing.T) {
+	t.Parallel()
+	r := New(Config{Registry: registry.New(), Expected: func(contract string) bool { return contract == "shop.v1" }})
+	require.Equal(t, connect.CodeUnavailable, r.Missing("/shop.v1.ShopService/Buy").Code())
+	for _, procedure := range []string{"/other.v1.ShopService/Buy", "/shop.v1", "", "//"} {
+		require.Equal(t, connect.CodeUnimplemented, r.Missing(procedure).Code(), procedure)
+	}
+	_, _, err := NewCaller(r).Unary(t.Context(), "/shop.v1.ShopService/Buy", call.Info{}, nil)
+	require.Equal(t, connect.CodeUnavailable, connect.CodeOf(err))
+	require.ErrorIs(t, err, ErrNotSent)
 }

@@ -8,11 +8,15 @@
 package router
 
 import (
+	"strings"
 	"sync/atomic"
 	"time"
 
+	"connectrpc.com/connect/v2"
+
 	"github.com/entrepot/entrepot/core/registry"
 	"github.com/entrepot/entrepot/sdk/call"
+	"github.com/entrepot/entrepot/sdk/fault"
 )
 
 // DefaultTimeout bounds a call of the kernel's own whose context has no
@@ -32,6 +36,10 @@ type Config struct {
 	// events, so that they are delivered at once. It must not block. Default:
 	// nobody is told, and the bus finds them at its next poll.
 	Committed func(plugin string, events int)
+	// Expected tells whether some plugin of the deployment is to serve a
+	// contract: until it has described itself, calls of the contract are told
+	// to come again, not that nobody serves them. Default: none is.
+	Expected func(contract string) bool
 }
 
 // Router routes calls. Safe for concurrent use.
@@ -41,13 +49,17 @@ type Router struct {
 	current   atomic.Pointer[view]
 	flights   *flights
 	committed func(plugin string, events int)
+	expected  func(contract string) bool
 }
 
 // New makes a router without bindings.
 func New(cfg Config) *Router {
-	r := &Router{registry: cfg.Registry, flights: newFlights(), committed: cfg.Committed}
+	r := &Router{registry: cfg.Registry, flights: newFlights(), committed: cfg.Committed, expected: cfg.Expected}
 	if r.committed == nil {
 		r.committed = func(string, int) {}
+	}
+	if r.expected == nil {
+		r.expected = func(string) bool { return false }
 	}
 	r.table.Store(&Table{})
 	return r
@@ -57,6 +69,16 @@ func New(cfg Config) *Router {
 // move a contract to a new instance without losing a call: let the registry
 // show the new one, set the bindings, then take the old one away.
 func (r *Router) SetBindings(t *Table) { r.table.Store(t) }
+
+// Missing is the answer to a procedure that nothing serves now: come again
+// when it is on its way up, unimplemented when it is not.
+func (r *Router) Missing(procedure string) *connect.Error {
+	service, _, _ := strings.Cut(strings.TrimPrefix(procedure, "/"), "/")
+	if dot := strings.LastIndexByte(service, '.'); dot > 0 && r.expected(service[:dot]) {
+		return fault.Retry(Fault(connect.CodeUnavailable, ReasonPluginUnavailable, "the service is starting", "contract", service[:dot]), retryAfter)
+	}
+	return UnknownMethod(procedure)
+}
 
 // Snapshot is what runs now.
 func (r *Router) Snapshot() *registry.Snapshot { return r.registry.Snapshot() }
