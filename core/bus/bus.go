@@ -171,20 +171,33 @@ func (b *Bus) Run(ctx context.Context) error {
 	return err
 }
 
-// prepare sets the tail's start: what was in the log before is read from the
-// database by the lanes that have not passed it.
+// prepare makes the log ready to be written and read.
 func (b *Bus) prepare(ctx context.Context) error {
 	if err := b.partitions(ctx); err != nil {
 		return fmt.Errorf("bus: log partitions: %w", err)
 	}
-	var head int64
-	if err := b.c.Pool.QueryRow(ctx, `SELECT coalesce(max(pos), 0) FROM bus.log`).Scan(&head); err != nil {
+	if err := b.rewind(ctx); err != nil {
 		return fmt.Errorf("bus: head of the log: %w", err)
 	}
-	b.tail.start(head)
 	b.mu.Lock()
 	b.running = true
 	b.mu.Unlock()
+	return nil
+}
+
+// rewind forgets all that is known of the log and of positions: what was in
+// the log before is read from the database by the lanes that have not passed
+// it.
+func (b *Bus) rewind(ctx context.Context) error {
+	var head int64
+	if err := b.row(ctx, `SELECT coalesce(max(pos), 0) FROM bus.log`).Scan(&head); err != nil {
+		return err
+	}
+	b.tail.start(head)
+	b.each(func(s *subscription) {
+		s.reread(everyLane)
+		s.pump()
+	})
 	return nil
 }
 

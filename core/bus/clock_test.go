@@ -33,7 +33,7 @@ func TestATimerFiresOnceAndAMovedOrCancelledOneDoesNot(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, n)
 	var mark lowWater
-	_, err = b.move(t.Context(), &mark)
+	_, _, err = b.move(t.Context(), &mark)
 	require.NoError(t, err)
 	require.Equal(t, []string{"due"}, h.log())
 	require.EqualValues(t, 1, h.number(`SELECT count(*) FROM bus.timer`))

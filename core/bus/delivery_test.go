@@ -39,7 +39,7 @@ func TestANewSubscriptionBeginsWithTheOldestEvent(t *testing.T) {
 	}
 	// The log is there before the bus has a tail.
 	var mark lowWater
-	moved, err := b.move(t.Context(), &mark)
+	moved, _, err := b.move(t.Context(), &mark)
 	require.NoError(t, err)
 	require.EqualValues(t, 300, moved)
 	h.background(b.Run)

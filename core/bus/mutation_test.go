@@ -97,7 +97,7 @@ func TestTheKeyLockMakesTheLogsOrderTheOrderOfCommits(t *testing.T) {
 			commits = []string{"published first", "published second"}
 		}
 		var mark lowWater
-		_, err := b.move(t.Context(), &mark)
+		_, _, err := b.move(t.Context(), &mark)
 		require.NoError(t, err)
 		return h.log()[0] == commits[0]
 	})
@@ -117,7 +117,7 @@ func TestTheLowWaterMarkPassesNoTransactionThatIsStillOpen(t *testing.T) {
 		require.NoError(t, err)
 		var mark lowWater
 		move := func() {
-			_, err := b.move(t.Context(), &mark)
+			_, _, err := b.move(t.Context(), &mark)
 			require.NoError(t, err)
 		}
 		move()
@@ -180,7 +180,7 @@ func TestALongReaderDoesNotHoldUpTheLog(t *testing.T) {
 	var mark lowWater
 	for i := range 5 {
 		m.publish("k", "x")
-		moved, err := b.move(ctx, &mark)
+		moved, _, err := b.move(ctx, &mark)
 		require.NoError(t, err)
 		require.EqualValues(t, 1, moved)
 		require.EqualValues(t, i+1, h.number(`SELECT count(*) FROM bus.log`))

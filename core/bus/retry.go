@@ -2,10 +2,11 @@ package bus
 
 import (
 	"context"
+	"maps"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"golang.org/x/sync/errgroup"
 
 	pluginv1 "github.com/entrepot/entrepot/proto/entrepot/plugin/v1"
 )
@@ -13,9 +14,9 @@ import (
 const (
 	// retryPoll is how often set-aside events are looked at without a poke.
 	retryPoll = time.Second
-	// retryBatch and retryInFlight bound one round of trying again.
-	retryBatch    = 64
-	retryInFlight = 8
+	// retryInFlight bounds the events of one subscription that are tried again
+	// at once: a plugin that hangs holds up nobody else's.
+	retryInFlight = 4
 )
 
 // aside is a set-aside event that is the first of its key.
@@ -25,14 +26,28 @@ type aside struct {
 	*entry
 }
 
+type asideID struct {
+	sub int16
+	pos int64
+}
+
+func (a aside) id() asideID { return asideID{a.sub.id, a.pos()} }
+
+// retrying is what is known of events that are tried again.
+type retrying struct {
+	mu     sync.Mutex
+	flying map[asideID]bool
+	// handled are those whose plugin said to have handled them. Its
+	// transaction removes the row: one that is still there was not handled.
+	handled map[asideID]bool
+}
+
 // retry tries set-aside events again when they are due, the first of each
 // key, until ctx ends.
 func (b *Bus) retry(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	// What a plugin said to have handled in the last round. Its transaction
-	// removes the row; one that is still there was not handled.
-	done := map[[2]int64]bool{}
+	r := &retrying{flying: map[asideID]bool{}, handled: map[asideID]bool{}}
 	for {
 		select {
 		case <-ctx.Done():
@@ -40,49 +55,54 @@ func (b *Bus) retry(ctx context.Context) {
 		case <-b.pokeRetry:
 		case <-timer.C:
 		}
-		heads, next, err := b.heads(ctx)
+		// As of before the query: what flies during it may or may not be in it.
+		r.mu.Lock()
+		flying, handled := maps.Clone(r.flying), r.handled
+		r.handled = map[asideID]bool{}
+		r.mu.Unlock()
+		heads, next, err := b.heads(ctx, flying)
 		if err != nil {
 			b.trouble(ctx, "looking for events set aside", err)
-			timer.Reset(retryPoll)
-			continue
 		}
-		if !b.begin() {
-			return
-		}
-		last := done
-		done = make(map[[2]int64]bool, len(heads))
-		ok := make([]bool, len(heads))
-		g := errgroup.Group{}
-		g.SetLimit(retryInFlight)
-		for i, h := range heads {
-			lied := last[h.id()]
-			g.Go(func() error { ok[i] = b.again(b.base, h, lied); return nil })
-		}
-		_ = g.Wait()
-		b.work.Done()
-		for i, h := range heads {
-			if ok[i] {
-				done[h.id()], next = true, 0
+		for _, h := range heads {
+			if !b.begin() {
+				return
 			}
+			r.mu.Lock()
+			r.flying[h.id()] = true
+			r.mu.Unlock()
+			go func() {
+				defer b.work.Done()
+				ok := b.again(b.base, h, handled[h.id()])
+				r.mu.Lock()
+				delete(r.flying, h.id())
+				if ok {
+					r.handled[h.id()] = true
+				}
+				r.mu.Unlock()
+				signal(b.pokeRetry)
+			}()
 		}
-		timer.Reset(min(max(next, time.Millisecond), retryPoll))
+		timer.Reset(next)
 	}
 }
 
-func (a aside) id() [2]int64 { return [2]int64{int64(a.sub.id), a.pos()} }
-
 // heads finds due events that are the first of their keys, of lanes that this
-// node has; and how long it is until the next is due. It steps from key to key
-// along the index: a key with a long queue behind it costs one step.
-func (b *Bus) heads(ctx context.Context) ([]aside, time.Duration, error) {
-	ids, subs := []int16{}, map[int16]*subscription{}
+// node has, besides those that fly; and how long it is until the next is due.
+// It steps from key to key along the index: a key with a long queue behind it
+// costs one step.
+func (b *Bus) heads(ctx context.Context, flying map[asideID]bool) ([]aside, time.Duration, error) {
+	ids, subs, room := []int16{}, map[int16]*subscription{}, map[int16]int{}
 	b.each(func(s *subscription) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.on && !s.retired {
-			ids, subs[s.id] = append(ids, s.id), s
+			ids, subs[s.id], room[s.id] = append(ids, s.id), s, retryInFlight
 		}
 	})
+	for f := range flying {
+		room[f.sub]--
+	}
 	if len(ids) == 0 {
 		return nil, retryPoll, nil
 	}
@@ -92,52 +112,41 @@ func (b *Bus) heads(ctx context.Context) ([]aside, time.Duration, error) {
 		  (SELECT p.sub, p.key FROM bus.parked p ORDER BY p.sub, p.key LIMIT 1)
 		  UNION ALL
 		  SELECT n.sub, n.key FROM k, LATERAL (SELECT p.sub, p.key FROM bus.parked p WHERE (p.sub, p.key) > (k.sub, k.key) ORDER BY p.sub, p.key LIMIT 1) n),
-		h AS (SELECT f.* FROM k JOIN bus.subscription s ON s.id = k.sub,
+		h AS (SELECT f.*, row_number() OVER (PARTITION BY f.sub ORDER BY f.due) AS turn FROM k JOIN bus.subscription s ON s.id = k.sub,
 		  LATERAL (SELECT p.* FROM bus.parked p WHERE p.sub = k.sub AND p.key = k.key AND (NOT p.dead OR s.on_dead = 'block_key') ORDER BY p.pos LIMIT 1) f
 		  WHERE k.sub = ANY ($1) AND NOT f.dead)
-		SELECT h.sub, h.attempt, (extract(epoch FROM h.due - now()) * 1000)::bigint, h.pos, h.lane
-		  FROM h ORDER BY h.due LIMIT $2`, ids, 4*retryBatch)
+		SELECT h.sub, h.attempt, (extract(epoch FROM h.due - now()) * 1000)::bigint, h.pos, h.lane FROM h WHERE h.turn <= 100 ORDER BY h.due`, ids)
 	if err != nil {
-		return nil, 0, err
-	}
-	type found struct {
-		sub, attempt, lane int16
-		wait, pos          int64
-	}
-	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (f found, err error) {
-		err = row.Scan(&f.sub, &f.attempt, &f.wait, &f.pos, &f.lane)
-		return f, err
-	})
-	if err != nil {
-		return nil, 0, err
+		return nil, retryPoll, err
 	}
 	next, heads, at := retryPoll, []aside{}, []int64{}
-	for _, f := range all {
-		s := subs[f.sub]
+	var sub, attempt, lane int16
+	var wait, pos int64
+	_, err = pgx.ForEachRow(rows, []any{&sub, &attempt, &wait, &pos, &lane}, func() error {
+		s := subs[sub]
 		switch {
-		case !b.owns(s.plugin, s.id, int(f.lane)):
-		case f.wait > 0:
-			next = min(next, time.Duration(f.wait)*time.Millisecond)
-		case len(heads) < retryBatch:
-			heads, at = append(heads, aside{sub: s, attempt: int(f.attempt), entry: &entry{event: &pluginv1.Event{Position: f.pos}}}), append(at, f.pos)
-		default:
-			next = 0
+		case flying[asideID{sub, pos}] || !b.owns(s.plugin, s.id, int(lane)):
+		case wait > 0:
+			next = min(next, time.Duration(wait)*time.Millisecond)
+		case room[sub] > 0:
+			room[sub]--
+			heads, at = append(heads, aside{sub: s, attempt: int(attempt), entry: &entry{event: &pluginv1.Event{Position: pos}}}), append(at, pos)
 		}
+		return nil
+	})
+	if err != nil || len(heads) == 0 {
+		return nil, next, err
 	}
-	if len(heads) == 0 {
-		return nil, next, nil
-	}
-	return b.fill(ctx, heads, at, next)
+	heads, err = b.fill(ctx, heads, at)
+	return heads, next, err
 }
 
-// fill reads the events of heads from the log.
-func (b *Bus) fill(ctx context.Context, heads []aside, at []int64, next time.Duration) ([]aside, time.Duration, error) {
-	entries, all, err := b.read(ctx, `SELECT `+columns+` FROM bus.log WHERE pos > $1 AND pos = ANY ($3) ORDER BY pos LIMIT $2`, 0, retryBatch+1, at)
+// fill reads the events of heads from the log. What does not fit in one read
+// is found again next time.
+func (b *Bus) fill(ctx context.Context, heads []aside, at []int64) ([]aside, error) {
+	entries, _, err := b.read(ctx, `SELECT `+columns+` FROM bus.log WHERE pos > $1 AND pos = ANY ($3) ORDER BY pos LIMIT $2`, 0, len(at), at)
 	if err != nil {
-		return nil, 0, err
-	}
-	if !all {
-		next = 0
+		return nil, err
 	}
 	by := make(map[int64]*entry, len(entries))
 	for _, e := range entries {
@@ -149,7 +158,7 @@ func (b *Bus) fill(ctx context.Context, heads []aside, at []int64, next time.Dur
 			full = append(full, aside{sub: h.sub, attempt: h.attempt, entry: e})
 		}
 	}
-	return full, next, nil
+	return full, nil
 }
 
 // again delivers one set-aside event. True: it is handled, and the next of

@@ -13,7 +13,8 @@ func (b *Bus) sequence(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var mark lowWater
-	var fed time.Time
+	var fed, server time.Time
+	broken := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -22,9 +23,18 @@ func (b *Bus) sequence(ctx context.Context) {
 			idle = b.c.Poll
 		case <-timer.C:
 		}
-		moved, err := b.move(ctx, &mark)
+		moved, since, err := b.move(ctx, &mark)
 		if err != nil {
 			b.trouble(ctx, "sequencing", err)
+			broken = true
+		}
+		// A database that broke down may have come back as another: a replica,
+		// or without the last moments where it does not wait for its disk. What
+		// is remembered of it is then worth nothing.
+		if err == nil && (broken || !since.Equal(server)) {
+			if err = b.rewind(ctx); err == nil {
+				mark, server, broken = lowWater{}, since, false
+			}
 		}
 		// Another node's batch, or one of ours whose answer was lost, is found
 		// by looking.
@@ -32,7 +42,7 @@ func (b *Bus) sequence(ctx context.Context) {
 			n, ferr := b.pass(ctx)
 			if ferr != nil {
 				b.trouble(ctx, "reading the log", ferr)
-				err = ferr
+				err, broken = ferr, true
 			}
 			fed = time.Now()
 			moved = max(moved, int64(n))
@@ -63,21 +73,22 @@ type lowWater struct {
 	x   *string
 }
 
-// move runs one batch of the sequencer. -1: another node is at it.
-func (b *Bus) move(ctx context.Context, mark *lowWater) (moved int64, err error) {
+// move runs one batch of the sequencer. -1: another node is at it. since is
+// when the database server started.
+func (b *Bus) move(ctx context.Context, mark *lowWater) (moved int64, since time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statement)
 	defer cancel()
 	var next lowWater
-	err = b.c.Pool.QueryRow(ctx, `SELECT moved, low, s, x::text FROM bus.sequence_batch($1, $2, $3, $4::text::xid8)`,
-		sequenceBatch, mark.low, mark.s, mark.x).Scan(&moved, &next.low, &next.s, &next.x)
+	err = b.c.Pool.QueryRow(ctx, `SELECT moved, low, s, x::text, pg_postmaster_start_time() FROM bus.sequence_batch($1, $2, $3, $4::text::xid8)`,
+		sequenceBatch, mark.low, mark.s, mark.x).Scan(&moved, &next.low, &next.s, &next.x, &since)
 	if err != nil {
-		return 0, err
+		return 0, time.Time{}, err
 	}
 	if moved >= 0 {
 		*mark = next
 		b.metrics.sequenced.Add(float64(moved))
 	}
-	return moved, nil
+	return moved, since, nil
 }
 
 // pass reads what the log has gained into the tail and tells the

@@ -46,10 +46,13 @@ type tail struct {
 
 func newTail() *tail { return &tail{} }
 
+// start empties the tail: everything up to head is to be read from the
+// database.
 func (t *tail) start(head int64) {
 	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lanes, t.order, t.bytes = [busdb.Lanes][]*entry{}, nil, 0
 	t.floor, t.last = head, head
-	t.mu.Unlock()
 }
 
 func (t *tail) end() int64 {
