@@ -146,7 +146,8 @@ func (j *journal) append(v record) <-chan error {
 		a.done <- err
 		return a.done
 	}
-	a.line = append(line, '\n')
+	line = append(line, '\n')
+	a.line = line
 	j.queue <- a
 	return a.done
 }

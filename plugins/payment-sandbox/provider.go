@@ -107,7 +107,7 @@ func (a *adapter) open(ctx context.Context) (*company, error) {
 	}
 	a.company = openCompany(j, all, a.sender != nil)
 	if a.sender != nil {
-		a.sender.start(a.company)
+		a.sender.start(ctx, a.company)
 	}
 	for _, key := range a.company.unsettled() {
 		a.settle(key)

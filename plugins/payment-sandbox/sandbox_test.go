@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -252,7 +253,7 @@ func TestAPendingPaymentIsToldOnceItEnds(t *testing.T) {
 	c := books(t, dir)
 	s, err := newSender(dir, srv.URL, secret, slog.Default())
 	require.NoError(t, err)
-	s.start(c)
+	s.start(t.Context(), c)
 	_, err = c.do(asked{key: "k", operation: authorize, currency: "GBP", minor: 5, tell: 2})
 	require.NoError(t, err)
 	<-taken
@@ -310,14 +311,14 @@ func TestNoWebhookIsLostOrOvertakesAnother(t *testing.T) {
 	// books, as after a crash.
 	first, err := newSender(dir, srv.URL, secret, slog.Default())
 	require.NoError(t, err)
-	first.start(c)
+	first.start(t.Context(), c)
 	wg.Wait()
 	first.close()
 	c.journal.close()
 	again := books(t, dir)
 	second, err := newSender(dir, srv.URL, secret, slog.Default())
 	require.NoError(t, err)
-	second.start(again)
+	second.start(t.Context(), again)
 	<-all
 	second.close()
 	last := int64(0)
@@ -348,4 +349,19 @@ func TestAPendingPaymentSettles(t *testing.T) {
 		res, err := b.Lookup(t.Context(), &providerv1.LookupRequest{Key: "p"})
 		return err == nil && res.GetOutcome().GetStatus() == providerv1.Outcome_STATUS_SUCCEEDED
 	}, 5*time.Second, 5*time.Millisecond)
+}
+
+func FuzzReadJournal(f *testing.F) {
+	f.Add([]byte(`{"n":1,"key":"k","operation":"authorize","status":"succeeded","currency":"GBP","minor":5}` + "\n" + `{"n":2`))
+	f.Add([]byte("{}\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		all, good, err := readJournal(bytes.NewReader(b))
+		require.LessOrEqual(t, good, int64(len(b)))
+		again, _, gerr := readJournal(bytes.NewReader(b[:good]))
+		require.NoError(t, gerr, "what is good stays good")
+		require.Equal(t, all, again)
+		if err == nil {
+			require.EqualValues(t, len(b), good, "nothing is dropped in silence")
+		}
+	})
 }

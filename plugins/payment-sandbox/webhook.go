@@ -81,9 +81,10 @@ func toThisMachine() *http.Client {
 	}
 }
 
-// start begins to send what the company has to tell.
-func (s *sender) start(c *company) {
-	ctx, cancel := context.WithCancel(context.Background())
+// start begins to send what the company has to tell, until close; that ctx
+// ends does not matter.
+func (s *sender) start(ctx context.Context, c *company) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.cancel = cancel
 	go s.run(ctx, c)
 }

@@ -165,7 +165,7 @@ func TestAPaymentIsMadeWithOneRequest(t *testing.T) {
 	req := authorization(100)
 	_, err := p.plain.AuthorizePayment(t.Context(), req)
 	require.NoError(t, err)
-	for name, change := range map[string]func(*paymentv1.AuthorizePaymentRequest){
+	for what, change := range map[string]func(*paymentv1.AuthorizePaymentRequest){
 		"amount": func(r *paymentv1.AuthorizePaymentRequest) { r.Amount = gbp(101) },
 		"currency": func(r *paymentv1.AuthorizePaymentRequest) {
 			r.Amount = &typev1.Money{CurrencyCode: "EUR", MinorUnits: 100}
@@ -177,8 +177,8 @@ func TestAPaymentIsMadeWithOneRequest(t *testing.T) {
 		other.PaymentId = req.GetPaymentId()
 		change(other)
 		_, err := p.plain.AuthorizePayment(t.Context(), other)
+		require.Equal(t, connect.CodeAlreadyExists, connect.CodeOf(err), "another %s", what)
 		refused(t, connect.CodeAlreadyExists, "PAYMENT_DIFFERS", err)
-		_ = name
 	}
 }
 

@@ -56,8 +56,7 @@ func WriteIntent[Res proto.Message](ctx context.Context, db *DB, i *Intent, args
 	if err := db.Row(ctx, i.inStep, args...).Scan(dest...); err != nil {
 		return res, false, Wrap(err)
 	}
-	switch {
-	case b.done || did != nil && *did == busdb.StepRefused:
+	if b.done || did != nil && *did == busdb.StepRefused {
 		res, err = step(ctx, db, st, func(context.Context, *Tx) (Res, error) { return empty[Res](), nil })
 		return res, true, err
 	}
