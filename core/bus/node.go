@@ -108,7 +108,7 @@ func (n *Node) Run(ctx context.Context) error {
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
 	for beats := 1; ; beats++ {
-		said := false
+		var said bool
 		select {
 		case <-ctx.Done():
 			return nil

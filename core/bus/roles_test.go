@@ -1,7 +1,6 @@
 package bus
 
 import (
-	"errors"
 	"strconv"
 	"testing"
 
@@ -52,7 +51,7 @@ func TestAModulesRoleCanDoNothingButItsOwn(t *testing.T) {
 	} {
 		_, err := m.pool.Exec(t.Context(), c.sql)
 		var pe *pgconn.PgError
-		require.Truef(t, errors.As(err, &pe), "%s: %v", name, err)
+		require.ErrorAsf(t, err, &pe, "%s", name)
 		require.Equal(t, c.state, pe.Code, "%s: %s", name, pe.Message)
 	}
 	signalled := h.number(`SELECT count(*) FROM bus.saga_signal`)

@@ -116,7 +116,7 @@ func TestAnOperatorsFileIsRead(t *testing.T) {
 	require.EqualValues(t, 3, payment.MaxConnections)
 	require.Equal(t, []*Market{{"GB", "GBP", []string{"en"}}, {"DE", "EUR", []string{"de", "en-GB"}}}, d.Markets)
 	require.Len(t, d.Bindings, 2)
-	require.Equal(t, "", d.Bindings[0].Market)
+	require.Empty(t, d.Bindings[0].Market)
 	require.Equal(t, "GB", d.Bindings[1].Market)
 	require.Equal(t, 1, d.Bindings[1].Weight)
 	require.Equal(t, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), d.Bindings[1].From)

@@ -3,6 +3,7 @@ package deployment
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -79,7 +80,7 @@ func TestAPluginMoreOrLessThanLockedIsRefused(t *testing.T) {
 	for change, want := range map[string]string{"less": `plugin "payment-sandbox" is new`, "more": `plugin "ghost" is gone`} {
 		other := &Lock{Plugins: p.Lock.Plugins[:1]}
 		if change == "more" {
-			other.Plugins = append(p.Lock.Plugins[:2:2], Locked{Name: "ghost"})
+			other.Plugins = slices.Concat(p.Lock.Plugins[:2], []Locked{{Name: "ghost"}})
 		}
 		require.NoError(t, other.Write(p.LockPath()))
 		_, err := prepared(t, dir, shop, false)

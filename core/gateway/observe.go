@@ -62,7 +62,7 @@ func (o *observed) code() string {
 			case err == nil && n == 0:
 				return "ok"
 			case err == nil && n > 0 && n <= int(connect.CodeUnauthenticated):
-				return connect.Code(n).String() //nolint:gosec // bounded above
+				return connect.Code(n).String()
 			}
 			return connect.CodeUnknown.String()
 		}

@@ -3,7 +3,6 @@ package persistence
 import (
 	"context"
 	"crypto/rand"
-	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -20,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+var quiet = slog.New(slog.DiscardHandler)
 
 // room is a room of the kernel with a table and a function for modules.
 var room = fstest.MapFS{"20260101000000_room.sql": {Data: []byte(`

@@ -131,7 +131,7 @@ func dirOf(undo bool) int16 {
 // intend keeps that a provider is about to be called. found is failed when it
 // is to be called; otherwise what is known of the step. A contract that turns
 // out to be a module's needs no record here, and must not have one.
-func (d *drive) intend(ctx context.Context, n int, undo bool, contract string) (known error, found result) {
+func (d *drive) intend(ctx context.Context, n int, undo bool, contract string) (found result, known error) {
 	var module bool
 	var st *int16
 	var res []byte
@@ -144,16 +144,16 @@ func (d *drive) intend(ctx context.Context, n int, undo bool, contract string) (
 	switch {
 	case err != nil:
 		// No row, or the run is over: the saga is not this driver's.
-		return fault.New(connect.CodeAborted, fault.ReasonStaleSaga, "another driver has this saga").WithCause(err), overtaken
+		return overtaken, fault.New(connect.CodeAborted, fault.ReasonStaleSaga, "another driver has this saga").WithCause(err)
 	case module:
 		d.r.defs.modules.Store(contract, true)
-		return nil, failed
+		return failed, nil
 	case st == nil || status(*st) == begun || status(*st) == unknown:
-		return nil, failed
+		return failed, nil
 	case status(*st) == done:
-		return nil, recordedDone
+		return recordedDone, nil
 	default:
-		return errorOf(res), recordedRefused
+		return recordedRefused, errorOf(res)
 	}
 }
 

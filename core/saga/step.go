@@ -34,7 +34,7 @@ func (d *drive) call(ctx context.Context, n int, undo, last bool, req []byte) (r
 	if !d.r.defs.byModule(contractOf(method)) {
 		// A provider has no database: the kernel keeps its record, and before
 		// the call, that it is made.
-		if known, found := d.intend(ctx, n, undo, contractOf(method)); found != failed {
+		if found, known := d.intend(ctx, n, undo, contractOf(method)); found != failed {
 			return found, known
 		}
 	}
@@ -70,6 +70,15 @@ func (d *drive) send(n int, undo, last bool, method string, req []byte) (http.He
 	}, req)
 	d.r.metrics.step(undo, err)
 	return header, err
+}
+
+// unreached tells whether the kernel itself found nobody to call. A saga that
+// can only go on waits for the plugin then, however long: its absence is the
+// supervisor's alarm, and no operator is to resume every saga one by one when
+// it is back.
+func unreached(err error) bool {
+	var ce *connect.Error
+	return errors.As(err, &ce) && !ce.IsRemote() && ce.Code() == connect.CodeUnavailable
 }
 
 // isRefusal tells whether an error that the plugin itself answered is a "no"

@@ -103,7 +103,7 @@ func TestAPauseIsMadeOnceThoughTheStepIsRepeated(t *testing.T) {
 	began := time.Now()
 	require.Equal(t, stateDone, w.run(h, s).GetState())
 	require.GreaterOrEqual(t, time.Since(began), time.Second)
-	require.EqualValues(t, 3, w.sent["2/do"])
+	require.Equal(t, 3, w.sent["2/do"])
 	require.EqualValues(t, 2, w.number(`SELECT epoch FROM bus.saga WHERE id = $1`, s.id), "put down once, for the pause")
 }
 
@@ -145,7 +145,8 @@ func TestAnotherNodeTakesOverWhatADeadOneLeft(t *testing.T) {
 func TestADriverThatWasTakenOverDoesNothingMore(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	zombie, next := w.host(), (*host)(nil)
+	zombie := w.host()
+	var next *host
 	w.define("checkout", step(1, shop, compensatable), step(2, shop, compensatable), step(3, bank, pivot))
 	taken := make(chan struct{})
 	w.script["2/do"] = []happening{func(ctx context.Context, _ *world, _ call.Info, work func(context.Context) (http.Header, error)) (http.Header, error) {

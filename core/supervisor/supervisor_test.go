@@ -263,7 +263,7 @@ func TestWhatTheKernelCannotDoIsTriedAgainAndIsNoCrash(t *testing.T) {
 	attempts := 0
 	h.cfg.Prepare = func(ctx context.Context, plugin string, d *pluginv1.DescribeResponse) ([]*pluginv1.ConfigureRequest, error) {
 		if attempts++; attempts <= quarantineCrashes {
-			return nil, away
+			return nil, errAway
 		}
 		return well(ctx, plugin, d)
 	}

@@ -97,7 +97,7 @@ func eachOnce(field string, in []*typev1.LocalizedText) error {
 func productsByNumbers(ctx context.Context, tx *store.Tx, merchant string, numbers []string) (map[string]*product, error) {
 	var found []*product
 	err := tx.NewSelect().Model(&found).Relation("Variants", byPlace).
-		Where("id IN (SELECT product_id FROM variant WHERE merchant = ? AND merchant_sku IN (?))", merchant, bun.In(numbers)).Scan(ctx)
+		Where("id IN (SELECT product_id FROM variant WHERE merchant = ? AND merchant_sku IN (?))", merchant, bun.List(numbers)).Scan(ctx)
 	out := make(map[string]*product)
 	for _, p := range found {
 		for _, v := range p.Variants {

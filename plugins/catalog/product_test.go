@@ -35,7 +35,7 @@ func TestPutProductsMakesReplacesAndLeavesAlone(t *testing.T) {
 		return res
 	}
 	first := put(lamp(), article("C-1", "Candle"))
-	require.EqualValues(t, []int32{2, 0, 0}, []int32{first.GetCreated(), first.GetUpdated(), first.GetUnchanged()})
+	require.Equal(t, []int32{2, 0, 0}, []int32{first.GetCreated(), first.GetUpdated(), first.GetUnchanged()})
 	got, err := s.one.GetProduct(t.Context(), &catalogv1.GetProductRequest{ProductId: first.GetProducts()[0].GetProductId()})
 	require.NoError(t, err)
 	require.True(t, proto.Equal(first.GetProducts()[0], got.GetProduct()), "%v\n%v", first.GetProducts()[0], got.GetProduct())
@@ -48,7 +48,7 @@ func TestPutProductsMakesReplacesAndLeavesAlone(t *testing.T) {
 	other := lamp()
 	other.Variants = []*catalogv1.Variant{{MerchantSku: "L-2", Gtin: "12345670"}, {MerchantSku: "L-3"}}
 	third := put(article("C-1", "Candle"), other)
-	require.EqualValues(t, []int32{0, 1, 1}, []int32{third.GetCreated(), third.GetUpdated(), third.GetUnchanged()})
+	require.Equal(t, []int32{0, 1, 1}, []int32{third.GetCreated(), third.GetUpdated(), third.GetUnchanged()})
 	was, is := first.GetProducts()[0], third.GetProducts()[1]
 	require.Equal(t, was.GetProductId(), is.GetProductId())
 	require.Equal(t, was.GetVariants()[1].GetSku(), is.GetVariants()[0].GetSku(), "a variant keeps its sku")

@@ -2,7 +2,6 @@
 package main
 
 import (
-	"context"
 	"embed"
 	"io/fs"
 
@@ -22,6 +21,6 @@ func module() plugin.Plugin {
 	files, _ := fs.Sub(migrations, "migrations") // embedded above
 	return plugin.Plugin{
 		Manifest: manifest, Migrations: files, Sagas: []*saga.Definition{checkoutSaga, acceptSaga, cancelSaga},
-		New: func(ctx context.Context, in *plugin.Instance) error { return register(ctx, in) },
+		New: register,
 	}
 }

@@ -19,12 +19,13 @@ import (
 const receive = `WITH line AS MATERIALIZED (SELECT u.sku, u.quantity FROM unnest($4::text[], $5::bigint[]) u(sku, quantity)),
 strange AS MATERIALIZED (SELECT l.sku FROM line l LEFT JOIN stock_item i ON i.sku = l.sku AND i.merchant = $1 WHERE i.sku IS NULL),
 made AS (INSERT INTO receipt (merchant, id, site) SELECT $1, $2, $3 WHERE NOT EXISTS (SELECT FROM strange) ON CONFLICT DO NOTHING RETURNING id),
-entry AS (INSERT INTO stock_move (sku, site, from_disposition, to_disposition, quantity, reason, reference, actor)
-  SELECT l.sku, $3, 'external', 'sellable', l.quantity, 'receipt', made.id, $6 FROM made, line l ORDER BY l.sku RETURNING ` + moved + `)
-SELECT true, entry.* FROM entry UNION ALL SELECT false, s.sku, '', '', 0, 0, 0, 0, 0, 0 FROM strange s`
+entry AS MATERIALIZED (SELECT p.* FROM made, post('receipt', 'external', 'sellable', $4, array_fill($3::text, ARRAY[cardinality($4)]), $5,
+  array_fill($2::text, ARRAY[cardinality($4)]), '', $6) p)
+SELECT true, e.* FROM entry e UNION ALL SELECT false, '', 0, s.sku, '', '', 0, 0, 0, 0, 0, 0 FROM strange s`
 
 // received is what the moves of a receipt say: the answer it had.
-const received = `SELECT quantity, ` + moved + ` FROM stock_move WHERE reference = $2 AND merchant = $1 AND reason = 'receipt' ORDER BY sku`
+const received = `SELECT reference, quantity, sku, site, merchant, after_sellable, after_reserved, after_quarantine, after_damaged, after_destroyed, version
+ FROM stock_move WHERE reference = $2 AND merchant = $1 AND reason = 'receipt' ORDER BY sku`
 
 // ReceiveStock books goods that arrived, each receipt of a merchant once.
 func (s *service) ReceiveStock(ctx context.Context, req *warehousev1.ReceiveStockRequest) (*warehousev1.ReceiveStockResponse, error) {
@@ -52,7 +53,7 @@ func (s *service) ReceiveStock(ctx context.Context, req *warehousev1.ReceiveStoc
 		if err := scan(rows, err, func(rows *sql.Rows) error {
 			var known bool
 			l := &warehousev1.StockLevel{}
-			if err := rows.Scan(append([]any{&known}, levelOf(l)...)...); err != nil {
+			if err := rows.Scan(append([]any{&known}, posted(new(string), new(int64), l)...)...); err != nil {
 				return err
 			}
 			if known {
@@ -84,7 +85,7 @@ func receivedBefore(ctx context.Context, tx *store.Tx, merchant string, req *war
 	err = scan(rows, err, func(rows *sql.Rows) error {
 		var quantity int64
 		l := &warehousev1.StockLevel{}
-		if err := rows.Scan(append([]any{&quantity}, levelOf(l)...)...); err != nil {
+		if err := rows.Scan(posted(new(string), &quantity, l)...); err != nil {
 			return err
 		}
 		have[l.GetSku()] = quantity
@@ -101,9 +102,9 @@ func receivedBefore(ctx context.Context, tx *store.Tx, merchant string, req *war
 	return res, nil
 }
 
-const adjust = `INSERT INTO stock_move (sku, site, from_disposition, to_disposition, quantity, reason, cause, actor)
-SELECT i.sku, $3, CASE WHEN $4::bigint > 0 THEN 'external' ELSE 'sellable' END, CASE WHEN $4 > 0 THEN 'sellable' ELSE 'external' END,
-  abs($4), 'adjustment', $5, $6 FROM stock_item i WHERE i.sku = $1 AND ($2 = '' OR i.merchant = $2) RETURNING ` + moved
+const adjust = `SELECT p.* FROM stock_item i, post('adjustment', CASE WHEN $4::bigint > 0 THEN 'external' ELSE 'sellable' END,
+  CASE WHEN $4 > 0 THEN 'sellable' ELSE 'external' END, ARRAY[i.sku], ARRAY[$3::text], ARRAY[abs($4)], ARRAY[''], $5, $6) p
+ WHERE i.sku = $1 AND ($2 = '' OR i.merchant = $2)`
 
 // AdjustStock corrects a count by an entry of its own.
 func (s *service) AdjustStock(ctx context.Context, req *warehousev1.AdjustStockRequest) (*warehousev1.AdjustStockResponse, error) {
@@ -113,7 +114,7 @@ func (s *service) AdjustStock(ctx context.Context, req *warehousev1.AdjustStockR
 	}
 	return store.Mutate(ctx, s.db, req, func(ctx context.Context, tx *store.Tx) (*warehousev1.AdjustStockResponse, error) {
 		l := &warehousev1.StockLevel{}
-		err := tx.Row(ctx, adjust, req.GetSku(), merchant, site(req.GetSite()), req.GetDelta(), req.GetCause(), actor(ctx)).Scan(levelOf(l)...)
+		err := tx.Row(ctx, adjust, req.GetSku(), merchant, site(req.GetSite()), req.GetDelta(), req.GetCause(), actor(ctx)).Scan(posted(new(string), new(int64), l)...)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
 			return nil, skuUnknown(connect.CodeNotFound, req.GetSku())
@@ -134,7 +135,7 @@ func (s *service) GetStock(ctx context.Context, req *warehousev1.GetStockRequest
 		return nil, err
 	}
 	var found []balance
-	q := s.db.NewSelect().Model(&found).Where("sku IN (?)", bun.In(req.GetSkus())).OrderExpr("sku, site <> 'main', site")
+	q := s.db.NewSelect().Model(&found).Where("sku IN (?)", bun.List(req.GetSkus())).OrderExpr("sku, site <> 'main', site")
 	if merchant != "" {
 		q = q.Where("merchant = ?", merchant)
 	}

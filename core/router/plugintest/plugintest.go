@@ -243,7 +243,7 @@ func (r *Running) file() *descriptorpb.FileDescriptorProto {
 	}
 	return &descriptorpb.FileDescriptorProto{
 		Name: proto.String(r.Contract + ".proto"), Package: proto.String(r.Contract), Syntax: proto.String("proto3"),
-		Dependency: []string{"google/protobuf/wrappers.proto", string(optionsv1.File_entrepot_options_v1_options_proto.Path())},
+		Dependency: []string{"google/protobuf/wrappers.proto", optionsv1.File_entrepot_options_v1_options_proto.Path()},
 		Service:    []*descriptorpb.ServiceDescriptorProto{service},
 	}
 }
