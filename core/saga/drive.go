@@ -121,11 +121,11 @@ func (d *drive) forward(ctx context.Context, n int, last bool) verdict {
 		}
 	case failed:
 	}
-	if d.count(n) >= attempts(d.def.step(n)) {
-		d.do[n] = unknown
-		return d.giveUp(ctx, n, err, false)
+	if d.count(n) < attempts(d.def.step(n)) || unreached(err) && !d.def.goesBack(n, false) {
+		return d.again(ctx, n, err)
 	}
-	return d.again(ctx, n, err)
+	d.do[n] = unknown
+	return d.giveUp(ctx, n, err, false)
 }
 
 // back undoes step n.
@@ -145,10 +145,10 @@ func (d *drive) back(ctx context.Context, n int, last bool) verdict {
 		}
 	case recordedRefused, failed:
 	}
-	if d.count(-n) >= attempts(d.def.step(n)) {
-		return d.stick(ctx, -n, err)
+	if d.count(-n) < attempts(d.def.step(n)) || unreached(err) {
+		return d.again(ctx, -n, err)
 	}
-	return d.again(ctx, -n, err)
+	return d.stick(ctx, -n, err)
 }
 
 // moved: a step is recorded. With the last one the saga has ended, in the same

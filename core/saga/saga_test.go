@@ -204,6 +204,32 @@ func TestAfterThePivotASagaOnlyGoesForwardOrIsStuckUntilTheOperatorResumesIt(t *
 	}
 }
 
+// A plugin that is not there is waited for; no saga is stuck for its absence.
+func TestASagaThatCanOnlyGoOnWaitsForAPluginThatIsNotThere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.host(func(c *Config) { c.RetryBase = time.Microsecond })
+	w.define("accept", step(1, shop, compensatable), step(2, shop, pivot), step(3, bank, retriable))
+	absent := func(context.Context, *world, call.Info, func(context.Context) (http.Header, error)) (http.Header, error) {
+		return nil, connect.NewError(connect.CodeUnavailable, "the service is not available now")
+	}
+	for range 20 {
+		w.script["3/do"] = append(w.script["3/do"], absent)
+	}
+	s := w.start(h.c.Node, "accept")
+	require.Equal(t, stateDone, w.run(h, s).GetState())
+	require.Equal(t, 21, w.sent["3/do"])
+
+	// One that can go back does, after its attempts.
+	w.define("checkout", step(1, shop, compensatable), step(2, shop, compensatable), step(3, shop, pivot))
+	for range 20 {
+		w.script["2/do"] = append(w.script["2/do"], absent)
+	}
+	s = w.start(h.c.Node, "checkout")
+	require.Equal(t, stateCompensated, w.run(h, s).GetState())
+	require.Equal(t, map[string]int{"1/do": 1, "1/undo": 1}, w.effects(s.id))
+}
+
 func TestACompensationThatFailsForGoodIsStuckAndGoesOnWhenResumed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
