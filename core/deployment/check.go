@@ -36,10 +36,14 @@ func (p *parser) suggest(given string) string {
 		names = append(names, n)
 	}
 	slices.Sort(names)
+	nearest, least := "", 3
 	for _, n := range names {
-		if levenshtein.Distance(given, n, nil) < 3 {
-			return fmt.Sprintf("Did you mean %q?", n)
+		if d := levenshtein.Distance(given, n, nil); d < least {
+			nearest, least = n, d
 		}
+	}
+	if nearest != "" {
+		return fmt.Sprintf("Did you mean %q?", nearest)
 	}
 	return "There are " + strings.Join(names, ", ")
 }

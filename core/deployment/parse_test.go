@@ -158,6 +158,7 @@ func TestFindingsNamePlaceAndRemedy(t *testing.T) {
 		"config beside":        {`max_connections = 3`, "config {}", `has instance blocks beside a config`},
 		"connections":          {`max_connections = 3`, `max_connections = 500`, `max_connections 500 is out of range`},
 		"unknown instance":     {`instance = "sandbox-gb"`, `instance = "sandbox-bg"`, at + `:43:16: no instance is named "sandbox-bg". Did you mean`},
+		"nearest instance":     {`instance = "sandbox-gb"`, `instance = "sandbox-gg"`, `Did you mean "sandbox-gb"?`},
 		"binding twice":        {`bind "entrepot.payment.provider.v1" { instance = "sandbox-de" }`, strings.Repeat("bind \"entrepot.payment.provider.v1\" { instance = \"sandbox-de\" }\n", 2), `stands twice`},
 		"time":                 {`"2026-01-01T00:00:00Z"`, `"2026-01-01"`, `"2026-01-01" is no time`},
 		"no currency":          {`currency  = "EUR"`, ``, `The argument "currency" is required`},
