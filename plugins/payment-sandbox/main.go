@@ -13,4 +13,6 @@ var manifest string
 
 func main() { plugin.Main(provider()) }
 
-func provider() plugin.Plugin { return plugin.Plugin{Manifest: manifest, New: register} }
+func provider() plugin.Plugin {
+	return plugin.Plugin{Manifest: manifest, Validate: validate, New: register}
+}

@@ -23,6 +23,7 @@ import (
 	pluginv1 "github.com/entrepot/entrepot/proto/entrepot/plugin/v1"
 	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
 	"github.com/entrepot/entrepot/sdk/fault"
+	"github.com/entrepot/entrepot/sdk/money"
 	"github.com/entrepot/entrepot/sdk/plugin"
 )
 
@@ -34,6 +35,20 @@ type settings struct {
 	TimeoutEvery int64  `json:"timeout_every"`
 	Webhooks     bool   `json:"webhooks"`
 	MagicAmounts bool   `json:"magic_amounts"`
+}
+
+// validate looks at what a field's type does not say. A company with a
+// currency that nobody has would decline every payment, and no word why.
+func validate(config json.RawMessage) []*pluginv1.Diagnostic {
+	var s settings
+	_ = json.Unmarshal(config, &s) // the types of the fields were looked at
+	if _, known := money.Lookup(s.Currency); known || s.Currency == "" {
+		return nil
+	}
+	return []*pluginv1.Diagnostic{{
+		Severity: pluginv1.Diagnostic_SEVERITY_ERROR, Field: "currency",
+		Message: fmt.Sprintf("%q is no currency; write its three capital letters (ISO 4217), like \"EUR\"", s.Currency),
+	}}
 }
 
 // settleAfter is how long the end of a pending operation takes.

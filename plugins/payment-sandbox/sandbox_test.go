@@ -90,6 +90,17 @@ func TestMoneyIsHeldTakenAndReturned(t *testing.T) {
 	}
 }
 
+func TestACurrencyThatNobodyHasIsRefused(t *testing.T) {
+	t.Parallel()
+	for config, refused := range map[string]bool{`{}`: false, `{"currency": "JPY"}`: false, `{"currency": "YEN"}`: true, `{"currency": "jpy"}`: true} {
+		found := provider().Validate([]byte(config))
+		require.Equal(t, refused, len(found) == 1, config)
+		for _, d := range found {
+			require.Equal(t, "currency", d.GetField())
+		}
+	}
+}
+
 func TestAKeyIsHonouredForEver(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
