@@ -88,9 +88,9 @@ func position(token string) (int64, error) {
 }
 
 // sums replays the ledger: for each sku and site the moves must give the
-// balance, and every entry but to and from the outside must be inside.
+// balance, none but the outside's below zero, and the newest its version.
 const sums = `WITH replay AS (
-  SELECT sku, site, count(*) AS moves, sum(n) AS quantity, d AS disposition FROM (
+  SELECT sku, site, sum(n) AS quantity, d AS disposition FROM (
     SELECT sku, site, to_disposition AS d, quantity AS n FROM stock_move
     UNION ALL SELECT sku, site, from_disposition, -quantity FROM stock_move) e GROUP BY sku, site, d),
 stands AS (
@@ -100,8 +100,8 @@ stands AS (
 differ AS (
   SELECT FROM replay r FULL JOIN stands s USING (sku, site, disposition) WHERE coalesce(r.quantity, 0) <> coalesce(s.quantity, 0)
   UNION ALL SELECT FROM stands WHERE quantity < 0 AND disposition <> 'external'
-  UNION ALL SELECT FROM stock_balance b FULL JOIN (SELECT sku, site, count(*) AS n FROM stock_move GROUP BY sku, site) m USING (sku, site)
-             WHERE b.version IS DISTINCT FROM m.n)
+  UNION ALL SELECT FROM stock_balance b FULL JOIN (SELECT sku, site, max(version) AS version FROM stock_move GROUP BY sku, site) m USING (sku, site)
+             WHERE b.version IS DISTINCT FROM m.version)
 SELECT 'units', disposition, sum(quantity)::bigint FROM stands WHERE disposition <> 'external' GROUP BY disposition
 UNION ALL SELECT 'moved', reason, sum(quantity)::bigint FROM stock_move GROUP BY reason
 UNION ALL SELECT 'held', '', coalesce(sum(CASE WHEN m.to_disposition = 'reserved' THEN m.quantity ELSE -m.quantity END), 0)::bigint

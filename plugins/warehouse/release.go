@@ -14,25 +14,23 @@ import (
 )
 
 // giveBack moves what the reservations of the CTE "ended" still hold back to
-// sellable, in the order of locks.
-const giveBack = `entry AS (INSERT INTO stock_move (sku, site, from_disposition, to_disposition, quantity, reason, reference, actor)
-  SELECT m.sku, m.site, 'reserved', 'sellable', sum(CASE WHEN m.to_disposition = 'reserved' THEN m.quantity ELSE -m.quantity END)::bigint,
-         ended.move, ended.id, ended.actor
-    FROM ended JOIN stock_move m ON m.reference = ended.id AND 'reserved' IN (m.from_disposition, m.to_disposition)
-   GROUP BY m.sku, m.site, ended.move, ended.id, ended.actor
-  HAVING sum(CASE WHEN m.to_disposition = 'reserved' THEN m.quantity ELSE -m.quantity END) > 0
-   ORDER BY m.sku, m.site <> 'main', m.site, ended.id RETURNING reference AS id, quantity, ` + moved + `)
-SELECT ended.reference, ended.created_at, ended.expires_at, entry.* FROM entry JOIN ended USING (id)
- ORDER BY id, entry.sku, entry.site`
+// sellable.
+func giveBack(ended, reason string) string {
+	return `WITH ended AS (` + ended + ` RETURNING r.id, r.reference, r.created_at, r.expires_at),
+held AS (SELECT m.sku, m.site, ended.id, sum(CASE WHEN m.to_disposition = 'reserved' THEN m.quantity ELSE -m.quantity END)::bigint AS quantity
+  FROM ended JOIN stock_move m ON m.reference = ended.id AND 'reserved' IN (m.from_disposition, m.to_disposition) GROUP BY m.sku, m.site, ended.id),
+entry AS MATERIALIZED (SELECT p.* FROM (SELECT array_agg(h.sku) AS skus, array_agg(h.site) AS sites, array_agg(h.quantity) AS quantities,
+    array_agg(h.id) AS ids FROM held h WHERE h.quantity > 0) a, post('` + reason + `', 'reserved', 'sellable', a.skus, a.sites, a.quantities, a.ids, '', $2) p)
+SELECT ended.reference, ended.created_at, ended.expires_at, e.* FROM entry e JOIN ended ON ended.id = e.reference
+ ORDER BY e.reference, e.sku, e.site <> 'main', e.site`
+}
 
-const release = `WITH ended AS (UPDATE reservation SET state = 2, ended_at = now(), reason = $2 WHERE id = $1 AND state = 1
-  RETURNING id, reference, created_at, expires_at, 'release' AS move, $3::text AS actor), ` + giveBack
+var release = giveBack(`UPDATE reservation r SET state = 2, ended_at = now(), reason = $3 WHERE r.id = $1 AND r.state = 1`, "release")
 
 // expire ends what is due. Reservations that another transaction has at hand
 // are left to it.
-const expire = `WITH due AS (SELECT id FROM reservation WHERE state = 1 AND expires_at <= now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED),
-ended AS (UPDATE reservation r SET state = 3, ended_at = now(), reason = 'expired' FROM due WHERE r.id = due.id
-  RETURNING r.id, r.reference, r.created_at, r.expires_at, 'expiry' AS move, $2::text AS actor), ` + giveBack
+var expire = giveBack(`UPDATE reservation r SET state = 3, ended_at = now(), reason = 'expired' FROM (SELECT id FROM reservation
+  WHERE state = 1 AND expires_at <= now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED) due WHERE r.id = due.id`, "expiry")
 
 // bury leaves a tombstone for a reservation that never was.
 const bury = `INSERT INTO reservation (id, reference, state, ended_at, reason) VALUES ($1, '', 2, now(), $2) ON CONFLICT DO NOTHING`
@@ -53,7 +51,7 @@ func end(ctx context.Context, tx *store.Tx, statement string, state warehousev1.
 		var created time.Time
 		var expires *time.Time
 		var quantity int64
-		if err := rows.Scan(append([]any{&e.Reference, &created, &expires, &e.ReservationId, &quantity}, levelOf(l)...)...); err != nil {
+		if err := rows.Scan(append([]any{&e.Reference, &created, &expires}, posted(&e.ReservationId, &quantity, l)...)...); err != nil {
 			return err
 		}
 		if n := len(out); n > 0 && out[n-1].GetReservationId() == e.GetReservationId() {
@@ -91,7 +89,7 @@ const releaseAttempts = 3
 func (s *service) ReleaseReservation(ctx context.Context, req *warehousev1.ReleaseReservationRequest) (*warehousev1.ReleaseReservationResponse, error) {
 	return store.Mutate(ctx, s.db, req, func(ctx context.Context, tx *store.Tx) (*warehousev1.ReleaseReservationResponse, error) {
 		for range releaseAttempts {
-			gone, err := end(ctx, tx, release, warehousev1.Reservation_STATE_RELEASED, req.GetReservationId(), req.GetReason(), actor(ctx))
+			gone, err := end(ctx, tx, release, warehousev1.Reservation_STATE_RELEASED, req.GetReservationId(), actor(ctx), req.GetReason())
 			if err != nil {
 				return nil, err
 			}

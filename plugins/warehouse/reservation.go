@@ -23,17 +23,18 @@ const reserve = `WITH want AS MATERIALIZED (SELECT u.sku, u.quantity FROM unnest
 take AS MATERIALIZED (
   SELECT s.sku, s.site, least(s.sellable, w.quantity - s.before) AS quantity
     FROM (SELECT l.sku, l.site, l.sellable, coalesce(sum(l.sellable) OVER (PARTITION BY l.sku ORDER BY l.site <> 'main', l.site
-            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0)::bigint AS before FROM lock_sellable($2) l) s
-    JOIN want w ON w.sku = s.sku WHERE s.before < w.quantity),
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0)::bigint AS before FROM lock_stock($2) l) s
+    JOIN want w ON w.sku = s.sku WHERE s.before < w.quantity AND s.sellable > 0),
 short AS MATERIALIZED (
   SELECT w.sku, coalesce(sum(t.quantity), 0)::bigint AS available FROM want w LEFT JOIN take t ON t.sku = w.sku
    GROUP BY w.sku, w.quantity HAVING coalesce(sum(t.quantity), 0) < w.quantity),
 made AS (INSERT INTO reservation (id, reference, expires_at) SELECT $1, $4, $5::timestamptz WHERE NOT EXISTS (SELECT FROM short)
   ON CONFLICT DO NOTHING RETURNING id),
-entry AS (INSERT INTO stock_move (sku, site, from_disposition, to_disposition, quantity, reason, reference, actor)
-  SELECT t.sku, t.site, 'sellable', 'reserved', t.quantity, 'reservation', made.id, $6 FROM made, take t
-   ORDER BY t.sku, t.site <> 'main', t.site RETURNING at, quantity, ` + moved + `)
-SELECT true, e.* FROM entry e UNION ALL SELECT false, now(), s.available, s.sku, '', '', 0, 0, 0, 0, 0, 0 FROM short s`
+entry AS MATERIALIZED (SELECT p.* FROM made,
+  (SELECT array_agg(t.sku) AS skus, array_agg(t.site) AS sites, array_agg(t.quantity) AS quantities, array_agg($1::text) AS ids
+     FROM (SELECT * FROM take ORDER BY sku, site <> 'main', site) t) a,
+  post('reservation', 'sellable', 'reserved', a.skus, a.sites, a.quantities, a.ids, '', $6) p)
+SELECT true, now(), e.* FROM entry e UNION ALL SELECT false, now(), '', s.available, s.sku, '', '', 0, 0, 0, 0, 0, 0 FROM short s`
 
 // ReserveStock promises all lines or none.
 func (s *service) ReserveStock(ctx context.Context, req *warehousev1.ReserveStockRequest) (*warehousev1.ReserveStockResponse, error) {
@@ -57,7 +58,7 @@ func (s *service) ReserveStock(ctx context.Context, req *warehousev1.ReserveStoc
 			var at time.Time
 			var quantity int64
 			l := &warehousev1.StockLevel{}
-			if err := rows.Scan(append([]any{&taken, &at, &quantity}, levelOf(l)...)...); err != nil {
+			if err := rows.Scan(append([]any{&taken, &at}, posted(new(string), &quantity, l)...)...); err != nil {
 				return err
 			}
 			if !taken {

@@ -46,13 +46,10 @@ type move struct {
 	At                  time.Time
 }
 
-// moved are the columns of an entry that say what stands there after it. The
-// trigger fills them, so that no statement need read the balance again.
-const moved = `sku, site, merchant, after_sellable, after_reserved, after_quarantine, after_damaged, after_destroyed, version`
-
-// levelOf is where a row of the columns moved is scanned into.
-func levelOf(l *warehousev1.StockLevel) []any {
-	return []any{&l.Sku, &l.Site, &l.MerchantId, &l.Sellable, &l.Reserved, &l.Quarantine, &l.Damaged, &l.Destroyed, &l.Version}
+// posted is where a row of post is scanned into: the entry's document and
+// quantity, and what stands there after it.
+func posted(reference *string, quantity *int64, l *warehousev1.StockLevel) []any {
+	return []any{reference, quantity, &l.Sku, &l.Site, &l.MerchantId, &l.Sellable, &l.Reserved, &l.Quarantine, &l.Damaged, &l.Destroyed, &l.Version}
 }
 
 // scan reads every row of an answer and closes it.
@@ -88,7 +85,7 @@ func ordered(sum map[string]int64) quantities {
 	return q
 }
 
-// stateShort is the SQLSTATE with which the ledger's trigger refuses to take
+// stateShort is the SQLSTATE with which post refuses to take
 // what is not there.
 const stateShort = "WH001"
 
@@ -102,7 +99,7 @@ func outOfStock(available map[string]int64) error {
 	return fault.New(connect.CodeFailedPrecondition, "OUT_OF_STOCK", "there is not enough in stock", pairs...)
 }
 
-// shortage turns the trigger's refusal into words; other errors pass.
+// shortage turns the ledger's refusal into words; other errors pass.
 func shortage(err error) error {
 	var pe *pgconn.PgError
 	if !errors.As(err, &pe) || pe.Code != stateShort {

@@ -1,8 +1,9 @@
 -- The stock ledger. Goods move between dispositions by entries that are never
--- changed; the database keeps the balances, and itself refuses what must not
--- happen: a balance below zero, a way that no reason opens, an entry changed
--- afterwards. Functions run as the owner and name their tables in full; the
--- runtime role can create nothing that could stand in for what they call.
+-- changed. The one way to write an entry is the function post, which keeps the
+-- balances with it and refuses what must not happen: a balance below zero, a
+-- way that no reason opens. It runs as the owner; the runtime role reads the
+-- ledger and its balances and can write neither. It names its tables in full;
+-- the runtime role can create nothing that could stand in for what it calls.
 
 -- Whose goods a sku is, as the catalog said first. It never changes.
 CREATE TABLE stock_item (
@@ -35,19 +36,20 @@ CREATE TABLE stock_balance (
   site       text NOT NULL,
   merchant   text NOT NULL,
   external   bigint NOT NULL DEFAULT 0,
-  sellable   bigint NOT NULL DEFAULT 0 CHECK (sellable >= 0),
-  reserved   bigint NOT NULL DEFAULT 0 CHECK (reserved >= 0),
-  quarantine bigint NOT NULL DEFAULT 0 CHECK (quarantine >= 0),
-  damaged    bigint NOT NULL DEFAULT 0 CHECK (damaged >= 0),
-  destroyed  bigint NOT NULL DEFAULT 0 CHECK (destroyed >= 0),
+  sellable   bigint NOT NULL DEFAULT 0,
+  reserved   bigint NOT NULL DEFAULT 0,
+  quarantine bigint NOT NULL DEFAULT 0,
+  damaged    bigint NOT NULL DEFAULT 0,
+  destroyed  bigint NOT NULL DEFAULT 0,
   version    bigint NOT NULL DEFAULT 0,            -- rises with each move
   PRIMARY KEY (sku, site),
-  CHECK (external + sellable + reserved + quarantine + damaged + destroyed = 0)) WITH (fillfactor = 50);
+  -- One constraint: PostgreSQL prepares each of them anew for every update.
+  CHECK (least(sellable, reserved, quarantine, damaged, destroyed) >= 0
+     AND external + sellable + reserved + quarantine + damaged + destroyed = 0)) WITH (fillfactor = 50);
 REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON stock_balance FROM p_warehouse;
 
 -- The ledger. lot and unit are on every entry from the first day, so that
--- their balances can be replayed once something asks for them. What the
--- trigger fills (merchant, at, the balances after it) the module cannot write.
+-- their balances can be replayed once something asks for them.
 CREATE TABLE stock_move (
   id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   sku              text NOT NULL,
@@ -59,10 +61,11 @@ CREATE TABLE stock_move (
   to_disposition   text NOT NULL CHECK (to_disposition <> from_disposition),
   quantity         bigint NOT NULL CHECK (quantity > 0),
   reason           text NOT NULL,
-  reference        text NOT NULL DEFAULT '',       -- the document: receipt, reservation
-  cause            text NOT NULL DEFAULT '',       -- words of who adjusted
-  actor            text NOT NULL DEFAULT '',       -- who acted, no personal data
-  at               timestamptz NOT NULL,
+  reference        text NOT NULL,                  -- the document: receipt, reservation
+  cause            text NOT NULL,                  -- words of who adjusted
+  actor            text NOT NULL,                  -- who acted, no personal data
+  at               timestamptz NOT NULL DEFAULT now(),
+  -- What stands there after it, and after what was posted with it.
   after_sellable   bigint NOT NULL,
   after_reserved   bigint NOT NULL,
   after_quarantine bigint NOT NULL,
@@ -73,67 +76,78 @@ CREATE INDEX stock_move_reference ON stock_move (reference) WHERE reference <> '
 CREATE INDEX stock_move_sku ON stock_move (sku, id);
 CREATE INDEX stock_move_merchant ON stock_move (merchant, id);
 REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON stock_move FROM p_warehouse;
-GRANT INSERT (sku, site, lot, unit, from_disposition, to_disposition, quantity, reason, reference, cause, actor)
-  ON stock_move TO p_warehouse;
 
--- Before an entry is written it takes effect. WH001: less is there than asked
--- for. WH002: the reason opens no such way. WH003: nobody's sku.
-CREATE FUNCTION stock_move_apply() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
-DECLARE b p_warehouse.stock_balance;
-BEGIN
-  PERFORM FROM p_warehouse.stock_transition t
-    WHERE t.reason = NEW.reason AND t.from_disposition = NEW.from_disposition AND t.to_disposition = NEW.to_disposition;
-  IF NOT FOUND THEN
-    RAISE EXCEPTION 'no % leads from % to %', NEW.reason, NEW.from_disposition, NEW.to_disposition USING ERRCODE = 'WH002';
-  END IF;
-  LOOP
-    UPDATE p_warehouse.stock_balance s SET
-      external   = external   + NEW.quantity * ((NEW.to_disposition = 'external')::int   - (NEW.from_disposition = 'external')::int),
-      sellable   = sellable   + NEW.quantity * ((NEW.to_disposition = 'sellable')::int   - (NEW.from_disposition = 'sellable')::int),
-      reserved   = reserved   + NEW.quantity * ((NEW.to_disposition = 'reserved')::int   - (NEW.from_disposition = 'reserved')::int),
-      quarantine = quarantine + NEW.quantity * ((NEW.to_disposition = 'quarantine')::int - (NEW.from_disposition = 'quarantine')::int),
-      damaged    = damaged    + NEW.quantity * ((NEW.to_disposition = 'damaged')::int    - (NEW.from_disposition = 'damaged')::int),
-      destroyed  = destroyed  + NEW.quantity * ((NEW.to_disposition = 'destroyed')::int  - (NEW.from_disposition = 'destroyed')::int),
-      version    = version + 1
-    WHERE s.sku = NEW.sku AND s.site = NEW.site AND CASE NEW.from_disposition
-      WHEN 'external' THEN true WHEN 'sellable' THEN s.sellable >= NEW.quantity WHEN 'reserved' THEN s.reserved >= NEW.quantity
-      WHEN 'quarantine' THEN s.quarantine >= NEW.quantity WHEN 'damaged' THEN s.damaged >= NEW.quantity ELSE false END
-    RETURNING * INTO b;
-    EXIT WHEN FOUND;
-    SELECT * INTO b FROM p_warehouse.stock_balance s WHERE s.sku = NEW.sku AND s.site = NEW.site;
-    IF FOUND AND NEW.from_disposition <> 'external' THEN
-      RAISE EXCEPTION 'not enough of % at %', NEW.sku, NEW.site USING ERRCODE = 'WH001',
-        DETAIL = jsonb_build_object('sku', NEW.sku, 'asked', NEW.quantity, 'available', to_jsonb(b) -> NEW.from_disposition);
-    END IF;
-    INSERT INTO p_warehouse.stock_balance (sku, site, merchant)
-      SELECT i.sku, NEW.site, i.merchant FROM p_warehouse.stock_item i WHERE i.sku = NEW.sku ON CONFLICT DO NOTHING;
-    IF NOT FOUND AND NOT EXISTS (SELECT FROM p_warehouse.stock_item i WHERE i.sku = NEW.sku) THEN
-      RAISE EXCEPTION 'nobody has said whose goods % is', NEW.sku USING ERRCODE = 'WH003';
-    END IF;
-  END LOOP;
-  NEW.merchant := b.merchant;
-  NEW.at := now();
-  NEW.after_sellable := b.sellable;
-  NEW.after_reserved := b.reserved;
-  NEW.after_quarantine := b.quarantine;
-  NEW.after_damaged := b.damaged;
-  NEW.after_destroyed := b.destroyed;
-  NEW.version := b.version;
-  RETURN NEW;
-END $$;
-REVOKE ALL ON FUNCTION stock_move_apply() FROM PUBLIC;
-CREATE TRIGGER stock_move_apply BEFORE INSERT ON stock_move FOR EACH ROW EXECUTE FUNCTION stock_move_apply();
-
--- What may be promised of some skus, locked in the order in which everything
--- locks balances: by sku, the site main first, then the others by name.
-CREATE FUNCTION lock_sellable(p_skus text[]) RETURNS TABLE (sku text, site text, sellable bigint)
-LANGUAGE plpgsql ROWS 20 SECURITY DEFINER AS $$
+-- What may be promised of some skus, with everything about them locked, in the
+-- one order of locks: by sku, the site main first, then the others by name.
+CREATE FUNCTION lock_stock(p_skus text[]) RETURNS TABLE (sku text, site text, sellable bigint)
+LANGUAGE plpgsql STRICT ROWS 20 SECURITY DEFINER AS $$
 BEGIN
   RETURN QUERY SELECT s.sku, s.site, s.sellable FROM p_warehouse.stock_balance s
-    WHERE s.sku = ANY (p_skus) AND s.sellable > 0 ORDER BY s.sku, s.site <> 'main', s.site FOR NO KEY UPDATE;
+    WHERE s.sku = ANY (p_skus) ORDER BY s.sku, s.site <> 'main', s.site FOR NO KEY UPDATE;
 END $$;
-REVOKE ALL ON FUNCTION lock_sellable(text[]) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION lock_sellable(text[]) TO p_warehouse;
+
+-- post writes entries for one reason and one way, all or none, and answers
+-- each with what stands there after it. Whole lists at once: a trigger for
+-- each row would cost three times as much. Raises WH001: less is there than
+-- asked for. WH002: the reason opens no such way. WH003: nobody's sku.
+CREATE FUNCTION post(p_reason text, p_from text, p_to text, p_skus text[], p_sites text[], p_quantities bigint[], p_references text[],
+                     p_cause text, p_actor text)
+RETURNS TABLE (reference text, quantity bigint, sku text, site text, merchant text, sellable bigint, reserved bigint, quarantine bigint,
+               damaged bigint, destroyed bigint, version bigint)
+LANGUAGE plpgsql STRICT ROWS 20 SECURITY DEFINER AS $$
+#variable_conflict use_column
+DECLARE posted int; short record;
+BEGIN
+  PERFORM FROM p_warehouse.stock_transition t WHERE t.reason = p_reason AND t.from_disposition = p_from AND t.to_disposition = p_to;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'no % leads from % to %', p_reason, p_from, p_to USING ERRCODE = 'WH002';
+  END IF;
+  PERFORM FROM p_warehouse.lock_stock(p_skus);
+  IF p_from = 'external' THEN
+    INSERT INTO p_warehouse.stock_balance (sku, site, merchant)
+    SELECT DISTINCT i.sku, u.site, i.merchant FROM unnest(p_skus, p_sites) u(sku, site) JOIN p_warehouse.stock_item i ON i.sku = u.sku
+     WHERE NOT EXISTS (SELECT FROM p_warehouse.stock_balance s WHERE s.sku = u.sku AND s.site = u.site)
+     ORDER BY i.sku, u.site ON CONFLICT DO NOTHING;
+  END IF;
+  RETURN QUERY WITH line AS MATERIALIZED (
+      SELECT u.* FROM unnest(p_skus, p_sites, p_quantities, p_references) WITH ORDINALITY u(sku, site, quantity, reference, n)),
+    sum AS (SELECT l.sku, l.site, sum(l.quantity)::bigint AS n FROM line l GROUP BY l.sku, l.site),
+    after AS (UPDATE p_warehouse.stock_balance s SET
+        external   = s.external   + d.n * ((p_to = 'external')::int   - (p_from = 'external')::int),
+        sellable   = s.sellable   + d.n * ((p_to = 'sellable')::int   - (p_from = 'sellable')::int),
+        reserved   = s.reserved   + d.n * ((p_to = 'reserved')::int   - (p_from = 'reserved')::int),
+        quarantine = s.quarantine + d.n * ((p_to = 'quarantine')::int - (p_from = 'quarantine')::int),
+        damaged    = s.damaged    + d.n * ((p_to = 'damaged')::int    - (p_from = 'damaged')::int),
+        destroyed  = s.destroyed  + d.n * ((p_to = 'destroyed')::int  - (p_from = 'destroyed')::int),
+        version    = s.version + 1
+      FROM sum d WHERE s.sku = ANY (p_skus) AND s.sku = d.sku AND s.site = d.site AND CASE p_from
+        WHEN 'external' THEN true WHEN 'sellable' THEN s.sellable >= d.n WHEN 'reserved' THEN s.reserved >= d.n
+        WHEN 'quarantine' THEN s.quarantine >= d.n WHEN 'damaged' THEN s.damaged >= d.n ELSE false END
+      RETURNING s.*),
+    entry AS (INSERT INTO p_warehouse.stock_move (sku, site, merchant, from_disposition, to_disposition, quantity, reason, reference, cause, actor,
+        after_sellable, after_reserved, after_quarantine, after_damaged, after_destroyed, version)
+      SELECT l.sku, l.site, a.merchant, p_from, p_to, l.quantity, p_reason, l.reference, p_cause, p_actor,
+        a.sellable, a.reserved, a.quarantine, a.damaged, a.destroyed, a.version
+        FROM line l JOIN after a ON a.sku = l.sku AND a.site = l.site ORDER BY l.n
+      RETURNING *)
+    SELECT e.reference, e.quantity, e.sku, e.site, e.merchant, e.after_sellable, e.after_reserved, e.after_quarantine, e.after_damaged,
+      e.after_destroyed, e.version FROM entry e ORDER BY e.id;
+  GET DIAGNOSTICS posted = ROW_COUNT;
+  IF posted = cardinality(p_skus) THEN
+    RETURN;
+  END IF;
+  SELECT u.sku, u.site, sum(u.quantity) AS asked, coalesce(max((to_jsonb(s) ->> p_from)::bigint), 0) AS available, count(i.sku) AS known INTO short
+    FROM unnest(p_skus, p_sites, p_quantities) u(sku, site, quantity)
+    LEFT JOIN p_warehouse.stock_balance s ON s.sku = u.sku AND s.site = u.site LEFT JOIN p_warehouse.stock_item i ON i.sku = u.sku
+   GROUP BY u.sku, u.site HAVING count(i.sku) = 0 OR sum(u.quantity) > coalesce(max((to_jsonb(s) ->> p_from)::bigint), 0) LIMIT 1;
+  IF short.known = 0 THEN
+    RAISE EXCEPTION 'nobody has said whose goods % is', short.sku USING ERRCODE = 'WH003';
+  END IF;
+  RAISE EXCEPTION 'not enough of % at %', short.sku, short.site USING ERRCODE = 'WH001',
+    DETAIL = jsonb_build_object('sku', short.sku, 'asked', short.asked, 'available', short.available);
+END $$;
+REVOKE ALL ON FUNCTION lock_stock(text[]), post(text, text, text, text[], text[], bigint[], text[], text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION lock_stock(text[]), post(text, text, text, text[], text[], bigint[], text[], text, text) TO p_warehouse;
 
 -- Goods that arrived; each receipt of a merchant once. Its lines are the
 -- moves that refer to it.
