@@ -132,7 +132,9 @@ func TestAmountsAndQuantitiesOutOfBoundsAreRefused(t *testing.T) {
 	price := func(sku, market, currency, minor string) string {
 		return fmt.Sprintf(`{"prices": [{"sku": %q, "market": %q, "amount": {"currencyCode": %q, "minorUnits": %s}}]}`, sku, market, currency, minor)
 	}
-	line := func(quantity string) string { return fmt.Sprintf(`{"lines": [{"sku": %q, "quantity": %s}]}`, sku, quantity) }
+	line := func(quantity string) string {
+		return fmt.Sprintf(`{"lines": [{"sku": %q, "quantity": %s}]}`, sku, quantity)
+	}
 	of := func(what, path, body, code, about string) wrong {
 		key := strings.Map(func(r rune) rune { return max(r, '-') }, what)
 		return wrong{what: what, request: jsonTo(path, body, "Authorization", merchant, "Idempotency-Key", key), code: code, about: about}

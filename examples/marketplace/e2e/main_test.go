@@ -120,8 +120,7 @@ func complaints(log string) {
 func entrepot(ctx context.Context, s *shop.Shop, args ...string) (code int, out string, err error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(s.Build, "entrepot"), args...)
 	cmd.Dir = s.Dir
-	cmd.Env = append(append(os.Environ(), "ENTREPOT_LISTEN="+s.Listen, "ENTREPOT_DATA_DIR="+filepath.Join(s.Dir, "data"),
-		"ENTREPOT_PLUGINS="+s.Build, "SANDBOX_WEBHOOK_SECRET=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"), s.Env...)
+	cmd.Env = append(append(os.Environ(), "SANDBOX_WEBHOOK_SECRET=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"), s.Env...)
 	b, err := cmd.CombinedOutput()
 	if cmd.ProcessState != nil && cmd.ProcessState.Exited() {
 		return cmd.ProcessState.ExitCode(), string(b), nil
