@@ -128,7 +128,11 @@ func drawPlan(t *rapid.T, accidents map[string]happening) plan {
 		switch f {
 		case refusedAtLast:
 			// An accident that does the work would make the step done.
-			all = []happening{fails, accidents["the driver dies before"], refuses}
+			// Whoever asks is refused: a driver that was taken over asks too.
+			all = []happening{fails, accidents["the driver dies before"]}
+			for range 50 {
+				all = append(all, refuses)
+			}
 		case hopeless:
 			all = nil
 			for range 100 {
