@@ -227,7 +227,8 @@ func TestABadTableIsRefusedWithAllThatIsWrong(t *testing.T) {
 
 func TestAMethodOnItsWayUpIsToldToComeAgain(t *testing.T) {
 	t.Parallel()
-	r := New(Config{Registry: registry.New(), Expected: func(contract string) bool { return contract == "shop.v1" }})
+	reg := registry.New()
+	r := New(Config{Registry: reg, Expected: func(contract string) bool { return contract == "shop.v1" }})
 	require.Equal(t, connect.CodeUnavailable, r.Missing("/shop.v1.ShopService/Buy").Code())
 	for _, procedure := range []string{"/other.v1.ShopService/Buy", "/shop.v1", "", "//"} {
 		require.Equal(t, connect.CodeUnimplemented, r.Missing(procedure).Code(), procedure)
@@ -235,4 +236,8 @@ func TestAMethodOnItsWayUpIsToldToComeAgain(t *testing.T) {
 	_, _, err := NewCaller(r).Unary(t.Context(), "/shop.v1.ShopService/Buy", call.Info{}, nil)
 	require.Equal(t, connect.CodeUnavailable, connect.CodeOf(err))
 	require.ErrorIs(t, err, ErrNotSent)
+
+	p := &registry.Plugin{Name: "shop"}
+	require.NoError(t, reg.Put("shop", p, []*registry.Instance{{Name: "shop", Plugin: p, Contracts: map[string]bool{"shop.v1": true}}}, nil))
+	require.Equal(t, connect.CodeUnimplemented, r.Missing("/shop.v1.ShopService/Haggle").Code(), "it has said what it serves, and that is not among it")
 }

@@ -74,10 +74,21 @@ func (r *Router) SetBindings(t *Table) { r.table.Store(t) }
 // when it is on its way up, unimplemented when it is not.
 func (r *Router) Missing(procedure string) *connect.Error {
 	service, _, _ := strings.Cut(strings.TrimPrefix(procedure, "/"), "/")
-	if dot := strings.LastIndexByte(service, '.'); dot > 0 && r.expected(service[:dot]) {
+	if dot := strings.LastIndexByte(service, '.'); dot > 0 && r.expected(service[:dot]) && !r.described(service[:dot]) {
 		return fault.Retry(Fault(connect.CodeUnavailable, ReasonPluginUnavailable, "the service is starting", "contract", service[:dot]), retryAfter)
 	}
 	return UnknownMethod(procedure)
+}
+
+// described tells whether a plugin has said what the contract's methods are.
+// What it said is kept while its process is down.
+func (r *Router) described(contract string) bool {
+	for _, i := range r.Snapshot().Instances {
+		if i.Contracts[contract] {
+			return true
+		}
+	}
+	return false
 }
 
 // Snapshot is what runs now.
