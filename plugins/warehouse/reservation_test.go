@@ -36,7 +36,7 @@ func TestAReservationHoldsAllLinesOrNone(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, warehousev1.Reservation_STATE_HELD, res.GetReservation().GetState())
 	a, b := h.level(t, "sku_a", "main"), h.level(t, "sku_b", "main")
-	require.EqualValues(t, []int64{6, 4, 0, 3}, []int64{a.GetSellable(), a.GetReserved(), b.GetSellable(), b.GetReserved()})
+	require.Equal(t, []int64{6, 4, 0, 3}, []int64{a.GetSellable(), a.GetReserved(), b.GetSellable(), b.GetReserved()})
 
 	events := h.Published(t)
 	last, ok := events[len(events)-1].(*warehousev1.StockReserved)

@@ -111,12 +111,12 @@ func TestACountIsCorrectedByAnEntryOfItsOwn(t *testing.T) {
 			require.Equal(t, c.code, connect.CodeOf(err), "%s: %v", c.name, err)
 		} else {
 			require.NoError(t, err, c.name)
-			require.EqualValues(t, c.left, res.GetLevel().GetSellable())
+			require.Equal(t, c.left, res.GetLevel().GetSellable())
 			again, err := h.keyed(c.name).AdjustStock(t.Context(), &warehousev1.AdjustStockRequest{Sku: c.sku, Delta: c.delta, Cause: "stocktake"})
 			require.NoError(t, err)
 			require.True(t, proto.Equal(res, again), "the same key moves nothing twice")
 		}
-		require.EqualValues(t, c.left, h.level(t, c.sku, "main").GetSellable(), "case %d: %s", i, c.name)
+		require.Equal(t, c.left, h.level(t, c.sku, "main").GetSellable(), "case %d: %s", i, c.name)
 	}
 	_, err := h.keyed("short").AdjustStock(t.Context(), &warehousev1.AdjustStockRequest{Sku: "sku_b", Delta: -9, Cause: "stocktake"})
 	refused(t, connect.CodeFailedPrecondition, "OUT_OF_STOCK", err)
