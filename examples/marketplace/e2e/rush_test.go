@@ -11,6 +11,8 @@ import (
 
 	orderv1 "github.com/entrepot/entrepot/proto/entrepot/order/v1"
 	"github.com/entrepot/entrepot/sdk/fault"
+
+	"github.com/entrepot/entrepot/examples/marketplace/shop"
 )
 
 // atOnce runs a job n times, all from the same moment on.
@@ -72,10 +74,8 @@ func TestTwoHundredBuyersOfFiftyMakeFiftyOrders(t *testing.T) {
 	require.EqualValues(t, units, after.Orders.GetOrders()["placed"]-before.Orders.GetOrders()["placed"], "orders")
 	require.EqualValues(t, units, after.Stock.GetUnits()["reserved"]-before.Stock.GetUnits()["reserved"], "stock")
 	require.EqualValues(t, -units, after.Stock.GetUnits()["sellable"]-before.Stock.GetUnits()["sellable"], "stock")
-	held := func(c int64, v int64) int64 { return c - v }
-	require.Equal(t, units*prices["GB"].GetMinorUnits(),
-		held(after.Companies["sandbox-gb"].Authorized, after.Companies["sandbox-gb"].Voided)-
-			held(before.Companies["sandbox-gb"].Authorized, before.Companies["sandbox-gb"].Voided), "what the company holds")
+	held := func(b *shop.Books) int64 { c := b.Companies["sandbox-gb"]; return c.Authorized - c.Voided }
+	require.Equal(t, units*prices["GB"].GetMinorUnits(), held(after)-held(before), "what the company holds")
 	for _, c := range carts {
 		again, err := c.checkout(ctx)
 		if err == nil {
