@@ -222,7 +222,8 @@ func TestPositionsMoveOverEventsThatNobodyWants(t *testing.T) {
 	b.register(t, m.registration(&pluginv1.Subscription{Name: "other", Topics: []string{"entrepot.test.v1.Other"}}))
 	m.publish("k", "a", "b")
 	h.eventually("every lane is at the end", func() bool {
-		return h.number(`SELECT count(*) FROM bus.cursor WHERE pos = 2`) == 64
+		// A position that was drawn by a batch that failed stays a gap.
+		return h.number(`SELECT count(*) FROM bus.log`) == 2 && h.number(`SELECT count(*) FROM bus.cursor WHERE pos = (SELECT max(pos) FROM bus.log)`) == 64
 	})
 	require.Empty(t, h.effects(m))
 }
