@@ -17,6 +17,10 @@ import (
 	"github.com/entrepot/entrepot/sdk/call"
 )
 
+// compressFrom is the size from which an answer is compressed for clients that
+// take it.
+const compressFrom = 32 << 10
+
 // Local serves the kernel's own services on the spot, under the same rules as
 // those of plugins. Safe for concurrent use; methods are registered on the
 // server before it is given to NewLocal.
@@ -52,7 +56,7 @@ func NewLocal(server *connect.Server, otherwise *optionsv1.Access, readMax int64
 		}
 		l.methods[spec.Procedure] = m
 	}
-	connecthttp.Mount(l.mux, server, connecthttp.WithReadMaxBytes(int(readMax)))
+	connecthttp.Mount(l.mux, server, connecthttp.WithReadMaxBytes(int(readMax)), connecthttp.WithCompressMinBytes(compressFrom))
 	return l
 }
 

@@ -277,7 +277,7 @@ func (s *service) PlaceOrder(ctx context.Context, req *orderv1.PlaceOrderRequest
 		}
 		return &orderv1.PlaceOrderResponse{}, tx.Publish(&orderv1.OrderPlaced{
 			OrderId: o.id, Market: o.market, Total: money(o.currency, o.total), Lines: linesProto(o.currency, o.lines),
-			PaymentId: o.paymentID, ReservationId: o.reservationID, AccountId: o.account,
+			PaymentId: o.paymentID, ReservationId: o.reservationID, AccountId: o.account, ShipToRef: o.shipToRef, EmailRef: o.emailRef,
 		})
 	})
 }

@@ -42,8 +42,8 @@ func newHost(socket string, id *identity) *Host {
 	h2.SetUnencryptedHTTP2(id == nil)
 	one, two := transport(h1), transport(h2)
 	return &Host{
-		unary:   connecthttp.NewTransport(&http.Client{Transport: one}, base, connecthttp.WithReadMaxBytes(maxMessage)),
-		streams: connecthttp.NewTransport(&http.Client{Transport: two}, base, connecthttp.WithReadMaxBytes(maxMessage)),
+		unary:   connecthttp.NewTransport(&http.Client{Transport: one}, base, connecthttp.WithReadMaxBytes(maxMessage), connecthttp.WithCompressors()),
+		streams: connecthttp.NewTransport(&http.Client{Transport: two}, base, connecthttp.WithReadMaxBytes(maxMessage), connecthttp.WithCompressors()),
 	}
 }
 

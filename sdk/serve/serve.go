@@ -37,6 +37,9 @@ const (
 	// go-plugin's host.
 	maxMessage = 8 << 20
 	maxControl = 64 << 10
+	// compressFrom is the size from which an answer is compressed for clients
+	// that take it; on this machine, between processes, nothing is.
+	compressFrom = 32 << 10
 )
 
 // Build makes the plugin's server once the line to the kernel is known, and a
@@ -171,7 +174,7 @@ func (p *process) serve(stdout *os.File, build Build) error {
 func (p *process) server(s *connect.Server) *http.Server {
 	mux := http.NewServeMux()
 	connecthttp.Mount(mux, p.control(), connecthttp.WithReadMaxBytes(maxControl))
-	connecthttp.Mount(mux, recovered(s), connecthttp.WithReadMaxBytes(maxMessage))
+	connecthttp.Mount(mux, recovered(s), connecthttp.WithReadMaxBytes(maxMessage), connecthttp.WithCompressMinBytes(compressFrom))
 	srv := &http.Server{
 		Handler: mux, Protocols: new(http.Protocols), ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),

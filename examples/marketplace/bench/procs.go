@@ -78,6 +78,23 @@ func deployment(kernel int, dir string) (map[int]stat, error) {
 	return out, nil
 }
 
+// shares is what each part of a deployment has used so far: the kernel and
+// plugins by their pids, PostgreSQL as 0.
+func shares(kernel int, dir string) (map[int]time.Duration, error) {
+	all, err := deployment(kernel, dir)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[int]time.Duration)
+	for pid, s := range all {
+		if s.name == "postgres" || s.name == "sh" {
+			pid = 0
+		}
+		out[pid] += s.cpu
+	}
+	return out, nil
+}
+
 // cpu is what a deployment has used so far. A session of PostgreSQL that ends
 // meanwhile is counted with the postmaster, its parent.
 func cpu(kernel int, dir string) (time.Duration, error) {

@@ -2235,7 +2235,10 @@ type OrderPlaced struct {
 	PaymentId     string                 `protobuf:"bytes,5,opt,name=payment_id,json=paymentId,proto3" json:"payment_id,omitempty"`
 	ReservationId string                 `protobuf:"bytes,6,opt,name=reservation_id,json=reservationId,proto3" json:"reservation_id,omitempty"`
 	// "acc_..." of the consumer; empty for a guest.
-	AccountId     string `protobuf:"bytes,7,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	AccountId string `protobuf:"bytes,7,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	// References into the vault: where it goes, and whom to write to.
+	ShipToRef     string `protobuf:"bytes,8,opt,name=ship_to_ref,json=shipToRef,proto3" json:"ship_to_ref,omitempty"`
+	EmailRef      string `protobuf:"bytes,9,opt,name=email_ref,json=emailRef,proto3" json:"email_ref,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2315,6 +2318,20 @@ func (x *OrderPlaced) GetReservationId() string {
 func (x *OrderPlaced) GetAccountId() string {
 	if x != nil {
 		return x.AccountId
+	}
+	return ""
+}
+
+func (x *OrderPlaced) GetShipToRef() string {
+	if x != nil {
+		return x.ShipToRef
+	}
+	return ""
+}
+
+func (x *OrderPlaced) GetEmailRef() string {
+	if x != nil {
+		return x.EmailRef
 	}
 	return ""
 }
@@ -2664,7 +2681,7 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	"\x18FinishAcceptanceResponse\"[\n" +
 	"\x19FinishCancellationRequest\x12>\n" +
 	"\border_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^ord_[0-9a-hjkmnp-tv-z]{26}$R\aorderId\"\x1c\n" +
-	"\x1aFinishCancellationResponse\"\x93\x02\n" +
+	"\x1aFinishCancellationResponse\"\xd0\x02\n" +
 	"\vOrderPlaced\x12\x19\n" +
 	"\border_id\x18\x01 \x01(\tR\aorderId\x12\x16\n" +
 	"\x06market\x18\x02 \x01(\tR\x06market\x12-\n" +
@@ -2674,7 +2691,9 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	"payment_id\x18\x05 \x01(\tR\tpaymentId\x12%\n" +
 	"\x0ereservation_id\x18\x06 \x01(\tR\rreservationId\x12\x1d\n" +
 	"\n" +
-	"account_id\x18\a \x01(\tR\taccountId:\x0e\xe2\xb5\x18\n" +
+	"account_id\x18\a \x01(\tR\taccountId\x12\x1e\n" +
+	"\vship_to_ref\x18\b \x01(\tR\tshipToRef\x12\x1b\n" +
+	"\temail_ref\x18\t \x01(\tR\bemailRef:\x0e\xe2\xb5\x18\n" +
 	"\n" +
 	"\border_id\"R\n" +
 	"\rOrderRejected\x12\x19\n" +
