@@ -27,6 +27,7 @@ demo: setup build ## from nothing to a reconciled trade (ORDERS=n, KEEP=1 leaves
 .PHONY: test
 test: setup build $(BIN)/gotestsum ## every test, on a private PostgreSQL
 	@$(BIN)/gotestsum --format pkgname --hide-summary skipped -- -timeout 9m ./...
+	@cd examples/giftwrap && go test ./...
 
 .PHONY: bench
 bench: setup build ## the benchmarks of docs/performance.md
