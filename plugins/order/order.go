@@ -131,7 +131,9 @@ func (s *service) GetOrder(ctx context.Context, req *orderv1.GetOrderRequest) (*
 		return nil, errNoOrder()
 	}
 	out := o.proto()
-	if s.mayOpen(ctx, o.cartID, o.account, req.GetCartSecret()) {
+	// Another plugin that serves the owner right now has the reference; for the
+	// address it needs a purpose of its own at the vault.
+	if call.From(ctx).Caller == "" && s.mayOpen(ctx, o.cartID, o.account, req.GetCartSecret()) {
 		if out.ShipTo, err = s.reveal(ctx, o.shipToRef); err != nil {
 			return nil, err
 		}

@@ -93,6 +93,10 @@ func TestCheckoutPlacesAnOrder(t *testing.T) {
 	got, err := s.orders(guest).GetOrder(t.Context(), &orderv1.GetOrderRequest{OrderId: o.GetOrderId(), CartSecret: secret})
 	require.NoError(t, err)
 	require.True(t, proto.Equal(home, got.GetOrder().GetShipTo()), "the owner sees the address")
+	by := orderv1connect.NewOrderServiceClient(s.Client(call.Info{Principal: guest, Market: "DE", Caller: "nosy"}))
+	seen, err := by.GetOrder(t.Context(), &orderv1.GetOrderRequest{OrderId: o.GetOrderId(), CartSecret: secret})
+	require.NoError(t, err)
+	require.Nil(t, seen.GetOrder().GetShipTo(), "another plugin does not, though it serves the owner")
 	got.Order.ShipTo = nil
 	require.True(t, proto.Equal(o, got.GetOrder()), "what is stored is what checkout answered:\n%v\n%v", o, got.GetOrder())
 
