@@ -210,8 +210,7 @@ func TestACircleOfCallsEnds(t *testing.T) {
 	depth := 0
 	var last error
 	info := call.Info{}
-	var again func(ctx context.Context)
-	again = func(ctx context.Context) {
+	again := func(ctx context.Context) {
 		depth++
 		in := call.From(ctx)
 		_, _, last = h.caller.Unary(ctx, h.outer.Procedure("Serve"), call.Info{RequestID: in.RequestID}, nil)
