@@ -65,7 +65,7 @@ func TestACheckoutCostsExactlyItsStatementsAndCommits(t *testing.T) {
 	// The first ones prepare statements and look the payment instance up.
 	checkout()
 	checkout()
-	statements, commits := logged(t, ctx, s, checkout)
+	statements, commits := logged(t, s, checkout)
 	require.Equal(t, statementsPerCheckout, statements)
 	require.Equal(t, commitsPerCheckout, commits)
 }
@@ -77,8 +77,9 @@ var logLine = regexp.MustCompile(`\[(\d+)\] (p_\w+)@\w+ \S+ LOG:  (?:statement|e
 // logged has PostgreSQL log everything while do runs, and counts what the
 // modules ran and committed for it. Deliveries of events are not the
 // checkout's: they go on after it was answered.
-func logged(t *testing.T, ctx context.Context, s *shop.Shop, do func()) (statements, commits int) {
+func logged(t *testing.T, s *shop.Shop, do func()) (statements, commits int) {
 	t.Helper()
+	ctx := t.Context()
 	dir := filepath.Join(s.Dir, "data", "postgres")
 	password, err := os.ReadFile(filepath.Join(dir, "password"))
 	require.NoError(t, err)
