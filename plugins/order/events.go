@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"time"
 
-	paymentv1 "github.com/entrepot/entrepot/proto/entrepot/payment/v1"
+	"google.golang.org/protobuf/proto"
+
 	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
 	"github.com/entrepot/entrepot/sdk/event"
 	"github.com/entrepot/entrepot/sdk/store"
@@ -34,34 +35,22 @@ func amount(m *typev1.Money) string {
 	return fmt.Sprintf("%d %s (minor units)", m.GetMinorUnits(), m.GetCurrencyCode())
 }
 
-func (s *service) onAuthorized(ctx context.Context, tx *store.Tx, events []event.Of[*paymentv1.PaymentAuthorized]) error {
-	var e entries
-	for _, ev := range events {
-		e.add(ev.Body.GetReference(), ev.At, "payment.authorized", "system", amount(ev.Body.GetAmount())+" at "+ev.Body.GetInstance())
-	}
-	return e.write(ctx, tx)
+// payment is what every event of a payment's life tells.
+type payment interface {
+	proto.Message
+	GetReference() string
+	GetAmount() *typev1.Money
+	GetInstance() string
 }
 
-func (s *service) onCaptured(ctx context.Context, tx *store.Tx, events []event.Of[*paymentv1.PaymentCaptured]) error {
-	var e entries
-	for _, ev := range events {
-		e.add(ev.Body.GetReference(), ev.At, "payment.captured", "system", amount(ev.Body.GetAmount())+" at "+ev.Body.GetInstance())
-	}
-	return e.write(ctx, tx)
-}
-
-func (s *service) onVoided(ctx context.Context, tx *store.Tx, events []event.Of[*paymentv1.PaymentVoided]) error {
-	var e entries
-	for _, ev := range events {
-		e.add(ev.Body.GetReference(), ev.At, "payment.voided", "system", amount(ev.Body.GetAmount())+" at "+ev.Body.GetInstance())
-	}
-	return e.write(ctx, tx)
-}
-
-func (s *service) onRefunded(ctx context.Context, tx *store.Tx, events []event.Of[*paymentv1.PaymentRefunded]) error {
-	var e entries
-	for _, ev := range events {
-		e.add(ev.Body.GetReference(), ev.At, "payment.refunded", "system", amount(ev.Body.GetAmount())+" at "+ev.Body.GetInstance())
-	}
-	return e.write(ctx, tx)
+// noted writes a payment's events of one kind into the timelines of their
+// orders.
+func noted[M payment](what string) event.Handler {
+	return event.OnBatch(func(ctx context.Context, tx *store.Tx, events []event.Of[M]) error {
+		var e entries
+		for _, ev := range events {
+			e.add(ev.Body.GetReference(), ev.At, what, "system", amount(ev.Body.GetAmount())+" at "+ev.Body.GetInstance())
+		}
+		return e.write(ctx, tx)
+	})
 }

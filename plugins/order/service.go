@@ -5,7 +5,7 @@ import (
 
 	"github.com/entrepot/entrepot/proto/entrepot/catalog/v1/catalogv1connect"
 	"github.com/entrepot/entrepot/proto/entrepot/order/v1/orderv1connect"
-	"github.com/entrepot/entrepot/sdk/event"
+	paymentv1 "github.com/entrepot/entrepot/proto/entrepot/payment/v1"
 	"github.com/entrepot/entrepot/sdk/host"
 	"github.com/entrepot/entrepot/sdk/plugin"
 	"github.com/entrepot/entrepot/sdk/store"
@@ -30,7 +30,8 @@ func register(ctx context.Context, in *plugin.Instance) error {
 	orderv1connect.RegisterProcessingServiceHandler(in.Server, s)
 	orderv1connect.RegisterOrderStepServiceHandler(in.Server, s)
 	return in.Subscribe("payments",
-		event.OnBatch(s.onAuthorized), event.OnBatch(s.onCaptured), event.OnBatch(s.onVoided), event.OnBatch(s.onRefunded))
+		noted[*paymentv1.PaymentAuthorized]("payment.authorized"), noted[*paymentv1.PaymentCaptured]("payment.captured"),
+		noted[*paymentv1.PaymentVoided]("payment.voided"), noted[*paymentv1.PaymentRefunded]("payment.refunded"))
 }
 
 var (

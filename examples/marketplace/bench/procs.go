@@ -98,15 +98,12 @@ func shares(kernel int, dir string) (map[int]time.Duration, error) {
 // cpu is what a deployment has used so far. A session of PostgreSQL that ends
 // meanwhile is counted with the postmaster, its parent.
 func cpu(kernel int, dir string) (time.Duration, error) {
-	all, err := deployment(kernel, dir)
-	if err != nil {
-		return 0, err
-	}
+	parts, err := shares(kernel, dir)
 	var sum time.Duration
-	for _, s := range all {
-		sum += s.cpu
+	for _, d := range parts {
+		sum += d
 	}
-	return sum, nil
+	return sum, err
 }
 
 func own() time.Duration {
