@@ -196,8 +196,11 @@ func (b *Bus) rewind(ctx context.Context) error {
 	b.tail.start(head)
 	b.each(func(s *subscription) {
 		s.reread(everyLane)
-		s.pump()
 	})
+	// Told by being made to look: idle lanes may settle there, though nothing
+	// more comes.
+	b.passed.Store(head)
+	b.each((*subscription).pump)
 	return nil
 }
 

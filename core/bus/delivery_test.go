@@ -214,16 +214,29 @@ func TestAPluginThatLiesAboutASetAsideEventIsCountedAsFailing(t *testing.T) {
 	h.eventually("it is given up", func() bool { return h.number(`SELECT count(*) FROM bus.parked WHERE dead`) == 1 })
 }
 
+// Also over what was in the log before the bus looked at it for the first time.
 func TestPositionsMoveOverEventsThatNobodyWants(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
-	m := h.module("order")
-	b := h.start(m)
-	b.register(t, m.registration(&pluginv1.Subscription{Name: "other", Topics: []string{"entrepot.test.v1.Other"}}))
-	m.publish("k", "a", "b")
-	h.eventually("every lane is at the end", func() bool {
-		// A position that was drawn by a batch that failed stays a gap.
-		return h.number(`SELECT count(*) FROM bus.log`) == 2 && h.number(`SELECT count(*) FROM bus.cursor WHERE pos = (SELECT max(pos) FROM bus.log)`) == 64
-	})
-	require.Empty(t, h.effects(m))
+	for name, before := range map[string]bool{"of before the start": true, "that come": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t)
+			m := h.module("order")
+			b := h.prepare(m)
+			b.register(t, m.registration(&pluginv1.Subscription{Name: "other", Topics: []string{"entrepot.test.v1.Other"}}))
+			if before {
+				m.publish("k", "a", "b")
+				h.exec(`SELECT bus.sequence_batch(10, 0, NULL, NULL)`)
+			}
+			h.background(b.Run)
+			if !before {
+				m.publish("k", "a", "b")
+			}
+			h.eventually("every lane is at the end", func() bool {
+				// A position that was drawn by a batch that failed stays a gap.
+				return h.number(`SELECT count(*) FROM bus.log`) == 2 && h.number(`SELECT count(*) FROM bus.cursor WHERE pos = (SELECT max(pos) FROM bus.log)`) == 64
+			})
+			require.Empty(t, h.effects(m))
+		})
+	}
 }
