@@ -1028,6 +1028,693 @@ func (x *PutStateResponse) GetVersion() int64 {
 	return 0
 }
 
+type ListInstancesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Proto package, for example "entrepot.logistics.provider.v1".
+	Contract string `protobuf:"bytes,1,opt,name=contract,proto3" json:"contract,omitempty"`
+	// ISO 3166-1 alpha-2; empty means the market of the call.
+	Market string `protobuf:"bytes,2,opt,name=market,proto3" json:"market,omitempty"`
+	// For bindings of one merchant's own; empty means none.
+	MerchantId    string `protobuf:"bytes,3,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListInstancesRequest) Reset() {
+	*x = ListInstancesRequest{}
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListInstancesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListInstancesRequest) ProtoMessage() {}
+
+func (x *ListInstancesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListInstancesRequest.ProtoReflect.Descriptor instead.
+func (*ListInstancesRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ListInstancesRequest) GetContract() string {
+	if x != nil {
+		return x.Contract
+	}
+	return ""
+}
+
+func (x *ListInstancesRequest) GetMarket() string {
+	if x != nil {
+		return x.Market
+	}
+	return ""
+}
+
+func (x *ListInstancesRequest) GetMerchantId() string {
+	if x != nil {
+		return x.MerchantId
+	}
+	return ""
+}
+
+type ListInstancesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Instances     []*Instance            `protobuf:"bytes,1,rep,name=instances,proto3" json:"instances,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListInstancesResponse) Reset() {
+	*x = ListInstancesResponse{}
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListInstancesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListInstancesResponse) ProtoMessage() {}
+
+func (x *ListInstancesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListInstancesResponse.ProtoReflect.Descriptor instead.
+func (*ListInstancesResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ListInstancesResponse) GetInstances() []*Instance {
+	if x != nil {
+		return x.Instances
+	}
+	return nil
+}
+
+// A configured use of a plugin, as bound to a contract in a market.
+type Instance struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the header Entrepot-Instance takes.
+	Instance string `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	Plugin   string `protobuf:"bytes,2,opt,name=plugin,proto3" json:"plugin,omitempty"`
+	// What of the contract the plugin declares that it can do.
+	Capabilities []string `protobuf:"bytes,3,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
+	// False while its process is not ready, or its last Check failed: a call
+	// to it would be unavailable.
+	Ready         bool  `protobuf:"varint,4,opt,name=ready,proto3" json:"ready,omitempty"`
+	Priority      int32 `protobuf:"varint,5,opt,name=priority,proto3" json:"priority,omitempty"`
+	Weight        int32 `protobuf:"varint,6,opt,name=weight,proto3" json:"weight,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Instance) Reset() {
+	*x = Instance{}
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Instance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Instance) ProtoMessage() {}
+
+func (x *Instance) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Instance.ProtoReflect.Descriptor instead.
+func (*Instance) Descriptor() ([]byte, []int) {
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Instance) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *Instance) GetPlugin() string {
+	if x != nil {
+		return x.Plugin
+	}
+	return ""
+}
+
+func (x *Instance) GetCapabilities() []string {
+	if x != nil {
+		return x.Capabilities
+	}
+	return nil
+}
+
+func (x *Instance) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
+func (x *Instance) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *Instance) GetWeight() int32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+type PutBlobRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// IANA media type, one of image/jpeg, image/png, image/webp,
+	// application/pdf, application/json, application/xml, text/plain, text/csv,
+	// application/zpl, application/zip.
+	MediaType     string `protobuf:"bytes,1,opt,name=media_type,json=mediaType,proto3" json:"media_type,omitempty"`
+	Content       []byte `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutBlobRequest) Reset() {
+	*x = PutBlobRequest{}
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutBlobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutBlobRequest) ProtoMessage() {}
+
+func (x *PutBlobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutBlobRequest.ProtoReflect.Descriptor instead.
+func (*PutBlobRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *PutBlobRequest) GetMediaType() string {
+	if x != nil {
+		return x.MediaType
+	}
+	return ""
+}
+
+func (x *PutBlobRequest) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+type PutBlobResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "sha256-<64 hex digits>" of the content.
+	BlobId        string `protobuf:"bytes,1,opt,name=blob_id,json=blobId,proto3" json:"blob_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutBlobResponse) Reset() {
+	*x = PutBlobResponse{}
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutBlobResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutBlobResponse) ProtoMessage() {}
+
+func (x *PutBlobResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutBlobResponse.ProtoReflect.Descriptor instead.
+func (*PutBlobResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *PutBlobResponse) GetBlobId() string {
+	if x != nil {
+		return x.BlobId
+	}
+	return ""
+}
+
+type GetBlobRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	BlobId        string                 `protobuf:"bytes,1,opt,name=blob_id,json=blobId,proto3" json:"blob_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBlobRequest) Reset() {
+	*x = GetBlobRequest{}
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBlobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBlobRequest) ProtoMessage() {}
+
+func (x *GetBlobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBlobRequest.ProtoReflect.Descriptor instead.
+func (*GetBlobRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *GetBlobRequest) GetBlobId() string {
+	if x != nil {
+		return x.BlobId
+	}
+	return ""
+}
+
+type GetBlobResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MediaType     string                 `protobuf:"bytes,1,opt,name=media_type,json=mediaType,proto3" json:"media_type,omitempty"`
+	Content       []byte                 `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBlobResponse) Reset() {
+	*x = GetBlobResponse{}
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBlobResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBlobResponse) ProtoMessage() {}
+
+func (x *GetBlobResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBlobResponse.ProtoReflect.Descriptor instead.
+func (*GetBlobResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *GetBlobResponse) GetMediaType() string {
+	if x != nil {
+		return x.MediaType
+	}
+	return ""
+}
+
+func (x *GetBlobResponse) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+type LinkBlobRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	BlobId string                 `protobuf:"bytes,1,opt,name=blob_id,json=blobId,proto3" json:"blob_id,omitempty"`
+	// How long the link holds; 0 means 300.
+	Seconds int32 `protobuf:"varint,2,opt,name=seconds,proto3" json:"seconds,omitempty"`
+	// Name that a browser saves it under. Optional.
+	FileName      string `protobuf:"bytes,3,opt,name=file_name,json=fileName,proto3" json:"file_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LinkBlobRequest) Reset() {
+	*x = LinkBlobRequest{}
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LinkBlobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LinkBlobRequest) ProtoMessage() {}
+
+func (x *LinkBlobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LinkBlobRequest.ProtoReflect.Descriptor instead.
+func (*LinkBlobRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *LinkBlobRequest) GetBlobId() string {
+	if x != nil {
+		return x.BlobId
+	}
+	return ""
+}
+
+func (x *LinkBlobRequest) GetSeconds() int32 {
+	if x != nil {
+		return x.Seconds
+	}
+	return 0
+}
+
+func (x *LinkBlobRequest) GetFileName() string {
+	if x != nil {
+		return x.FileName
+	}
+	return ""
+}
+
+type LinkBlobResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "/blobs/<token>": below the public base URL.
+	Path          string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LinkBlobResponse) Reset() {
+	*x = LinkBlobResponse{}
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LinkBlobResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LinkBlobResponse) ProtoMessage() {}
+
+func (x *LinkBlobResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LinkBlobResponse.ProtoReflect.Descriptor instead.
+func (*LinkBlobResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *LinkBlobResponse) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+type GrantUploadRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Media types that are taken; at least one.
+	MediaTypes []string `protobuf:"bytes,1,rep,name=media_types,json=mediaTypes,proto3" json:"media_types,omitempty"`
+	// Most bytes that are taken; 0 means 8 MiB.
+	MaxBytes int64 `protobuf:"varint,2,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	// How long the path holds; 0 means 900.
+	Seconds       int32 `protobuf:"varint,3,opt,name=seconds,proto3" json:"seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrantUploadRequest) Reset() {
+	*x = GrantUploadRequest{}
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrantUploadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrantUploadRequest) ProtoMessage() {}
+
+func (x *GrantUploadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrantUploadRequest.ProtoReflect.Descriptor instead.
+func (*GrantUploadRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *GrantUploadRequest) GetMediaTypes() []string {
+	if x != nil {
+		return x.MediaTypes
+	}
+	return nil
+}
+
+func (x *GrantUploadRequest) GetMaxBytes() int64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+func (x *GrantUploadRequest) GetSeconds() int32 {
+	if x != nil {
+		return x.Seconds
+	}
+	return 0
+}
+
+type GrantUploadResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "/blobs/upload/<token>".
+	Path          string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrantUploadResponse) Reset() {
+	*x = GrantUploadResponse{}
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrantUploadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrantUploadResponse) ProtoMessage() {}
+
+func (x *GrantUploadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrantUploadResponse.ProtoReflect.Descriptor instead.
+func (*GrantUploadResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *GrantUploadResponse) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+type DeleteBlobRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	BlobId        string                 `protobuf:"bytes,1,opt,name=blob_id,json=blobId,proto3" json:"blob_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteBlobRequest) Reset() {
+	*x = DeleteBlobRequest{}
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteBlobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteBlobRequest) ProtoMessage() {}
+
+func (x *DeleteBlobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteBlobRequest.ProtoReflect.Descriptor instead.
+func (*DeleteBlobRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *DeleteBlobRequest) GetBlobId() string {
+	if x != nil {
+		return x.BlobId
+	}
+	return ""
+}
+
+type DeleteBlobResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteBlobResponse) Reset() {
+	*x = DeleteBlobResponse{}
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteBlobResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteBlobResponse) ProtoMessage() {}
+
+func (x *DeleteBlobResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_kernel_v1_kernel_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteBlobResponse.ProtoReflect.Descriptor instead.
+func (*DeleteBlobResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_kernel_v1_kernel_proto_rawDescGZIP(), []int{28}
+}
+
 var File_entrepot_kernel_v1_kernel_proto protoreflect.FileDescriptor
 
 const file_entrepot_kernel_v1_kernel_proto_rawDesc = "" +
@@ -1109,7 +1796,52 @@ const file_entrepot_kernel_v1_kernel_proto_rawDesc = "" +
 	"\x05value\x18\x03 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x04R\x05value\x122\n" +
 	"\x10expected_version\x18\x04 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0fexpectedVersion\",\n" +
 	"\x10PutStateResponse\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\x03R\aversion*\xbb\x01\n" +
+	"\aversion\x18\x01 \x01(\x03R\aversion\"\x96\x01\n" +
+	"\x14ListInstancesRequest\x12&\n" +
+	"\bcontract\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\bcontract\x12,\n" +
+	"\x06market\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f2\r^([A-Z]{2})?$R\x06market\x12(\n" +
+	"\vmerchant_id\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
+	"merchantId\"S\n" +
+	"\x15ListInstancesResponse\x12:\n" +
+	"\tinstances\x18\x01 \x03(\v2\x1c.entrepot.kernel.v1.InstanceR\tinstances\"\xac\x01\n" +
+	"\bInstance\x12\x1a\n" +
+	"\binstance\x18\x01 \x01(\tR\binstance\x12\x16\n" +
+	"\x06plugin\x18\x02 \x01(\tR\x06plugin\x12\"\n" +
+	"\fcapabilities\x18\x03 \x03(\tR\fcapabilities\x12\x14\n" +
+	"\x05ready\x18\x04 \x01(\bR\x05ready\x12\x1a\n" +
+	"\bpriority\x18\x05 \x01(\x05R\bpriority\x12\x16\n" +
+	"\x06weight\x18\x06 \x01(\x05R\x06weight\"b\n" +
+	"\x0ePutBlobRequest\x12(\n" +
+	"\n" +
+	"media_type\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x03\x18dR\tmediaType\x12&\n" +
+	"\acontent\x18\x02 \x01(\fB\f\xbaH\tz\a\x10\x01\x18\x80\x80\x80\x04R\acontent\"*\n" +
+	"\x0fPutBlobResponse\x12\x17\n" +
+	"\ablob_id\x18\x01 \x01(\tR\x06blobId\"G\n" +
+	"\x0eGetBlobRequest\x125\n" +
+	"\ablob_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x172\x15^sha256-[0-9a-f]{64}$R\x06blobId\"J\n" +
+	"\x0fGetBlobResponse\x12\x1d\n" +
+	"\n" +
+	"media_type\x18\x01 \x01(\tR\tmediaType\x12\x18\n" +
+	"\acontent\x18\x02 \x01(\fR\acontent\"\xb9\x01\n" +
+	"\x0fLinkBlobRequest\x125\n" +
+	"\ablob_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x172\x15^sha256-[0-9a-f]{64}$R\x06blobId\x12%\n" +
+	"\aseconds\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\xa3\x05(\x00R\aseconds\x12H\n" +
+	"\tfile_name\x18\x03 \x01(\tB+\xbaH(r&2$^([A-Za-z0-9][A-Za-z0-9._-]{0,99})?$R\bfileName\"&\n" +
+	"\x10LinkBlobResponse\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\"\x93\x01\n" +
+	"\x12GrantUploadRequest\x12+\n" +
+	"\vmedia_types\x18\x01 \x03(\tB\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10\n" +
+	"R\n" +
+	"mediaTypes\x12)\n" +
+	"\tmax_bytes\x18\x02 \x01(\x03B\f\xbaH\t\"\a\x18\x80\x80\x80\x04(\x00R\bmaxBytes\x12%\n" +
+	"\aseconds\x18\x03 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\xa3\x05(\x00R\aseconds\")\n" +
+	"\x13GrantUploadResponse\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\"J\n" +
+	"\x11DeleteBlobRequest\x125\n" +
+	"\ablob_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x172\x15^sha256-[0-9a-f]{64}$R\x06blobId\"\x14\n" +
+	"\x12DeleteBlobResponse*\xbb\x01\n" +
 	"\tSagaState\x12\x1a\n" +
 	"\x16SAGA_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12SAGA_STATE_RUNNING\x10\x01\x12\x16\n" +
@@ -1134,7 +1866,28 @@ const file_entrepot_kernel_v1_kernel_proto_rawDesc = "" +
 	"subject_id\x12[\n" +
 	"\x06Reveal\x12!.entrepot.kernel.v1.RevealRequest\x1a\".entrepot.kernel.v1.RevealResponse\"\n" +
 	"ҵ\x18\x03\n" +
-	"\x01\x06\x90\x02\x012\xe7\x01\n" +
+	"\x01\x06\x90\x02\x012\x83\x01\n" +
+	"\x0fInstanceService\x12p\n" +
+	"\rListInstances\x12(.entrepot.kernel.v1.ListInstancesRequest\x1a).entrepot.kernel.v1.ListInstancesResponse\"\n" +
+	"ҵ\x18\x03\n" +
+	"\x01\x06\x90\x02\x012\x99\x04\n" +
+	"\vBlobService\x12h\n" +
+	"\aPutBlob\x12\".entrepot.kernel.v1.PutBlobRequest\x1a#.entrepot.kernel.v1.PutBlobResponse\"\x14ҵ\x18\x03\n" +
+	"\x01\x06ڵ\x18\t\n" +
+	"\acontent\x12^\n" +
+	"\aGetBlob\x12\".entrepot.kernel.v1.GetBlobRequest\x1a#.entrepot.kernel.v1.GetBlobResponse\"\n" +
+	"ҵ\x18\x03\n" +
+	"\x01\x06\x90\x02\x01\x12a\n" +
+	"\bLinkBlob\x12#.entrepot.kernel.v1.LinkBlobRequest\x1a$.entrepot.kernel.v1.LinkBlobResponse\"\n" +
+	"ҵ\x18\x03\n" +
+	"\x01\x06\x90\x02\x01\x12j\n" +
+	"\vGrantUpload\x12&.entrepot.kernel.v1.GrantUploadRequest\x1a'.entrepot.kernel.v1.GrantUploadResponse\"\n" +
+	"ҵ\x18\x03\n" +
+	"\x01\x06\x90\x02\x01\x12q\n" +
+	"\n" +
+	"DeleteBlob\x12%.entrepot.kernel.v1.DeleteBlobRequest\x1a&.entrepot.kernel.v1.DeleteBlobResponse\"\x14ҵ\x18\x03\n" +
+	"\x01\x06ڵ\x18\t\n" +
+	"\ablob_id2\xe7\x01\n" +
 	"\fStateService\x12a\n" +
 	"\bGetState\x12#.entrepot.kernel.v1.GetStateRequest\x1a$.entrepot.kernel.v1.GetStateResponse\"\n" +
 	"ҵ\x18\x03\n" +
@@ -1156,51 +1909,77 @@ func file_entrepot_kernel_v1_kernel_proto_rawDescGZIP() []byte {
 }
 
 var file_entrepot_kernel_v1_kernel_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_entrepot_kernel_v1_kernel_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_entrepot_kernel_v1_kernel_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_entrepot_kernel_v1_kernel_proto_goTypes = []any{
-	(SagaState)(0),           // 0: entrepot.kernel.v1.SagaState
-	(*PublishRequest)(nil),   // 1: entrepot.kernel.v1.PublishRequest
-	(*PublishResponse)(nil),  // 2: entrepot.kernel.v1.PublishResponse
-	(*RunRequest)(nil),       // 3: entrepot.kernel.v1.RunRequest
-	(*RunResponse)(nil),      // 4: entrepot.kernel.v1.RunResponse
-	(*SagaInput)(nil),        // 5: entrepot.kernel.v1.SagaInput
-	(*SealRequest)(nil),      // 6: entrepot.kernel.v1.SealRequest
-	(*SealItem)(nil),         // 7: entrepot.kernel.v1.SealItem
-	(*SealResponse)(nil),     // 8: entrepot.kernel.v1.SealResponse
-	(*SealedItem)(nil),       // 9: entrepot.kernel.v1.SealedItem
-	(*RevealRequest)(nil),    // 10: entrepot.kernel.v1.RevealRequest
-	(*RevealResponse)(nil),   // 11: entrepot.kernel.v1.RevealResponse
-	(*Revealed)(nil),         // 12: entrepot.kernel.v1.Revealed
-	(*GetStateRequest)(nil),  // 13: entrepot.kernel.v1.GetStateRequest
-	(*GetStateResponse)(nil), // 14: entrepot.kernel.v1.GetStateResponse
-	(*PutStateRequest)(nil),  // 15: entrepot.kernel.v1.PutStateRequest
-	(*PutStateResponse)(nil), // 16: entrepot.kernel.v1.PutStateResponse
-	nil,                      // 17: entrepot.kernel.v1.SagaInput.RequestsEntry
+	(SagaState)(0),                // 0: entrepot.kernel.v1.SagaState
+	(*PublishRequest)(nil),        // 1: entrepot.kernel.v1.PublishRequest
+	(*PublishResponse)(nil),       // 2: entrepot.kernel.v1.PublishResponse
+	(*RunRequest)(nil),            // 3: entrepot.kernel.v1.RunRequest
+	(*RunResponse)(nil),           // 4: entrepot.kernel.v1.RunResponse
+	(*SagaInput)(nil),             // 5: entrepot.kernel.v1.SagaInput
+	(*SealRequest)(nil),           // 6: entrepot.kernel.v1.SealRequest
+	(*SealItem)(nil),              // 7: entrepot.kernel.v1.SealItem
+	(*SealResponse)(nil),          // 8: entrepot.kernel.v1.SealResponse
+	(*SealedItem)(nil),            // 9: entrepot.kernel.v1.SealedItem
+	(*RevealRequest)(nil),         // 10: entrepot.kernel.v1.RevealRequest
+	(*RevealResponse)(nil),        // 11: entrepot.kernel.v1.RevealResponse
+	(*Revealed)(nil),              // 12: entrepot.kernel.v1.Revealed
+	(*GetStateRequest)(nil),       // 13: entrepot.kernel.v1.GetStateRequest
+	(*GetStateResponse)(nil),      // 14: entrepot.kernel.v1.GetStateResponse
+	(*PutStateRequest)(nil),       // 15: entrepot.kernel.v1.PutStateRequest
+	(*PutStateResponse)(nil),      // 16: entrepot.kernel.v1.PutStateResponse
+	(*ListInstancesRequest)(nil),  // 17: entrepot.kernel.v1.ListInstancesRequest
+	(*ListInstancesResponse)(nil), // 18: entrepot.kernel.v1.ListInstancesResponse
+	(*Instance)(nil),              // 19: entrepot.kernel.v1.Instance
+	(*PutBlobRequest)(nil),        // 20: entrepot.kernel.v1.PutBlobRequest
+	(*PutBlobResponse)(nil),       // 21: entrepot.kernel.v1.PutBlobResponse
+	(*GetBlobRequest)(nil),        // 22: entrepot.kernel.v1.GetBlobRequest
+	(*GetBlobResponse)(nil),       // 23: entrepot.kernel.v1.GetBlobResponse
+	(*LinkBlobRequest)(nil),       // 24: entrepot.kernel.v1.LinkBlobRequest
+	(*LinkBlobResponse)(nil),      // 25: entrepot.kernel.v1.LinkBlobResponse
+	(*GrantUploadRequest)(nil),    // 26: entrepot.kernel.v1.GrantUploadRequest
+	(*GrantUploadResponse)(nil),   // 27: entrepot.kernel.v1.GrantUploadResponse
+	(*DeleteBlobRequest)(nil),     // 28: entrepot.kernel.v1.DeleteBlobRequest
+	(*DeleteBlobResponse)(nil),    // 29: entrepot.kernel.v1.DeleteBlobResponse
+	nil,                           // 30: entrepot.kernel.v1.SagaInput.RequestsEntry
 }
 var file_entrepot_kernel_v1_kernel_proto_depIdxs = []int32{
 	5,  // 0: entrepot.kernel.v1.RunRequest.input:type_name -> entrepot.kernel.v1.SagaInput
 	0,  // 1: entrepot.kernel.v1.RunResponse.state:type_name -> entrepot.kernel.v1.SagaState
-	17, // 2: entrepot.kernel.v1.SagaInput.requests:type_name -> entrepot.kernel.v1.SagaInput.RequestsEntry
+	30, // 2: entrepot.kernel.v1.SagaInput.requests:type_name -> entrepot.kernel.v1.SagaInput.RequestsEntry
 	7,  // 3: entrepot.kernel.v1.SealRequest.items:type_name -> entrepot.kernel.v1.SealItem
 	9,  // 4: entrepot.kernel.v1.SealResponse.items:type_name -> entrepot.kernel.v1.SealedItem
 	12, // 5: entrepot.kernel.v1.RevealResponse.items:type_name -> entrepot.kernel.v1.Revealed
-	1,  // 6: entrepot.kernel.v1.BusService.Publish:input_type -> entrepot.kernel.v1.PublishRequest
-	3,  // 7: entrepot.kernel.v1.SagaService.Run:input_type -> entrepot.kernel.v1.RunRequest
-	6,  // 8: entrepot.kernel.v1.VaultService.Seal:input_type -> entrepot.kernel.v1.SealRequest
-	10, // 9: entrepot.kernel.v1.VaultService.Reveal:input_type -> entrepot.kernel.v1.RevealRequest
-	13, // 10: entrepot.kernel.v1.StateService.GetState:input_type -> entrepot.kernel.v1.GetStateRequest
-	15, // 11: entrepot.kernel.v1.StateService.PutState:input_type -> entrepot.kernel.v1.PutStateRequest
-	2,  // 12: entrepot.kernel.v1.BusService.Publish:output_type -> entrepot.kernel.v1.PublishResponse
-	4,  // 13: entrepot.kernel.v1.SagaService.Run:output_type -> entrepot.kernel.v1.RunResponse
-	8,  // 14: entrepot.kernel.v1.VaultService.Seal:output_type -> entrepot.kernel.v1.SealResponse
-	11, // 15: entrepot.kernel.v1.VaultService.Reveal:output_type -> entrepot.kernel.v1.RevealResponse
-	14, // 16: entrepot.kernel.v1.StateService.GetState:output_type -> entrepot.kernel.v1.GetStateResponse
-	16, // 17: entrepot.kernel.v1.StateService.PutState:output_type -> entrepot.kernel.v1.PutStateResponse
-	12, // [12:18] is the sub-list for method output_type
-	6,  // [6:12] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	19, // 6: entrepot.kernel.v1.ListInstancesResponse.instances:type_name -> entrepot.kernel.v1.Instance
+	1,  // 7: entrepot.kernel.v1.BusService.Publish:input_type -> entrepot.kernel.v1.PublishRequest
+	3,  // 8: entrepot.kernel.v1.SagaService.Run:input_type -> entrepot.kernel.v1.RunRequest
+	6,  // 9: entrepot.kernel.v1.VaultService.Seal:input_type -> entrepot.kernel.v1.SealRequest
+	10, // 10: entrepot.kernel.v1.VaultService.Reveal:input_type -> entrepot.kernel.v1.RevealRequest
+	17, // 11: entrepot.kernel.v1.InstanceService.ListInstances:input_type -> entrepot.kernel.v1.ListInstancesRequest
+	20, // 12: entrepot.kernel.v1.BlobService.PutBlob:input_type -> entrepot.kernel.v1.PutBlobRequest
+	22, // 13: entrepot.kernel.v1.BlobService.GetBlob:input_type -> entrepot.kernel.v1.GetBlobRequest
+	24, // 14: entrepot.kernel.v1.BlobService.LinkBlob:input_type -> entrepot.kernel.v1.LinkBlobRequest
+	26, // 15: entrepot.kernel.v1.BlobService.GrantUpload:input_type -> entrepot.kernel.v1.GrantUploadRequest
+	28, // 16: entrepot.kernel.v1.BlobService.DeleteBlob:input_type -> entrepot.kernel.v1.DeleteBlobRequest
+	13, // 17: entrepot.kernel.v1.StateService.GetState:input_type -> entrepot.kernel.v1.GetStateRequest
+	15, // 18: entrepot.kernel.v1.StateService.PutState:input_type -> entrepot.kernel.v1.PutStateRequest
+	2,  // 19: entrepot.kernel.v1.BusService.Publish:output_type -> entrepot.kernel.v1.PublishResponse
+	4,  // 20: entrepot.kernel.v1.SagaService.Run:output_type -> entrepot.kernel.v1.RunResponse
+	8,  // 21: entrepot.kernel.v1.VaultService.Seal:output_type -> entrepot.kernel.v1.SealResponse
+	11, // 22: entrepot.kernel.v1.VaultService.Reveal:output_type -> entrepot.kernel.v1.RevealResponse
+	18, // 23: entrepot.kernel.v1.InstanceService.ListInstances:output_type -> entrepot.kernel.v1.ListInstancesResponse
+	21, // 24: entrepot.kernel.v1.BlobService.PutBlob:output_type -> entrepot.kernel.v1.PutBlobResponse
+	23, // 25: entrepot.kernel.v1.BlobService.GetBlob:output_type -> entrepot.kernel.v1.GetBlobResponse
+	25, // 26: entrepot.kernel.v1.BlobService.LinkBlob:output_type -> entrepot.kernel.v1.LinkBlobResponse
+	27, // 27: entrepot.kernel.v1.BlobService.GrantUpload:output_type -> entrepot.kernel.v1.GrantUploadResponse
+	29, // 28: entrepot.kernel.v1.BlobService.DeleteBlob:output_type -> entrepot.kernel.v1.DeleteBlobResponse
+	14, // 29: entrepot.kernel.v1.StateService.GetState:output_type -> entrepot.kernel.v1.GetStateResponse
+	16, // 30: entrepot.kernel.v1.StateService.PutState:output_type -> entrepot.kernel.v1.PutStateResponse
+	19, // [19:31] is the sub-list for method output_type
+	7,  // [7:19] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_kernel_v1_kernel_proto_init() }
@@ -1214,9 +1993,9 @@ func file_entrepot_kernel_v1_kernel_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_kernel_v1_kernel_proto_rawDesc), len(file_entrepot_kernel_v1_kernel_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   17,
+			NumMessages:   30,
 			NumExtensions: 0,
-			NumServices:   4,
+			NumServices:   6,
 		},
 		GoTypes:           file_entrepot_kernel_v1_kernel_proto_goTypes,
 		DependencyIndexes: file_entrepot_kernel_v1_kernel_proto_depIdxs,

@@ -21,6 +21,10 @@ const (
 	SagaServiceName = "entrepot.kernel.v1.SagaService"
 	// VaultServiceName is the fully-qualified name of the VaultService service.
 	VaultServiceName = "entrepot.kernel.v1.VaultService"
+	// InstanceServiceName is the fully-qualified name of the InstanceService service.
+	InstanceServiceName = "entrepot.kernel.v1.InstanceService"
+	// BlobServiceName is the fully-qualified name of the BlobService service.
+	BlobServiceName = "entrepot.kernel.v1.BlobService"
 	// StateServiceName is the fully-qualified name of the StateService service.
 	StateServiceName = "entrepot.kernel.v1.StateService"
 )
@@ -41,6 +45,19 @@ const (
 	VaultServiceSealProcedure = "/entrepot.kernel.v1.VaultService/Seal"
 	// VaultServiceRevealProcedure is the procedure name of the VaultService's Reveal RPC.
 	VaultServiceRevealProcedure = "/entrepot.kernel.v1.VaultService/Reveal"
+	// InstanceServiceListInstancesProcedure is the procedure name of the InstanceService's
+	// ListInstances RPC.
+	InstanceServiceListInstancesProcedure = "/entrepot.kernel.v1.InstanceService/ListInstances"
+	// BlobServicePutBlobProcedure is the procedure name of the BlobService's PutBlob RPC.
+	BlobServicePutBlobProcedure = "/entrepot.kernel.v1.BlobService/PutBlob"
+	// BlobServiceGetBlobProcedure is the procedure name of the BlobService's GetBlob RPC.
+	BlobServiceGetBlobProcedure = "/entrepot.kernel.v1.BlobService/GetBlob"
+	// BlobServiceLinkBlobProcedure is the procedure name of the BlobService's LinkBlob RPC.
+	BlobServiceLinkBlobProcedure = "/entrepot.kernel.v1.BlobService/LinkBlob"
+	// BlobServiceGrantUploadProcedure is the procedure name of the BlobService's GrantUpload RPC.
+	BlobServiceGrantUploadProcedure = "/entrepot.kernel.v1.BlobService/GrantUpload"
+	// BlobServiceDeleteBlobProcedure is the procedure name of the BlobService's DeleteBlob RPC.
+	BlobServiceDeleteBlobProcedure = "/entrepot.kernel.v1.BlobService/DeleteBlob"
 	// StateServiceGetStateProcedure is the procedure name of the StateService's GetState RPC.
 	StateServiceGetStateProcedure = "/entrepot.kernel.v1.StateService/GetState"
 	// StateServicePutStateProcedure is the procedure name of the StateService's PutState RPC.
@@ -304,6 +321,306 @@ func (h vaultServiceHandler) reveal(ctx context.Context, _ connect.Spec, stream 
 		return err
 	}
 	res, err := h.svc.Reveal(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+var (
+	instanceServiceListInstancesSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_entrepot_kernel_v1_kernel_proto.Services().ByName("InstanceService").Methods().ByName("ListInstances"),
+			Procedure:        InstanceServiceListInstancesProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+)
+
+// InstanceServiceClient is a client for the entrepot.kernel.v1.InstanceService service.
+type InstanceServiceClient interface {
+	// ListInstances tells the instances that are bound to a contract in the
+	// call's market, best binding first: by priority, then weight, then name.
+	// The caller must be allowed to call the contract. A call with the header
+	// Entrepot-Instance then reaches the one that is named.
+	ListInstances(context.Context, *v1.ListInstancesRequest) (*v1.ListInstancesResponse, error)
+}
+
+// NewInstanceServiceClient constructs a client for the entrepot.kernel.v1.InstanceService service.
+// Multiple service clients may share a single connect.Client.
+func NewInstanceServiceClient(client *connect.Client) InstanceServiceClient {
+	return &instanceServiceClient{client: client}
+}
+
+// InstanceServiceHandler is an implementation of the entrepot.kernel.v1.InstanceService service.
+type InstanceServiceHandler interface {
+	// ListInstances tells the instances that are bound to a contract in the
+	// call's market, best binding first: by priority, then weight, then name.
+	// The caller must be allowed to call the contract. A call with the header
+	// Entrepot-Instance then reaches the one that is named.
+	ListInstances(context.Context, *v1.ListInstancesRequest) (*v1.ListInstancesResponse, error)
+}
+
+// RegisterInstanceServiceHandler registers svc as the entrepot.kernel.v1.InstanceService
+// implementation on server.
+func RegisterInstanceServiceHandler(server *connect.Server, svc InstanceServiceHandler) {
+	adapter := instanceServiceHandler{svc: svc}
+	server.Register(
+		connect.Method{Spec: instanceServiceListInstancesSpec(), Handler: adapter.listInstances},
+	)
+}
+
+// UnimplementedInstanceServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedInstanceServiceHandler struct{}
+
+func (UnimplementedInstanceServiceHandler) ListInstances(context.Context, *v1.ListInstancesRequest) (*v1.ListInstancesResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.kernel.v1.InstanceService.ListInstances is not implemented")
+}
+
+type instanceServiceClient struct {
+	client *connect.Client
+}
+
+func (c *instanceServiceClient) ListInstances(ctx context.Context, req *v1.ListInstancesRequest) (*v1.ListInstancesResponse, error) {
+	var res v1.ListInstancesResponse
+	if err := c.client.CallUnary(ctx, instanceServiceListInstancesSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+type instanceServiceHandler struct{ svc InstanceServiceHandler }
+
+func (h instanceServiceHandler) listInstances(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListInstancesRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListInstances(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+var (
+	blobServicePutBlobSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_entrepot_kernel_v1_kernel_proto.Services().ByName("BlobService").Methods().ByName("PutBlob"),
+			Procedure:  BlobServicePutBlobProcedure,
+		}
+	})
+	blobServiceGetBlobSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_entrepot_kernel_v1_kernel_proto.Services().ByName("BlobService").Methods().ByName("GetBlob"),
+			Procedure:        BlobServiceGetBlobProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	blobServiceLinkBlobSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_entrepot_kernel_v1_kernel_proto.Services().ByName("BlobService").Methods().ByName("LinkBlob"),
+			Procedure:        BlobServiceLinkBlobProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	blobServiceGrantUploadSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_entrepot_kernel_v1_kernel_proto.Services().ByName("BlobService").Methods().ByName("GrantUpload"),
+			Procedure:        BlobServiceGrantUploadProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	blobServiceDeleteBlobSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_entrepot_kernel_v1_kernel_proto.Services().ByName("BlobService").Methods().ByName("DeleteBlob"),
+			Procedure:  BlobServiceDeleteBlobProcedure,
+		}
+	})
+)
+
+// BlobServiceClient is a client for the entrepot.kernel.v1.BlobService service.
+type BlobServiceClient interface {
+	// PutBlob stores bytes that are what they claim to be: a media type that
+	// does not fit the content is invalid_argument.
+	PutBlob(context.Context, *v1.PutBlobRequest) (*v1.PutBlobResponse, error)
+	GetBlob(context.Context, *v1.GetBlobRequest) (*v1.GetBlobResponse, error)
+	// LinkBlob makes a path on the public port, signed and short-lived, under
+	// which anybody who has it gets the blob.
+	LinkBlob(context.Context, *v1.LinkBlobRequest) (*v1.LinkBlobResponse, error)
+	// GrantUpload makes a path on the public port, signed and short-lived, to
+	// which one blob can be sent by HTTP PUT. The answer of that PUT is JSON
+	// with the blob_id; the blob belongs to the plugin that granted.
+	GrantUpload(context.Context, *v1.GrantUploadRequest) (*v1.GrantUploadResponse, error)
+	// DeleteBlob forgets a blob of the caller's own. Links to it end.
+	DeleteBlob(context.Context, *v1.DeleteBlobRequest) (*v1.DeleteBlobResponse, error)
+}
+
+// NewBlobServiceClient constructs a client for the entrepot.kernel.v1.BlobService service. Multiple
+// service clients may share a single connect.Client.
+func NewBlobServiceClient(client *connect.Client) BlobServiceClient {
+	return &blobServiceClient{client: client}
+}
+
+// BlobServiceHandler is an implementation of the entrepot.kernel.v1.BlobService service.
+type BlobServiceHandler interface {
+	// PutBlob stores bytes that are what they claim to be: a media type that
+	// does not fit the content is invalid_argument.
+	PutBlob(context.Context, *v1.PutBlobRequest) (*v1.PutBlobResponse, error)
+	GetBlob(context.Context, *v1.GetBlobRequest) (*v1.GetBlobResponse, error)
+	// LinkBlob makes a path on the public port, signed and short-lived, under
+	// which anybody who has it gets the blob.
+	LinkBlob(context.Context, *v1.LinkBlobRequest) (*v1.LinkBlobResponse, error)
+	// GrantUpload makes a path on the public port, signed and short-lived, to
+	// which one blob can be sent by HTTP PUT. The answer of that PUT is JSON
+	// with the blob_id; the blob belongs to the plugin that granted.
+	GrantUpload(context.Context, *v1.GrantUploadRequest) (*v1.GrantUploadResponse, error)
+	// DeleteBlob forgets a blob of the caller's own. Links to it end.
+	DeleteBlob(context.Context, *v1.DeleteBlobRequest) (*v1.DeleteBlobResponse, error)
+}
+
+// RegisterBlobServiceHandler registers svc as the entrepot.kernel.v1.BlobService implementation on
+// server.
+func RegisterBlobServiceHandler(server *connect.Server, svc BlobServiceHandler) {
+	adapter := blobServiceHandler{svc: svc}
+	server.Register(
+		connect.Method{Spec: blobServicePutBlobSpec(), Handler: adapter.putBlob},
+		connect.Method{Spec: blobServiceGetBlobSpec(), Handler: adapter.getBlob},
+		connect.Method{Spec: blobServiceLinkBlobSpec(), Handler: adapter.linkBlob},
+		connect.Method{Spec: blobServiceGrantUploadSpec(), Handler: adapter.grantUpload},
+		connect.Method{Spec: blobServiceDeleteBlobSpec(), Handler: adapter.deleteBlob},
+	)
+}
+
+// UnimplementedBlobServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedBlobServiceHandler struct{}
+
+func (UnimplementedBlobServiceHandler) PutBlob(context.Context, *v1.PutBlobRequest) (*v1.PutBlobResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.kernel.v1.BlobService.PutBlob is not implemented")
+}
+
+func (UnimplementedBlobServiceHandler) GetBlob(context.Context, *v1.GetBlobRequest) (*v1.GetBlobResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.kernel.v1.BlobService.GetBlob is not implemented")
+}
+
+func (UnimplementedBlobServiceHandler) LinkBlob(context.Context, *v1.LinkBlobRequest) (*v1.LinkBlobResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.kernel.v1.BlobService.LinkBlob is not implemented")
+}
+
+func (UnimplementedBlobServiceHandler) GrantUpload(context.Context, *v1.GrantUploadRequest) (*v1.GrantUploadResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.kernel.v1.BlobService.GrantUpload is not implemented")
+}
+
+func (UnimplementedBlobServiceHandler) DeleteBlob(context.Context, *v1.DeleteBlobRequest) (*v1.DeleteBlobResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.kernel.v1.BlobService.DeleteBlob is not implemented")
+}
+
+type blobServiceClient struct {
+	client *connect.Client
+}
+
+func (c *blobServiceClient) PutBlob(ctx context.Context, req *v1.PutBlobRequest) (*v1.PutBlobResponse, error) {
+	var res v1.PutBlobResponse
+	if err := c.client.CallUnary(ctx, blobServicePutBlobSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *blobServiceClient) GetBlob(ctx context.Context, req *v1.GetBlobRequest) (*v1.GetBlobResponse, error) {
+	var res v1.GetBlobResponse
+	if err := c.client.CallUnary(ctx, blobServiceGetBlobSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *blobServiceClient) LinkBlob(ctx context.Context, req *v1.LinkBlobRequest) (*v1.LinkBlobResponse, error) {
+	var res v1.LinkBlobResponse
+	if err := c.client.CallUnary(ctx, blobServiceLinkBlobSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *blobServiceClient) GrantUpload(ctx context.Context, req *v1.GrantUploadRequest) (*v1.GrantUploadResponse, error) {
+	var res v1.GrantUploadResponse
+	if err := c.client.CallUnary(ctx, blobServiceGrantUploadSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *blobServiceClient) DeleteBlob(ctx context.Context, req *v1.DeleteBlobRequest) (*v1.DeleteBlobResponse, error) {
+	var res v1.DeleteBlobResponse
+	if err := c.client.CallUnary(ctx, blobServiceDeleteBlobSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+type blobServiceHandler struct{ svc BlobServiceHandler }
+
+func (h blobServiceHandler) putBlob(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.PutBlobRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.PutBlob(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h blobServiceHandler) getBlob(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.GetBlobRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.GetBlob(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h blobServiceHandler) linkBlob(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.LinkBlobRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.LinkBlob(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h blobServiceHandler) grantUpload(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.GrantUploadRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.GrantUpload(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h blobServiceHandler) deleteBlob(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.DeleteBlobRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.DeleteBlob(ctx, &req)
 	if err != nil {
 		return err
 	}
