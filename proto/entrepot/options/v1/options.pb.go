@@ -264,6 +264,14 @@ var file_entrepot_options_v1_options_proto_extTypes = []protoimpl.ExtensionInfo{
 		Filename:      "entrepot/options/v1/options.proto",
 	},
 	{
+		ExtendedType:  (*descriptorpb.MethodOptions)(nil),
+		ExtensionType: (*string)(nil),
+		Field:         50014,
+		Name:          "entrepot.options.v1.capability",
+		Tag:           "bytes,50014,opt,name=capability",
+		Filename:      "entrepot/options/v1/options.proto",
+	},
+	{
 		ExtendedType:  (*descriptorpb.MessageOptions)(nil),
 		ExtensionType: (*Event)(nil),
 		Field:         50012,
@@ -292,6 +300,11 @@ var (
 	//
 	// optional entrepot.options.v1.Idempotency idempotency = 50011;
 	E_Idempotency = &file_entrepot_options_v1_options_proto_extTypes[1]
+	// Of a provider's method: the capability that an instance must declare for
+	// its contract to be called by it. Without the option every instance is.
+	//
+	// optional string capability = 50014;
+	E_Capability = &file_entrepot_options_v1_options_proto_extTypes[2]
 )
 
 // Extension fields to descriptorpb.MessageOptions.
@@ -300,7 +313,7 @@ var (
 	// Its topic is the full name of the message.
 	//
 	// optional entrepot.options.v1.Event event = 50012;
-	E_Event = &file_entrepot_options_v1_options_proto_extTypes[2]
+	E_Event = &file_entrepot_options_v1_options_proto_extTypes[3]
 )
 
 // Extension fields to descriptorpb.FieldOptions.
@@ -309,7 +322,7 @@ var (
 	// response, never in an event, a saga request or a log.
 	//
 	// optional bool personal = 50013;
-	E_Personal = &file_entrepot_options_v1_options_proto_extTypes[3]
+	E_Personal = &file_entrepot_options_v1_options_proto_extTypes[4]
 )
 
 var File_entrepot_options_v1_options_proto protoreflect.FileDescriptor
@@ -336,7 +349,10 @@ const file_entrepot_options_v1_options_proto_rawDesc = "" +
 	"\x11AUDIENCE_OPERATOR\x10\x05\x12\x13\n" +
 	"\x0fAUDIENCE_PLUGIN\x10\x06:U\n" +
 	"\x06access\x12\x1e.google.protobuf.MethodOptions\x18چ\x03 \x01(\v2\x1b.entrepot.options.v1.AccessR\x06access:d\n" +
-	"\vidempotency\x12\x1e.google.protobuf.MethodOptions\x18ۆ\x03 \x01(\v2 .entrepot.options.v1.IdempotencyR\vidempotency:S\n" +
+	"\vidempotency\x12\x1e.google.protobuf.MethodOptions\x18ۆ\x03 \x01(\v2 .entrepot.options.v1.IdempotencyR\vidempotency:@\n" +
+	"\n" +
+	"capability\x12\x1e.google.protobuf.MethodOptions\x18ކ\x03 \x01(\tR\n" +
+	"capability:S\n" +
 	"\x05event\x12\x1f.google.protobuf.MessageOptions\x18܆\x03 \x01(\v2\x1a.entrepot.options.v1.EventR\x05event:;\n" +
 	"\bpersonal\x12\x1d.google.protobuf.FieldOptions\x18݆\x03 \x01(\bR\bpersonalBBZ@github.com/entrepot/entrepot/proto/entrepot/options/v1;optionsv1b\x06proto3"
 
@@ -367,15 +383,16 @@ var file_entrepot_options_v1_options_proto_depIdxs = []int32{
 	0, // 0: entrepot.options.v1.Access.allow:type_name -> entrepot.options.v1.Audience
 	4, // 1: entrepot.options.v1.access:extendee -> google.protobuf.MethodOptions
 	4, // 2: entrepot.options.v1.idempotency:extendee -> google.protobuf.MethodOptions
-	5, // 3: entrepot.options.v1.event:extendee -> google.protobuf.MessageOptions
-	6, // 4: entrepot.options.v1.personal:extendee -> google.protobuf.FieldOptions
-	1, // 5: entrepot.options.v1.access:type_name -> entrepot.options.v1.Access
-	2, // 6: entrepot.options.v1.idempotency:type_name -> entrepot.options.v1.Idempotency
-	3, // 7: entrepot.options.v1.event:type_name -> entrepot.options.v1.Event
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	5, // [5:8] is the sub-list for extension type_name
-	1, // [1:5] is the sub-list for extension extendee
+	4, // 3: entrepot.options.v1.capability:extendee -> google.protobuf.MethodOptions
+	5, // 4: entrepot.options.v1.event:extendee -> google.protobuf.MessageOptions
+	6, // 5: entrepot.options.v1.personal:extendee -> google.protobuf.FieldOptions
+	1, // 6: entrepot.options.v1.access:type_name -> entrepot.options.v1.Access
+	2, // 7: entrepot.options.v1.idempotency:type_name -> entrepot.options.v1.Idempotency
+	3, // 8: entrepot.options.v1.event:type_name -> entrepot.options.v1.Event
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	6, // [6:9] is the sub-list for extension type_name
+	1, // [1:6] is the sub-list for extension extendee
 	0, // [0:1] is the sub-list for field type_name
 }
 
@@ -391,7 +408,7 @@ func file_entrepot_options_v1_options_proto_init() {
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_options_v1_options_proto_rawDesc), len(file_entrepot_options_v1_options_proto_rawDesc)),
 			NumEnums:      1,
 			NumMessages:   3,
-			NumExtensions: 4,
+			NumExtensions: 5,
 			NumServices:   0,
 		},
 		GoTypes:           file_entrepot_options_v1_options_proto_goTypes,

@@ -4,8 +4,8 @@
 // 	protoc        (unknown)
 // source: entrepot/warehouse/v1/warehouse.proto
 
-// Stock: an append-only double-entry ledger of goods between dispositions,
-// reservations on top of it, receipts into it.
+// The warehouse: an append-only double-entry ledger of goods between
+// dispositions; reservations, purchasing, fulfilment and returns on top of it.
 
 package warehousev1
 
@@ -42,19 +42,55 @@ const (
 	// here to SELLABLE but through a passed inspection.
 	Disposition_DISPOSITION_QUARANTINE Disposition = 4
 	Disposition_DISPOSITION_DAMAGED    Disposition = 5
-	Disposition_DISPOSITION_DESTROYED  Disposition = 6
+	// Final.
+	Disposition_DISPOSITION_DESTROYED Disposition = 6
+	// Announced by a supplier; not here.
+	Disposition_DISPOSITION_INCOMING Disposition = 7
+	// Here and counted; not yet put away.
+	Disposition_DISPOSITION_RECEIVING Disposition = 8
+	Disposition_DISPOSITION_PICKED    Disposition = 9
+	// In a parcel.
+	Disposition_DISPOSITION_PACKED Disposition = 10
+	// At the door, with a label, waiting for its carrier.
+	Disposition_DISPOSITION_OUTBOUND Disposition = 11
+	// With a carrier, not yet delivered.
+	Disposition_DISPOSITION_IN_TRANSIT Disposition = 12
+	// Under inspection. A returned disposition, as QUARANTINE is, and as are
+	// all that follow.
+	Disposition_DISPOSITION_INSPECTING Disposition = 13
+	// Perhaps not genuine.
+	Disposition_DISPOSITION_SUSPECT   Disposition = 14
+	Disposition_DISPOSITION_DEFECTIVE Disposition = 15
+	Disposition_DISPOSITION_REPAIR    Disposition = 16
+	Disposition_DISPOSITION_EXPIRED   Disposition = 17
+	Disposition_DISPOSITION_RECALLED  Disposition = 18
+	// Handed to a recycler. Final.
+	Disposition_DISPOSITION_DISPOSED Disposition = 19
 )
 
 // Enum value maps for Disposition.
 var (
 	Disposition_name = map[int32]string{
-		0: "DISPOSITION_UNSPECIFIED",
-		1: "DISPOSITION_EXTERNAL",
-		2: "DISPOSITION_SELLABLE",
-		3: "DISPOSITION_RESERVED",
-		4: "DISPOSITION_QUARANTINE",
-		5: "DISPOSITION_DAMAGED",
-		6: "DISPOSITION_DESTROYED",
+		0:  "DISPOSITION_UNSPECIFIED",
+		1:  "DISPOSITION_EXTERNAL",
+		2:  "DISPOSITION_SELLABLE",
+		3:  "DISPOSITION_RESERVED",
+		4:  "DISPOSITION_QUARANTINE",
+		5:  "DISPOSITION_DAMAGED",
+		6:  "DISPOSITION_DESTROYED",
+		7:  "DISPOSITION_INCOMING",
+		8:  "DISPOSITION_RECEIVING",
+		9:  "DISPOSITION_PICKED",
+		10: "DISPOSITION_PACKED",
+		11: "DISPOSITION_OUTBOUND",
+		12: "DISPOSITION_IN_TRANSIT",
+		13: "DISPOSITION_INSPECTING",
+		14: "DISPOSITION_SUSPECT",
+		15: "DISPOSITION_DEFECTIVE",
+		16: "DISPOSITION_REPAIR",
+		17: "DISPOSITION_EXPIRED",
+		18: "DISPOSITION_RECALLED",
+		19: "DISPOSITION_DISPOSED",
 	}
 	Disposition_value = map[string]int32{
 		"DISPOSITION_UNSPECIFIED": 0,
@@ -64,6 +100,19 @@ var (
 		"DISPOSITION_QUARANTINE":  4,
 		"DISPOSITION_DAMAGED":     5,
 		"DISPOSITION_DESTROYED":   6,
+		"DISPOSITION_INCOMING":    7,
+		"DISPOSITION_RECEIVING":   8,
+		"DISPOSITION_PICKED":      9,
+		"DISPOSITION_PACKED":      10,
+		"DISPOSITION_OUTBOUND":    11,
+		"DISPOSITION_IN_TRANSIT":  12,
+		"DISPOSITION_INSPECTING":  13,
+		"DISPOSITION_SUSPECT":     14,
+		"DISPOSITION_DEFECTIVE":   15,
+		"DISPOSITION_REPAIR":      16,
+		"DISPOSITION_EXPIRED":     17,
+		"DISPOSITION_RECALLED":    18,
+		"DISPOSITION_DISPOSED":    19,
 	}
 )
 
@@ -101,6 +150,8 @@ const (
 	Reservation_STATE_HELD        Reservation_State = 1
 	Reservation_STATE_RELEASED    Reservation_State = 2
 	Reservation_STATE_EXPIRED     Reservation_State = 3
+	// Its goods were taken over by fulfilment.
+	Reservation_STATE_FULFILLED Reservation_State = 4
 )
 
 // Enum value maps for Reservation_State.
@@ -110,12 +161,14 @@ var (
 		1: "STATE_HELD",
 		2: "STATE_RELEASED",
 		3: "STATE_EXPIRED",
+		4: "STATE_FULFILLED",
 	}
 	Reservation_State_value = map[string]int32{
 		"STATE_UNSPECIFIED": 0,
 		"STATE_HELD":        1,
 		"STATE_RELEASED":    2,
 		"STATE_EXPIRED":     3,
+		"STATE_FULFILLED":   4,
 	}
 )
 
@@ -218,9 +271,13 @@ func (x *ReceiveStockRequest) GetMerchantId() string {
 }
 
 type ReceiptLine struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Sku           string                 `protobuf:"bytes,1,opt,name=sku,proto3" json:"sku,omitempty"`
-	Quantity      int64                  `protobuf:"varint,2,opt,name=quantity,proto3" json:"quantity,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Sku      string                 `protobuf:"bytes,1,opt,name=sku,proto3" json:"sku,omitempty"`
+	Quantity int64                  `protobuf:"varint,2,opt,name=quantity,proto3" json:"quantity,omitempty"`
+	// The maker's batch; empty for goods without.
+	Lot string `protobuf:"bytes,3,opt,name=lot,proto3" json:"lot,omitempty"`
+	// Of the lot, YYYY-MM-DD. The same lot expires on one day.
+	ExpiresOn     string `protobuf:"bytes,4,opt,name=expires_on,json=expiresOn,proto3" json:"expires_on,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -267,6 +324,20 @@ func (x *ReceiptLine) GetQuantity() int64 {
 		return x.Quantity
 	}
 	return 0
+}
+
+func (x *ReceiptLine) GetLot() string {
+	if x != nil {
+		return x.Lot
+	}
+	return ""
+}
+
+func (x *ReceiptLine) GetExpiresOn() string {
+	if x != nil {
+		return x.ExpiresOn
+	}
+	return ""
 }
 
 type ReceiveStockResponse struct {
@@ -436,7 +507,10 @@ type ReserveStockRequest struct {
 	Lines []*ReservationLine `protobuf:"bytes,3,rep,name=lines,proto3" json:"lines,omitempty"`
 	// When it lapses by itself. Unset: it holds until released; a saga that
 	// reserves also releases.
-	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// Market of the sale: what the merchant put on its shelf there is the most
+	// that is sold. Empty means the market of the call.
+	Market        string `protobuf:"bytes,5,opt,name=market,proto3" json:"market,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -499,12 +573,23 @@ func (x *ReserveStockRequest) GetExpiresAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ReserveStockRequest) GetMarket() string {
+	if x != nil {
+		return x.Market
+	}
+	return ""
+}
+
 type ReservationLine struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Sku      string                 `protobuf:"bytes,1,opt,name=sku,proto3" json:"sku,omitempty"`
 	Quantity int64                  `protobuf:"varint,2,opt,name=quantity,proto3" json:"quantity,omitempty"`
 	// Output: where the units stand.
-	Site          string `protobuf:"bytes,3,opt,name=site,proto3" json:"site,omitempty"`
+	Site string `protobuf:"bytes,3,opt,name=site,proto3" json:"site,omitempty"`
+	// Only units that passed inspection will do.
+	Authenticated bool `protobuf:"varint,4,opt,name=authenticated,proto3" json:"authenticated,omitempty"`
+	// Output: of which lot; the first to expire goes first.
+	Lot           string `protobuf:"bytes,5,opt,name=lot,proto3" json:"lot,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -556,6 +641,20 @@ func (x *ReservationLine) GetQuantity() int64 {
 func (x *ReservationLine) GetSite() string {
 	if x != nil {
 		return x.Site
+	}
+	return ""
+}
+
+func (x *ReservationLine) GetAuthenticated() bool {
+	if x != nil {
+		return x.Authenticated
+	}
+	return false
+}
+
+func (x *ReservationLine) GetLot() string {
+	if x != nil {
+		return x.Lot
 	}
 	return ""
 }
@@ -961,7 +1060,7 @@ func (x *GetStockResponse) GetLevels() []*StockLevel {
 	return nil
 }
 
-// Balances of one sku at one site.
+// Balances of one sku, lot and kind at one site.
 type StockLevel struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Sku        string                 `protobuf:"bytes,1,opt,name=sku,proto3" json:"sku,omitempty"`
@@ -972,8 +1071,15 @@ type StockLevel struct {
 	Quarantine int64                  `protobuf:"varint,6,opt,name=quarantine,proto3" json:"quarantine,omitempty"`
 	Damaged    int64                  `protobuf:"varint,7,opt,name=damaged,proto3" json:"damaged,omitempty"`
 	Destroyed  int64                  `protobuf:"varint,8,opt,name=destroyed,proto3" json:"destroyed,omitempty"`
-	// Rises with each change of this sku at this site.
-	Version       int64 `protobuf:"varint,9,opt,name=version,proto3" json:"version,omitempty"`
+	// Rises with each change of this level.
+	Version   int64  `protobuf:"varint,9,opt,name=version,proto3" json:"version,omitempty"`
+	Lot       string `protobuf:"bytes,10,opt,name=lot,proto3" json:"lot,omitempty"`
+	ExpiresOn string `protobuf:"bytes,11,opt,name=expires_on,json=expiresOn,proto3" json:"expires_on,omitempty"`
+	// True: units that passed inspection, each with its serial.
+	Authenticated bool `protobuf:"varint,12,opt,name=authenticated,proto3" json:"authenticated,omitempty"`
+	// The other dispositions, by name, where they are not 0. Answers of queries
+	// only; events leave it out.
+	Further       map[string]int64 `protobuf:"bytes,13,rep,name=further,proto3" json:"further,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1069,6 +1175,34 @@ func (x *StockLevel) GetVersion() int64 {
 		return x.Version
 	}
 	return 0
+}
+
+func (x *StockLevel) GetLot() string {
+	if x != nil {
+		return x.Lot
+	}
+	return ""
+}
+
+func (x *StockLevel) GetExpiresOn() string {
+	if x != nil {
+		return x.ExpiresOn
+	}
+	return ""
+}
+
+func (x *StockLevel) GetAuthenticated() bool {
+	if x != nil {
+		return x.Authenticated
+	}
+	return false
+}
+
+func (x *StockLevel) GetFurther() map[string]int64 {
+	if x != nil {
+		return x.Further
+	}
+	return nil
 }
 
 type ListMovesRequest struct {
@@ -1203,10 +1337,17 @@ type StockMove struct {
 	From       Disposition            `protobuf:"varint,5,opt,name=from,proto3,enum=entrepot.warehouse.v1.Disposition" json:"from,omitempty"`
 	To         Disposition            `protobuf:"varint,6,opt,name=to,proto3,enum=entrepot.warehouse.v1.Disposition" json:"to,omitempty"`
 	Quantity   int64                  `protobuf:"varint,7,opt,name=quantity,proto3" json:"quantity,omitempty"`
-	// receipt, reservation, release, expiry, adjustment.
-	Reason        string                 `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
-	Reference     string                 `protobuf:"bytes,9,opt,name=reference,proto3" json:"reference,omitempty"`
-	At            *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=at,proto3" json:"at,omitempty"`
+	// receipt, reservation, release, expiry, adjustment, admission, put-away,
+	// pick, pack, ...
+	Reason    string                 `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reference string                 `protobuf:"bytes,9,opt,name=reference,proto3" json:"reference,omitempty"`
+	At        *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=at,proto3" json:"at,omitempty"`
+	Lot       string                 `protobuf:"bytes,11,opt,name=lot,proto3" json:"lot,omitempty"`
+	// "unt_..." of a serialised good.
+	UnitId        string `protobuf:"bytes,12,opt,name=unit_id,json=unitId,proto3" json:"unit_id,omitempty"`
+	Authenticated bool   `protobuf:"varint,13,opt,name=authenticated,proto3" json:"authenticated,omitempty"`
+	// The inspection that let returned goods through.
+	CaseId        string `protobuf:"bytes,14,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1311,6 +1452,34 @@ func (x *StockMove) GetAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *StockMove) GetLot() string {
+	if x != nil {
+		return x.Lot
+	}
+	return ""
+}
+
+func (x *StockMove) GetUnitId() string {
+	if x != nil {
+		return x.UnitId
+	}
+	return ""
+}
+
+func (x *StockMove) GetAuthenticated() bool {
+	if x != nil {
+		return x.Authenticated
+	}
+	return false
+}
+
+func (x *StockMove) GetCaseId() string {
+	if x != nil {
+		return x.CaseId
+	}
+	return ""
+}
+
 type SumStockRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1349,7 +1518,7 @@ func (*SumStockRequest) Descriptor() ([]byte, []int) {
 
 type SumStockResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Units by disposition: sellable, reserved, quarantine, damaged, destroyed.
+	// Units by disposition: sellable, reserved, quarantine, ...
 	Units map[string]int64 `protobuf:"bytes,1,rep,name=units,proto3" json:"units,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Units by reason of the move that brought or took them.
 	Moved map[string]int64 `protobuf:"bytes,2,rep,name=moved,proto3" json:"moved,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
@@ -1709,11 +1878,14 @@ const file_entrepot_warehouse_v1_warehouse_proto_rawDesc = "" +
 	"\x04site\x18\x02 \x01(\tB \xbaH\x1dr\x1b2\x19^([a-z][a-z0-9-]{0,31})?$R\x04site\x12E\n" +
 	"\x05lines\x18\x03 \x03(\v2\".entrepot.warehouse.v1.ReceiptLineB\v\xbaH\b\x92\x01\x05\b\x01\x10\xf4\x03R\x05lines\x12(\n" +
 	"\vmerchant_id\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
-	"merchantId\"U\n" +
+	"merchantId\"\xc4\x01\n" +
 	"\vReceiptLine\x12\x1b\n" +
 	"\x03sku\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x03sku\x12)\n" +
 	"\bquantity\x18\x02 \x01(\x03B\r\xbaH\n" +
-	"\"\b\x18\x80\x94\xeb\xdc\x03(\x01R\bquantity\"Q\n" +
+	"\"\b\x18\x80\x94\xeb\xdc\x03(\x01R\bquantity\x12&\n" +
+	"\x03lot\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f2\r^[!-~]{0,20}$R\x03lot\x12E\n" +
+	"\n" +
+	"expires_on\x18\x04 \x01(\tB&\xbaH#r!2\x1f^([0-9]{4}-[0-9]{2}-[0-9]{2})?$R\texpiresOn\"Q\n" +
 	"\x14ReceiveStockResponse\x129\n" +
 	"\x06levels\x18\x01 \x03(\v2!.entrepot.warehouse.v1.StockLevelR\x06levels\"\xb9\x01\n" +
 	"\x12AdjustStockRequest\x12\x1b\n" +
@@ -1723,19 +1895,22 @@ const file_entrepot_warehouse_v1_warehouse_proto_rawDesc = "" +
 	"\x05cause\x18\x04 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x03\x18\xc8\x01R\x05cause\"N\n" +
 	"\x13AdjustStockResponse\x127\n" +
-	"\x05level\x18\x01 \x01(\v2!.entrepot.warehouse.v1.StockLevelR\x05level\"\x90\x02\n" +
+	"\x05level\x18\x01 \x01(\v2!.entrepot.warehouse.v1.StockLevelR\x05level\"\xbe\x02\n" +
 	"\x13ReserveStockRequest\x12J\n" +
 	"\x0ereservation_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^rsv_[0-9a-hjkmnp-tv-z]{26}$R\rreservationId\x12'\n" +
 	"\treference\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\treference\x12I\n" +
 	"\x05lines\x18\x03 \x03(\v2&.entrepot.warehouse.v1.ReservationLineB\v\xbaH\b\x92\x01\x05\b\x01\x10\xf4\x03R\x05lines\x129\n" +
 	"\n" +
-	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"t\n" +
+	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12,\n" +
+	"\x06market\x18\x05 \x01(\tB\x14\xbaH\x11r\x0f2\r^([A-Z]{2})?$R\x06market\"\xb5\x01\n" +
 	"\x0fReservationLine\x12\x1b\n" +
 	"\x03sku\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x03sku\x12'\n" +
 	"\bquantity\x18\x02 \x01(\x03B\v\xbaH\b\"\x06\x18\xc0\x84=(\x01R\bquantity\x12\x1b\n" +
-	"\x04site\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04site\"\\\n" +
+	"\x04site\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04site\x12$\n" +
+	"\rauthenticated\x18\x04 \x01(\bR\rauthenticated\x12\x19\n" +
+	"\x03lot\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18\x14R\x03lot\"\\\n" +
 	"\x14ReserveStockResponse\x12D\n" +
-	"\vreservation\x18\x01 \x01(\v2\".entrepot.warehouse.v1.ReservationR\vreservation\"\x9d\x03\n" +
+	"\vreservation\x18\x01 \x01(\v2\".entrepot.warehouse.v1.ReservationR\vreservation\"\xb2\x03\n" +
 	"\vReservation\x12%\n" +
 	"\x0ereservation_id\x18\x01 \x01(\tR\rreservationId\x12\x1c\n" +
 	"\treference\x18\x02 \x01(\tR\treference\x12>\n" +
@@ -1744,13 +1919,14 @@ const file_entrepot_warehouse_v1_warehouse_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n" +
 	"\n" +
-	"expires_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"U\n" +
+	"expires_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"j\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
 	"STATE_HELD\x10\x01\x12\x12\n" +
 	"\x0eSTATE_RELEASED\x10\x02\x12\x11\n" +
-	"\rSTATE_EXPIRED\x10\x03\"\x89\x01\n" +
+	"\rSTATE_EXPIRED\x10\x03\x12\x13\n" +
+	"\x0fSTATE_FULFILLED\x10\x04\"\x89\x01\n" +
 	"\x19ReleaseReservationRequest\x12J\n" +
 	"\x0ereservation_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^rsv_[0-9a-hjkmnp-tv-z]{26}$R\rreservationId\x12 \n" +
 	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"b\n" +
@@ -1763,7 +1939,7 @@ const file_entrepot_warehouse_v1_warehouse_proto_rawDesc = "" +
 	"\x0fGetStockRequest\x12\x1f\n" +
 	"\x04skus\x18\x01 \x03(\tB\v\xbaH\b\x92\x01\x05\b\x01\x10\xf4\x03R\x04skus\"M\n" +
 	"\x10GetStockResponse\x129\n" +
-	"\x06levels\x18\x01 \x03(\v2!.entrepot.warehouse.v1.StockLevelR\x06levels\"\xfd\x01\n" +
+	"\x06levels\x18\x01 \x03(\v2!.entrepot.warehouse.v1.StockLevelR\x06levels\"\xda\x03\n" +
 	"\n" +
 	"StockLevel\x12\x10\n" +
 	"\x03sku\x18\x01 \x01(\tR\x03sku\x12\x12\n" +
@@ -1777,7 +1953,16 @@ const file_entrepot_warehouse_v1_warehouse_proto_rawDesc = "" +
 	"quarantine\x12\x18\n" +
 	"\adamaged\x18\a \x01(\x03R\adamaged\x12\x1c\n" +
 	"\tdestroyed\x18\b \x01(\x03R\tdestroyed\x12\x18\n" +
-	"\aversion\x18\t \x01(\x03R\aversion\"\xa6\x01\n" +
+	"\aversion\x18\t \x01(\x03R\aversion\x12\x10\n" +
+	"\x03lot\x18\n" +
+	" \x01(\tR\x03lot\x12\x1d\n" +
+	"\n" +
+	"expires_on\x18\v \x01(\tR\texpiresOn\x12$\n" +
+	"\rauthenticated\x18\f \x01(\bR\rauthenticated\x12H\n" +
+	"\afurther\x18\r \x03(\v2..entrepot.warehouse.v1.StockLevel.FurtherEntryR\afurther\x1a:\n" +
+	"\fFurtherEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xa6\x01\n" +
 	"\x10ListMovesRequest\x12\x19\n" +
 	"\x03sku\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03sku\x12%\n" +
 	"\treference\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\treference\x12'\n" +
@@ -1787,7 +1972,7 @@ const file_entrepot_warehouse_v1_warehouse_proto_rawDesc = "" +
 	"page_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\tpageToken\"s\n" +
 	"\x11ListMovesResponse\x126\n" +
 	"\x05moves\x18\x01 \x03(\v2 .entrepot.warehouse.v1.StockMoveR\x05moves\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd5\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xbf\x03\n" +
 	"\tStockMove\x12\x17\n" +
 	"\amove_id\x18\x01 \x01(\x03R\x06moveId\x12\x10\n" +
 	"\x03sku\x18\x02 \x01(\tR\x03sku\x12\x12\n" +
@@ -1800,7 +1985,11 @@ const file_entrepot_warehouse_v1_warehouse_proto_rawDesc = "" +
 	"\x06reason\x18\b \x01(\tR\x06reason\x12\x1c\n" +
 	"\treference\x18\t \x01(\tR\treference\x12*\n" +
 	"\x02at\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\x11\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x10\n" +
+	"\x03lot\x18\v \x01(\tR\x03lot\x12\x17\n" +
+	"\aunit_id\x18\f \x01(\tR\x06unitId\x12$\n" +
+	"\rauthenticated\x18\r \x01(\bR\rauthenticated\x12\x17\n" +
+	"\acase_id\x18\x0e \x01(\tR\x06caseId\"\x11\n" +
 	"\x0fSumStockRequest\"\xe4\x02\n" +
 	"\x10SumStockResponse\x12H\n" +
 	"\x05units\x18\x01 \x03(\v22.entrepot.warehouse.v1.SumStockResponse.UnitsEntryR\x05units\x12H\n" +
@@ -1843,7 +2032,7 @@ const file_entrepot_warehouse_v1_warehouse_proto_rawDesc = "" +
 	"\x05delta\x18\x02 \x01(\x03R\x05delta\x12\x14\n" +
 	"\x05cause\x18\x03 \x01(\tR\x05cause\x127\n" +
 	"\x05level\x18\x04 \x01(\v2!.entrepot.warehouse.v1.StockLevelR\x05level:\t\xe2\xb5\x18\x05\n" +
-	"\x03sku*\xc8\x01\n" +
+	"\x03sku*\x98\x04\n" +
 	"\vDisposition\x12\x1b\n" +
 	"\x17DISPOSITION_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14DISPOSITION_EXTERNAL\x10\x01\x12\x18\n" +
@@ -1851,7 +2040,21 @@ const file_entrepot_warehouse_v1_warehouse_proto_rawDesc = "" +
 	"\x14DISPOSITION_RESERVED\x10\x03\x12\x1a\n" +
 	"\x16DISPOSITION_QUARANTINE\x10\x04\x12\x17\n" +
 	"\x13DISPOSITION_DAMAGED\x10\x05\x12\x19\n" +
-	"\x15DISPOSITION_DESTROYED\x10\x062\x94\b\n" +
+	"\x15DISPOSITION_DESTROYED\x10\x06\x12\x18\n" +
+	"\x14DISPOSITION_INCOMING\x10\a\x12\x19\n" +
+	"\x15DISPOSITION_RECEIVING\x10\b\x12\x16\n" +
+	"\x12DISPOSITION_PICKED\x10\t\x12\x16\n" +
+	"\x12DISPOSITION_PACKED\x10\n" +
+	"\x12\x18\n" +
+	"\x14DISPOSITION_OUTBOUND\x10\v\x12\x1a\n" +
+	"\x16DISPOSITION_IN_TRANSIT\x10\f\x12\x1a\n" +
+	"\x16DISPOSITION_INSPECTING\x10\r\x12\x17\n" +
+	"\x13DISPOSITION_SUSPECT\x10\x0e\x12\x19\n" +
+	"\x15DISPOSITION_DEFECTIVE\x10\x0f\x12\x16\n" +
+	"\x12DISPOSITION_REPAIR\x10\x10\x12\x17\n" +
+	"\x13DISPOSITION_EXPIRED\x10\x11\x12\x18\n" +
+	"\x14DISPOSITION_RECALLED\x10\x12\x12\x18\n" +
+	"\x14DISPOSITION_DISPOSED\x10\x132\x94\b\n" +
 	"\fStockService\x12\x8e\x01\n" +
 	"\fReceiveStock\x12*.entrepot.warehouse.v1.ReceiveStockRequest\x1a+.entrepot.warehouse.v1.ReceiveStockResponse\"%ҵ\x18\x11\n" +
 	"\x02\x03\x04\x12\vstock.writeڵ\x18\f\n" +
@@ -1889,7 +2092,7 @@ func file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP() []byte {
 }
 
 var file_entrepot_warehouse_v1_warehouse_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_entrepot_warehouse_v1_warehouse_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_entrepot_warehouse_v1_warehouse_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_entrepot_warehouse_v1_warehouse_proto_goTypes = []any{
 	(Disposition)(0),                   // 0: entrepot.warehouse.v1.Disposition
 	(Reservation_State)(0),             // 1: entrepot.warehouse.v1.Reservation.State
@@ -1918,56 +2121,58 @@ var file_entrepot_warehouse_v1_warehouse_proto_goTypes = []any{
 	(*StockReserved)(nil),              // 24: entrepot.warehouse.v1.StockReserved
 	(*ReservationReleased)(nil),        // 25: entrepot.warehouse.v1.ReservationReleased
 	(*StockAdjusted)(nil),              // 26: entrepot.warehouse.v1.StockAdjusted
-	nil,                                // 27: entrepot.warehouse.v1.SumStockResponse.UnitsEntry
-	nil,                                // 28: entrepot.warehouse.v1.SumStockResponse.MovedEntry
-	(*timestamppb.Timestamp)(nil),      // 29: google.protobuf.Timestamp
+	nil,                                // 27: entrepot.warehouse.v1.StockLevel.FurtherEntry
+	nil,                                // 28: entrepot.warehouse.v1.SumStockResponse.UnitsEntry
+	nil,                                // 29: entrepot.warehouse.v1.SumStockResponse.MovedEntry
+	(*timestamppb.Timestamp)(nil),      // 30: google.protobuf.Timestamp
 }
 var file_entrepot_warehouse_v1_warehouse_proto_depIdxs = []int32{
 	3,  // 0: entrepot.warehouse.v1.ReceiveStockRequest.lines:type_name -> entrepot.warehouse.v1.ReceiptLine
 	17, // 1: entrepot.warehouse.v1.ReceiveStockResponse.levels:type_name -> entrepot.warehouse.v1.StockLevel
 	17, // 2: entrepot.warehouse.v1.AdjustStockResponse.level:type_name -> entrepot.warehouse.v1.StockLevel
 	8,  // 3: entrepot.warehouse.v1.ReserveStockRequest.lines:type_name -> entrepot.warehouse.v1.ReservationLine
-	29, // 4: entrepot.warehouse.v1.ReserveStockRequest.expires_at:type_name -> google.protobuf.Timestamp
+	30, // 4: entrepot.warehouse.v1.ReserveStockRequest.expires_at:type_name -> google.protobuf.Timestamp
 	10, // 5: entrepot.warehouse.v1.ReserveStockResponse.reservation:type_name -> entrepot.warehouse.v1.Reservation
 	1,  // 6: entrepot.warehouse.v1.Reservation.state:type_name -> entrepot.warehouse.v1.Reservation.State
 	8,  // 7: entrepot.warehouse.v1.Reservation.lines:type_name -> entrepot.warehouse.v1.ReservationLine
-	29, // 8: entrepot.warehouse.v1.Reservation.created_at:type_name -> google.protobuf.Timestamp
-	29, // 9: entrepot.warehouse.v1.Reservation.expires_at:type_name -> google.protobuf.Timestamp
+	30, // 8: entrepot.warehouse.v1.Reservation.created_at:type_name -> google.protobuf.Timestamp
+	30, // 9: entrepot.warehouse.v1.Reservation.expires_at:type_name -> google.protobuf.Timestamp
 	10, // 10: entrepot.warehouse.v1.ReleaseReservationResponse.reservation:type_name -> entrepot.warehouse.v1.Reservation
 	10, // 11: entrepot.warehouse.v1.GetReservationResponse.reservation:type_name -> entrepot.warehouse.v1.Reservation
 	17, // 12: entrepot.warehouse.v1.GetStockResponse.levels:type_name -> entrepot.warehouse.v1.StockLevel
-	20, // 13: entrepot.warehouse.v1.ListMovesResponse.moves:type_name -> entrepot.warehouse.v1.StockMove
-	0,  // 14: entrepot.warehouse.v1.StockMove.from:type_name -> entrepot.warehouse.v1.Disposition
-	0,  // 15: entrepot.warehouse.v1.StockMove.to:type_name -> entrepot.warehouse.v1.Disposition
-	29, // 16: entrepot.warehouse.v1.StockMove.at:type_name -> google.protobuf.Timestamp
-	27, // 17: entrepot.warehouse.v1.SumStockResponse.units:type_name -> entrepot.warehouse.v1.SumStockResponse.UnitsEntry
-	28, // 18: entrepot.warehouse.v1.SumStockResponse.moved:type_name -> entrepot.warehouse.v1.SumStockResponse.MovedEntry
-	17, // 19: entrepot.warehouse.v1.StockReceived.levels:type_name -> entrepot.warehouse.v1.StockLevel
-	8,  // 20: entrepot.warehouse.v1.StockReserved.lines:type_name -> entrepot.warehouse.v1.ReservationLine
-	17, // 21: entrepot.warehouse.v1.StockReserved.levels:type_name -> entrepot.warehouse.v1.StockLevel
-	17, // 22: entrepot.warehouse.v1.ReservationReleased.levels:type_name -> entrepot.warehouse.v1.StockLevel
-	17, // 23: entrepot.warehouse.v1.StockAdjusted.level:type_name -> entrepot.warehouse.v1.StockLevel
-	2,  // 24: entrepot.warehouse.v1.StockService.ReceiveStock:input_type -> entrepot.warehouse.v1.ReceiveStockRequest
-	5,  // 25: entrepot.warehouse.v1.StockService.AdjustStock:input_type -> entrepot.warehouse.v1.AdjustStockRequest
-	7,  // 26: entrepot.warehouse.v1.StockService.ReserveStock:input_type -> entrepot.warehouse.v1.ReserveStockRequest
-	11, // 27: entrepot.warehouse.v1.StockService.ReleaseReservation:input_type -> entrepot.warehouse.v1.ReleaseReservationRequest
-	13, // 28: entrepot.warehouse.v1.StockService.GetReservation:input_type -> entrepot.warehouse.v1.GetReservationRequest
-	15, // 29: entrepot.warehouse.v1.StockService.GetStock:input_type -> entrepot.warehouse.v1.GetStockRequest
-	18, // 30: entrepot.warehouse.v1.StockService.ListMoves:input_type -> entrepot.warehouse.v1.ListMovesRequest
-	21, // 31: entrepot.warehouse.v1.StockService.SumStock:input_type -> entrepot.warehouse.v1.SumStockRequest
-	4,  // 32: entrepot.warehouse.v1.StockService.ReceiveStock:output_type -> entrepot.warehouse.v1.ReceiveStockResponse
-	6,  // 33: entrepot.warehouse.v1.StockService.AdjustStock:output_type -> entrepot.warehouse.v1.AdjustStockResponse
-	9,  // 34: entrepot.warehouse.v1.StockService.ReserveStock:output_type -> entrepot.warehouse.v1.ReserveStockResponse
-	12, // 35: entrepot.warehouse.v1.StockService.ReleaseReservation:output_type -> entrepot.warehouse.v1.ReleaseReservationResponse
-	14, // 36: entrepot.warehouse.v1.StockService.GetReservation:output_type -> entrepot.warehouse.v1.GetReservationResponse
-	16, // 37: entrepot.warehouse.v1.StockService.GetStock:output_type -> entrepot.warehouse.v1.GetStockResponse
-	19, // 38: entrepot.warehouse.v1.StockService.ListMoves:output_type -> entrepot.warehouse.v1.ListMovesResponse
-	22, // 39: entrepot.warehouse.v1.StockService.SumStock:output_type -> entrepot.warehouse.v1.SumStockResponse
-	32, // [32:40] is the sub-list for method output_type
-	24, // [24:32] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	27, // 13: entrepot.warehouse.v1.StockLevel.further:type_name -> entrepot.warehouse.v1.StockLevel.FurtherEntry
+	20, // 14: entrepot.warehouse.v1.ListMovesResponse.moves:type_name -> entrepot.warehouse.v1.StockMove
+	0,  // 15: entrepot.warehouse.v1.StockMove.from:type_name -> entrepot.warehouse.v1.Disposition
+	0,  // 16: entrepot.warehouse.v1.StockMove.to:type_name -> entrepot.warehouse.v1.Disposition
+	30, // 17: entrepot.warehouse.v1.StockMove.at:type_name -> google.protobuf.Timestamp
+	28, // 18: entrepot.warehouse.v1.SumStockResponse.units:type_name -> entrepot.warehouse.v1.SumStockResponse.UnitsEntry
+	29, // 19: entrepot.warehouse.v1.SumStockResponse.moved:type_name -> entrepot.warehouse.v1.SumStockResponse.MovedEntry
+	17, // 20: entrepot.warehouse.v1.StockReceived.levels:type_name -> entrepot.warehouse.v1.StockLevel
+	8,  // 21: entrepot.warehouse.v1.StockReserved.lines:type_name -> entrepot.warehouse.v1.ReservationLine
+	17, // 22: entrepot.warehouse.v1.StockReserved.levels:type_name -> entrepot.warehouse.v1.StockLevel
+	17, // 23: entrepot.warehouse.v1.ReservationReleased.levels:type_name -> entrepot.warehouse.v1.StockLevel
+	17, // 24: entrepot.warehouse.v1.StockAdjusted.level:type_name -> entrepot.warehouse.v1.StockLevel
+	2,  // 25: entrepot.warehouse.v1.StockService.ReceiveStock:input_type -> entrepot.warehouse.v1.ReceiveStockRequest
+	5,  // 26: entrepot.warehouse.v1.StockService.AdjustStock:input_type -> entrepot.warehouse.v1.AdjustStockRequest
+	7,  // 27: entrepot.warehouse.v1.StockService.ReserveStock:input_type -> entrepot.warehouse.v1.ReserveStockRequest
+	11, // 28: entrepot.warehouse.v1.StockService.ReleaseReservation:input_type -> entrepot.warehouse.v1.ReleaseReservationRequest
+	13, // 29: entrepot.warehouse.v1.StockService.GetReservation:input_type -> entrepot.warehouse.v1.GetReservationRequest
+	15, // 30: entrepot.warehouse.v1.StockService.GetStock:input_type -> entrepot.warehouse.v1.GetStockRequest
+	18, // 31: entrepot.warehouse.v1.StockService.ListMoves:input_type -> entrepot.warehouse.v1.ListMovesRequest
+	21, // 32: entrepot.warehouse.v1.StockService.SumStock:input_type -> entrepot.warehouse.v1.SumStockRequest
+	4,  // 33: entrepot.warehouse.v1.StockService.ReceiveStock:output_type -> entrepot.warehouse.v1.ReceiveStockResponse
+	6,  // 34: entrepot.warehouse.v1.StockService.AdjustStock:output_type -> entrepot.warehouse.v1.AdjustStockResponse
+	9,  // 35: entrepot.warehouse.v1.StockService.ReserveStock:output_type -> entrepot.warehouse.v1.ReserveStockResponse
+	12, // 36: entrepot.warehouse.v1.StockService.ReleaseReservation:output_type -> entrepot.warehouse.v1.ReleaseReservationResponse
+	14, // 37: entrepot.warehouse.v1.StockService.GetReservation:output_type -> entrepot.warehouse.v1.GetReservationResponse
+	16, // 38: entrepot.warehouse.v1.StockService.GetStock:output_type -> entrepot.warehouse.v1.GetStockResponse
+	19, // 39: entrepot.warehouse.v1.StockService.ListMoves:output_type -> entrepot.warehouse.v1.ListMovesResponse
+	22, // 40: entrepot.warehouse.v1.StockService.SumStock:output_type -> entrepot.warehouse.v1.SumStockResponse
+	33, // [33:41] is the sub-list for method output_type
+	25, // [25:33] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_warehouse_v1_warehouse_proto_init() }
@@ -1981,7 +2186,7 @@ func file_entrepot_warehouse_v1_warehouse_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_warehouse_v1_warehouse_proto_rawDesc), len(file_entrepot_warehouse_v1_warehouse_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -2,8 +2,8 @@
 //
 // Source: entrepot/warehouse/v1/warehouse.proto
 
-// Stock: an append-only double-entry ledger of goods between dispositions,
-// reservations on top of it, receipts into it.
+// The warehouse: an append-only double-entry ledger of goods between
+// dispositions; reservations, purchasing, fulfilment and returns on top of it.
 package warehousev1connect
 
 import (
