@@ -77,7 +77,7 @@ func (p *parser) markets(blocks []marketBlock) {
 }
 
 func (p *parser) kernel(b *kernelBlock) {
-	k := Kernel{Listen: b.Listen, DataDir: b.DataDir, PublicURL: strings.TrimSuffix(b.PublicURL, "/"), DefaultMarket: b.DefaultMarket, Metrics: b.Metrics}
+	k := Kernel{Listen: b.Listen, DataDir: b.DataDir, PublicURL: strings.TrimSuffix(b.PublicURL, "/"), DefaultMarket: b.DefaultMarket}
 	if k.Listen == "" {
 		k.Listen = "127.0.0.1:8080"
 	}
@@ -112,7 +112,40 @@ func (p *parser) kernel(b *kernelBlock) {
 		}
 	}
 	p.limits(b, &k)
+	p.metrics(b, &k)
+	p.bus(b.Bus, &k)
 	p.d.Kernel = k
+}
+
+// metrics are for operators: they go where the public does not reach.
+func (p *parser) metrics(b *kernelBlock, k *Kernel) {
+	if b.Metrics == "" {
+		return
+	}
+	host, port, err := net.SplitHostPort(b.Metrics)
+	ip := net.ParseIP(host)
+	switch {
+	case err != nil || !isPort(port):
+		p.found.Add(b.MetricsAt, fmt.Sprintf("metrics %q is no address", b.Metrics), `Write host and port, like "127.0.0.1:9464"`)
+	case host != "localhost" && (ip == nil || !ip.IsLoopback() && !ip.IsPrivate()):
+		p.found.Add(b.MetricsAt, fmt.Sprintf("metrics %q is open to the public", b.Metrics), `Write an address of this machine or of a private network, like "127.0.0.1:9464"`)
+	case b.Metrics == k.Listen:
+		p.found.Add(b.MetricsAt, "metrics is the public port", "Write another port")
+	}
+	k.Metrics = b.Metrics
+}
+
+// mostDays is a bound for typing mistakes: a hundred years.
+const mostDays = 36_500
+
+func (p *parser) bus(b *busBlock, k *Kernel) {
+	if b == nil {
+		return
+	}
+	if b.KeepDays < 1 || b.KeepDays > mostDays {
+		p.found.Add(b.KeepDaysAt, fmt.Sprintf("keep_days %d is out of range", b.KeepDays), "Write 1 or more, or leave the bus block out to keep the log for ever")
+	}
+	k.Bus.KeepDays = b.KeepDays
 }
 
 func (p *parser) limits(b *kernelBlock, k *Kernel) {

@@ -38,11 +38,21 @@ type Kernel struct {
 	DatabaseURL Secret
 	// LogLevel of the kernel and of plugins. Default info.
 	LogLevel slog.Level
-	// Metrics serves Prometheus metrics on the public port. Default off.
-	Metrics  bool
+	// Metrics is where Prometheus metrics are served, host and port: an
+	// address of this machine or of a private network, never the public port.
+	// Default nowhere.
+	Metrics  string
 	Limits   Limits
 	CORS     CORS
 	Identity Identity
+	Bus      Bus
+}
+
+// Bus are the settings of what is kept of the past.
+type Bus struct {
+	// KeepDays is how many days the log and ended sagas are kept. Zero keeps
+	// the log for ever, and ended sagas for the saga runner's default.
+	KeepDays int
 }
 
 // Limits bound the public port. Zero means the gateway's default.

@@ -24,10 +24,17 @@ type kernelBlock struct {
 	DatabaseURLAt   hcl.Range      `hcl:"database_url,attr_value_range"`
 	LogLevel        string         `hcl:"log_level,optional"`
 	LogLevelAt      hcl.Range      `hcl:"log_level,attr_value_range"`
-	Metrics         bool           `hcl:"metrics,optional"`
+	Metrics         string         `hcl:"metrics,optional"`
+	MetricsAt       hcl.Range      `hcl:"metrics,attr_value_range"`
 	Limits          *limitsBlock   `hcl:"limits,block"`
 	CORS            *corsBlock     `hcl:"cors,block"`
 	Identity        *identityBlock `hcl:"identity,block"`
+	Bus             *busBlock      `hcl:"bus,block"`
+}
+
+type busBlock struct {
+	KeepDays   int       `hcl:"keep_days"`
+	KeepDaysAt hcl.Range `hcl:"keep_days,attr_value_range"`
 }
 
 type limitsBlock struct {

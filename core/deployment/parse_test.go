@@ -29,6 +29,8 @@ kernel {
     mail = "discard"
     limits { client_burst = 9 }
   }
+  metrics = "127.0.0.1:9464"
+  bus { keep_days = 90 }
 }
 
 plugin "catalog" {
@@ -104,6 +106,7 @@ func TestAnOperatorsFileIsRead(t *testing.T) {
 		Listen: "127.0.0.1:9090", DataDir: filepath.Join(dir, "data"), PublicURL: "http://127.0.0.1:9090", DefaultMarket: "DE",
 		LogLevel: slog.LevelDebug, Limits: Limits{Body: 2 << 20, RatePerSecond: 50},
 		CORS: CORS{Origins: []string{"https://shop.example"}}, Identity: Identity{Mail: "discard", Argon2MemoryKiB: 19456, ClientBurst: 9},
+		Metrics: "127.0.0.1:9464", Bus: Bus{KeepDays: 90},
 	}, d.Kernel)
 	require.Len(t, d.Plugins, 2)
 	catalog, payment := d.Plugins[0], d.Plugins[1]
@@ -142,7 +145,7 @@ func TestFindingsNamePlaceAndRemedy(t *testing.T) {
 		"unknown attribute":    {`listen  `, `lisen  `, at + `:3:3: Unsupported argument. An argument named "lisen" is not expected here. Did you mean "listen"?`},
 		"unknown block":        {`cors {`, `corse {`, `Did you mean "cors"?`},
 		"missing path":         {`path = "bin/catalog"`, ``, `The argument "path" is required`},
-		"no such file":         {`"bin/catalog"`, `"bin/catalogue"`, at + `:20:10: plugin "catalog": there is no file ` + filepath.Join(dir, "bin/catalogue") + `. Build the plugin`},
+		"no such file":         {`"bin/catalog"`, `"bin/catalogue"`, at + `:22:10: plugin "catalog": there is no file ` + filepath.Join(dir, "bin/catalogue") + `. Build the plugin`},
 		"not executable":       {`"bin/catalog"`, `"bin/plain"`, `is not executable. chmod +x`},
 		"a folder":             {`"bin/catalog"`, `"bin"`, `is a folder`},
 		"port":                 {`127.0.0.1:9090`, `127.0.0.1:http`, at + `:3:20: listen "127.0.0.1:http" is no address. Write host and port`},
@@ -157,7 +160,7 @@ func TestFindingsNamePlaceAndRemedy(t *testing.T) {
 		"instance twice":       {`instance "sandbox-de"`, `instance "catalog"`, `instance "catalog" stands twice`},
 		"config beside":        {`max_connections = 3`, "config {}", `has instance blocks beside a config`},
 		"connections":          {`max_connections = 3`, `max_connections = 500`, `max_connections 500 is out of range`},
-		"unknown instance":     {`instance = "sandbox-gb"`, `instance = "sandbox-bg"`, at + `:43:16: no instance is named "sandbox-bg". Did you mean`},
+		"unknown instance":     {`instance = "sandbox-gb"`, `instance = "sandbox-bg"`, at + `:45:16: no instance is named "sandbox-bg". Did you mean`},
 		"nearest instance":     {`instance = "sandbox-gb"`, `instance = "sandbox-gg"`, `Did you mean "sandbox-gb"?`},
 		"binding twice":        {`bind "entrepot.payment.provider.v1" { instance = "sandbox-de" }`, strings.Repeat("bind \"entrepot.payment.provider.v1\" { instance = \"sandbox-de\" }\n", 2), `stands twice`},
 		"time":                 {`"2026-01-01T00:00:00Z"`, `"2026-01-01"`, `"2026-01-01" is no time`},
@@ -172,6 +175,12 @@ func TestFindingsNamePlaceAndRemedy(t *testing.T) {
 		"secret under config":  {`pages = 20`, `key = 20`, `"key" stands under config and under secrets`},
 		"blocks inside config": {`pages = 20`, `pages {}`, `Blocks are not allowed here`},
 		"negative limit":       {`client_burst = 9`, `client_burst = -9`, `a limit is negative`},
+		"metrics for all":      {`"127.0.0.1:9464"`, `":9464"`, `metrics ":9464" is open to the public. Write an address of this machine`},
+		"metrics outside":      {`"127.0.0.1:9464"`, `"203.0.113.7:9464"`, `is open to the public`},
+		"metrics in public":    {`"127.0.0.1:9464"`, `"127.0.0.1:9090"`, at + `:17:13: metrics is the public port`},
+		"metrics as a switch":  {`"127.0.0.1:9464"`, `true`, `metrics "true" is no address. Write host and port, like "127.0.0.1:9464"`},
+		"no days":              {`keep_days = 90`, `keep_days = 0`, at + `:18:21: keep_days 0 is out of range. Write 1 or more`},
+		"no days at all":       {`keep_days = 90`, ``, `The argument "keep_days" is required`},
 		"too little memory":    {`mail = "discard"`, `argon2_memory_kib = 1`, `argon2_memory_kib 1 is out of range`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/entrepot/entrepot/core/artifact"
 	"github.com/entrepot/entrepot/core/bus"
@@ -27,6 +28,7 @@ import (
 	"github.com/entrepot/entrepot/core/router"
 	"github.com/entrepot/entrepot/core/saga"
 	"github.com/entrepot/entrepot/core/supervisor"
+	"github.com/entrepot/entrepot/core/telemetry"
 	"github.com/entrepot/entrepot/core/vault"
 	"github.com/entrepot/entrepot/sdk/busdb"
 )
@@ -52,6 +54,7 @@ type kernel struct {
 	cfg      Config
 	log      *slog.Logger
 	started  time.Time
+	metrics  *prometheus.Registry
 	db       *persistence.DB
 	vault    *vault.Vault
 	identity *identity.Service
@@ -69,11 +72,18 @@ type kernel struct {
 // then plugins, then the bus, then the database. It returns an error when it
 // cannot start, or when the database is lost.
 func Run(ctx context.Context, cfg Config) error {
-	k := &kernel{cfg: cfg, log: cfg.Log, started: time.Now(), registry: registry.New()}
 	listener, err := net.Listen("tcp", cfg.Deployment.Kernel.Listen)
 	if err != nil {
 		return fmt.Errorf("the public port: %w. Free it, or write another kernel.listen", err)
 	}
+	return newKernel(cfg).run(ctx, listener)
+}
+
+func newKernel(cfg Config) *kernel {
+	return &kernel{cfg: cfg, log: cfg.Log, started: time.Now(), registry: registry.New(), metrics: telemetry.NewRegistry()}
+}
+
+func (k *kernel) run(ctx context.Context, listener net.Listener) error {
 	defer func() { _ = listener.Close() }()
 	if err := k.open(ctx); err != nil {
 		if k.db != nil {
@@ -173,11 +183,12 @@ func (k *kernel) openBus(ctx context.Context) error {
 	}
 	k.router.SetBindings(table)
 	caller := router.NewCaller(k.router)
-	k.bus, err = bus.New(bus.Config{Pool: events, Node: k.node, Deliverer: &deliverer{caller: caller, instances: instanceOf(k.cfg.Deployment.Plugins)}, Logger: k.log})
+	k.bus, err = bus.New(bus.Config{Pool: events, Node: k.node, Deliverer: &deliverer{caller: caller, instances: instanceOf(k.cfg.Deployment.Plugins)}, Logger: k.log,
+		Metrics: k.metrics, KeepDays: k.cfg.Deployment.Kernel.Bus.KeepDays})
 	if err != nil {
 		return err
 	}
-	k.sagas, err = saga.New(saga.Config{Pool: runs, Node: k.node.ID(), Caller: caller, Logger: k.log})
+	k.sagas, err = saga.New(saga.Config{Pool: runs, Node: k.node.ID(), Caller: caller, Logger: k.log, Metrics: k.metrics})
 	return err
 }
 
@@ -199,13 +210,18 @@ func (k *kernel) openDoors() (err error) {
 	k.gateway, err = gateway.New(gateway.Config{
 		Address: d.Kernel.Listen, Markets: markets, DefaultMarket: d.Kernel.DefaultMarket, MaxBody: d.Kernel.Limits.Body,
 		MaxInFlight: d.Kernel.Limits.InFlight, RatePerSecond: d.Kernel.Limits.RatePerSecond, RateBurst: d.Kernel.Limits.Burst,
-		AllowedOrigins: d.Kernel.CORS.Origins, Metrics: d.Kernel.Metrics,
+		AllowedOrigins: d.Kernel.CORS.Origins, Metrics: d.Kernel.Metrics != "",
 	}, gateway.Parts{Router: k.router, Kernel: k.publicServices(), Authenticator: k.identity, Ready: k.unready, Log: k.log})
 	return err
 }
 
 // serve runs until ctx ends or something that nothing can do without does.
 func (k *kernel) serve(ctx context.Context, listener net.Listener) error {
+	closeMetrics, err := k.showMetrics()
+	if err != nil {
+		return err
+	}
+	defer closeMetrics()
 	running, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
 	work := newGroup(running)
@@ -222,6 +238,7 @@ func (k *kernel) serve(ctx context.Context, listener net.Listener) error {
 	defer func() { _ = os.Remove(token) }()
 
 	server := k.gateway.Server()
+	server.Handler = telemetry.Hide(server.Handler)
 	failed := make(chan error, 1)
 	go func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
