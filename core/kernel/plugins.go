@@ -13,7 +13,6 @@ import (
 	"github.com/entrepot/entrepot/core/bus"
 	"github.com/entrepot/entrepot/core/deployment"
 	"github.com/entrepot/entrepot/core/persistence"
-	"github.com/entrepot/entrepot/core/registry"
 	"github.com/entrepot/entrepot/core/router"
 	"github.com/entrepot/entrepot/core/supervisor"
 	pluginv1 "github.com/entrepot/entrepot/proto/entrepot/plugin/v1"
@@ -35,13 +34,7 @@ func (k *kernel) supervise() (*supervisor.Supervisor, error) {
 		})
 	}
 	// A plugin that is ready again gets its events at once.
-	k.registry.Watch(func(s *registry.Snapshot) {
-		for name, p := range s.Plugins {
-			if p.State == registry.Ready {
-				k.bus.Wake(name)
-			}
-		}
-	})
+	k.registry.Watch(tellBus(k.bus))
 	return supervisor.New(supervisor.Config{
 		Plugins: specs, Registry: k.registry, LogLevel: d.Kernel.LogLevel.String(), Log: k.log,
 		HostHandler: func(name string) http.Handler { return k.host.Handler(name, d.Binaries[name].Manifest) },
