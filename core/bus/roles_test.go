@@ -4,8 +4,12 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
+
+	pluginv1 "github.com/entrepot/entrepot/proto/entrepot/plugin/v1"
+	"github.com/entrepot/entrepot/sdk/busdb"
 )
 
 // What a module may do in the database is what its manifest says, whatever
@@ -60,4 +64,34 @@ func TestAModulesRoleCanDoNothingButItsOwn(t *testing.T) {
 	require.Equal(t, signalled, h.number(`SELECT count(*) FROM bus.saga_signal`), "another's saga gets no signal")
 	_, err = m.pool.Exec(t.Context(), `SELECT bus.ack($1::smallint, 0::smallint, 0, 5)`, mine)
 	require.NoError(t, err, "its own is its own")
+}
+
+// What stands in the log a module hears by its position, and only what it
+// subscribes to: on another's word it lets things through.
+func TestAModuleHearsWhatItSubscribesTo(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	m, other := h.module("order"), h.module("other")
+	b := h.prepare(m)
+	b.register(t, m.registration(everything()))
+	b.register(t, other.registration(&pluginv1.Subscription{Name: "all", Topics: []string{"entrepot.other.v1.Happened"}}))
+	m.publish("k", "a")
+	h.exec(`SELECT bus.sequence_batch(10, 0, NULL, NULL)`)
+	for _, x := range []*module{m, other} {
+		for _, f := range busdb.OwnerFunctions {
+			h.exec("GRANT EXECUTE ON FUNCTION " + f + " TO " + x.role)
+		}
+	}
+	heard := func(m *module, pos int) (all []string) {
+		rows, err := m.pool.Query(t.Context(), `SELECT source || ' ' || topic || ' ' || key FROM bus.heard($1)`, pos)
+		require.NoError(t, err)
+		all, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		require.NoError(t, err)
+		return all
+	}
+	require.Equal(t, []string{"order " + topic + " k"}, heard(m, 1))
+	require.Empty(t, heard(m, 2), "nothing stands there")
+	require.Empty(t, heard(other, 1), "it does not subscribe to the topic")
+	h.exec(`UPDATE bus.subscription SET state = 'off'`)
+	require.Empty(t, heard(m, 1))
 }

@@ -116,6 +116,12 @@ func (s module) provision(ctx context.Context, conn *pgx.Conn) error {
 		for _, f := range s.db.functions {
 			statements = append(statements, "GRANT EXECUTE ON FUNCTION "+f+" TO "+runtime)
 		}
+		for _, shared := range schemasOf(s.db.ownerFunctions) {
+			statements = append(statements, "GRANT USAGE ON SCHEMA "+quote(shared)+" TO "+owner)
+		}
+		for _, f := range s.db.ownerFunctions {
+			statements = append(statements, "GRANT EXECUTE ON FUNCTION "+f+" TO "+owner)
+		}
 		for _, sql := range statements {
 			if _, err := tx.Exec(ctx, sql); err != nil {
 				return fmt.Errorf("%s: %w", sql, err)

@@ -38,6 +38,9 @@ type Config struct {
 	// ModuleFunctions are what every module's role may execute of those
 	// schemas, written "schema.function(argument types)".
 	ModuleFunctions []string
+	// OwnerFunctions are what the owner of a module's schema may execute:
+	// SECURITY DEFINER functions of the module call them.
+	OwnerFunctions []string
 	// Logger; nil means slog.Default().
 	Logger *slog.Logger
 }
@@ -47,14 +50,15 @@ type DB struct {
 	// External is true for a database that the operator runs.
 	External bool
 
-	url       *url.URL
-	name      string
-	role      string
-	superuser bool
-	cluster   *pglocal.Cluster
-	admin     *pgxpool.Pool
-	functions []string
-	log       *slog.Logger
+	url            *url.URL
+	name           string
+	role           string
+	superuser      bool
+	cluster        *pglocal.Cluster
+	admin          *pgxpool.Pool
+	functions      []string // that runtime roles may execute
+	ownerFunctions []string
+	log            *slog.Logger
 
 	mu      sync.Mutex
 	pools   []*pgxpool.Pool
@@ -65,7 +69,7 @@ type DB struct {
 // may do there, and migrates the kernel's schemas. Several kernels may open
 // one database at a time.
 func Open(ctx context.Context, c Config) (*DB, error) {
-	db := &DB{External: c.URL != "", functions: c.ModuleFunctions, log: c.Logger, secrets: map[string]string{}}
+	db := &DB{External: c.URL != "", functions: c.ModuleFunctions, ownerFunctions: c.OwnerFunctions, log: c.Logger, secrets: map[string]string{}}
 	if db.log == nil {
 		db.log = slog.Default()
 	}

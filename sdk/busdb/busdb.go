@@ -38,6 +38,10 @@ var ModuleFunctions = []string{
 	"bus.step_end(uuid, smallint, smallint, smallint, bytea, boolean)",
 }
 
+// OwnerFunctions are the functions that the owner of a module's schema may
+// execute: what the body of a SECURITY DEFINER function of the module may ask.
+var OwnerFunctions = []string{"bus.heard(bigint)"}
+
 // SQLSTATEs that the functions raise.
 const (
 	// StaleDelivery: the lane's position is elsewhere; another delivery won.

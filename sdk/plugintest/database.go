@@ -111,6 +111,10 @@ func (m *Module) grant(t testing.TB, db *pgtest.DB, role, owner string, d *plugi
 	for _, f := range busdb.ModuleFunctions {
 		m.exec(t, fmt.Sprintf("GRANT EXECUTE ON FUNCTION %s TO %s", f, role))
 	}
+	m.exec(t, "GRANT USAGE ON SCHEMA bus TO "+owner)
+	for _, f := range busdb.OwnerFunctions {
+		m.exec(t, fmt.Sprintf("GRANT EXECUTE ON FUNCTION %s TO %s", f, owner))
+	}
 	for _, topic := range m.manifest.GetPublishes() {
 		m.exec(t, "INSERT INTO bus.pubgrant VALUES ($1, $2, $3)", role, topic, m.manifest.GetName())
 	}

@@ -35,6 +35,7 @@ type Module struct {
 	kernel   *kernel
 	subs     map[string]int32
 	next     map[int32]int64
+	head     int64 // of the log
 }
 
 // Option changes how a plugin is started.
@@ -133,20 +134,26 @@ func (m *Module) Client(info call.Info) *connect.Client {
 func As(p call.Principal, market string) call.Info { return call.Info{Principal: p, Market: market} }
 
 // Deliver hands events to a subscription, as the bus would, and returns what
-// the plugin answered.
+// the plugin answered. They stand in the log too, published by the area that
+// their message is of.
 func (m *Module) Deliver(ctx context.Context, subscription string, events ...proto.Message) error {
 	sub := m.subs[subscription]
 	req := &pluginv1.DeliverRequest{Subscription: sub, Name: subscription, Expected: m.next[sub]}
-	for i, e := range events {
+	for _, e := range events {
 		o, err := store.Encode(e)
 		if err != nil {
 			return err
 		}
+		m.head++
+		if _, err := m.Admin.Exec(ctx, `INSERT INTO bus.log (pos, event_id, source, topic, key, lane, at, payload)
+			VALUES ($1, gen_random_uuid(), split_part($2, '.', 2), $2, $3, 0, now(), $4)`, m.head, o.Topic, o.Key, o.Payload); err != nil {
+			return err
+		}
 		req.Events = append(req.Events, &pluginv1.Event{
-			Position: req.GetExpected() + int64(i) + 1, EventId: o.Topic + "/" + o.Key, Topic: o.Topic, Key: o.Key, Payload: o.Payload,
+			Position: m.head, EventId: o.Topic + "/" + o.Key, Topic: o.Topic, Key: o.Key, Payload: o.Payload,
 		})
 	}
-	req.Next = req.GetExpected() + int64(len(events))
+	req.Next = m.head
 	_, err := pluginv1connect.NewEventServiceClient(m.Client(call.Info{})).Deliver(ctx, req)
 	if err == nil {
 		m.next[sub] = req.GetNext()
