@@ -6,14 +6,20 @@ import (
 	"sync"
 )
 
-// group runs the kernel's loops until their context ends.
+// group runs loops of the kernel until it is stopped.
 type group struct {
 	ctx    context.Context
+	cancel context.CancelFunc
 	loops  sync.WaitGroup
 	failed chan error
 }
 
-func newGroup(ctx context.Context) *group { return &group{ctx: ctx, failed: make(chan error, 1)} }
+// newGroup makes a group that outlives ctx: its end has an order.
+func newGroup(ctx context.Context) *group {
+	g := &group{failed: make(chan error, 1)}
+	g.ctx, g.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	return g
+}
 
 // run starts a loop; one that ends with an error before it was told to ends
 // the kernel.
@@ -28,4 +34,8 @@ func (g *group) run(name string, loop func(context.Context) error) {
 	})
 }
 
-func (g *group) wait() { g.loops.Wait() }
+// stop tells the loops to end and returns when they have.
+func (g *group) stop() {
+	g.cancel()
+	g.loops.Wait()
+}

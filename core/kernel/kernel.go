@@ -37,8 +37,12 @@ import (
 // kernel runs there: whoever may read the folder operates the deployment.
 const TokenFile = "operator.token"
 
-// shutdownTimeout bounds how long public calls may take to finish at the end.
-const shutdownTimeout = 30 * time.Second
+const (
+	// shutdownTimeout bounds how long public calls may take to finish at the
+	// end, drainTimeout steps of sagas and deliveries of events.
+	shutdownTimeout = 30 * time.Second
+	drainTimeout    = 10 * time.Second
+)
 
 // Config is what Run needs.
 type Config struct {
@@ -69,8 +73,9 @@ type kernel struct {
 }
 
 // Run serves a deployment until ctx ends, then stops it: public calls finish,
-// then plugins, then the bus, then the database. It returns an error when it
-// cannot start, or when the database is lost.
+// then steps of sagas and deliveries, then the plugins, all of them together,
+// then the database. It returns an error when it cannot start, or when the
+// database is lost.
 func Run(ctx context.Context, cfg Config) error {
 	listener, err := net.Listen("tcp", cfg.Deployment.Kernel.Listen)
 	if err != nil {
@@ -109,6 +114,7 @@ func (k *kernel) open(ctx context.Context) (err error) {
 			{Name: vault.Schema, Files: vault.Migrations()}, {Name: "kernel", Files: identity.Migrations()}, {Name: busdb.Schema, Files: busdb.Migrations()},
 		},
 		ModuleFunctions: append(append([]string(nil), busdb.ModuleFunctions...), vault.ModuleFunctions...),
+		OwnerFunctions:  busdb.OwnerFunctions,
 	})
 	if err != nil {
 		return err
@@ -184,11 +190,11 @@ func (k *kernel) openBus(ctx context.Context) error {
 	k.router.SetBindings(table)
 	caller := router.NewCaller(k.router)
 	k.bus, err = bus.New(bus.Config{Pool: events, Node: k.node, Deliverer: &deliverer{caller: caller, instances: instanceOf(k.cfg.Deployment.Plugins)}, Logger: k.log,
-		Metrics: k.metrics, KeepDays: k.cfg.Deployment.Kernel.Bus.KeepDays})
+		Metrics: k.metrics, KeepDays: k.cfg.Deployment.Kernel.Bus.KeepDays, DrainTimeout: drainTimeout})
 	if err != nil {
 		return err
 	}
-	k.sagas, err = saga.New(saga.Config{Pool: runs, Node: k.node.ID(), Caller: caller, Logger: k.log, Metrics: k.metrics})
+	k.sagas, err = saga.New(saga.Config{Pool: runs, Node: k.node.ID(), Caller: caller, Logger: k.log, Metrics: k.metrics, DrainTimeout: drainTimeout})
 	return err
 }
 
@@ -222,14 +228,16 @@ func (k *kernel) serve(ctx context.Context, listener net.Listener) error {
 		return err
 	}
 	defer closeMetrics()
-	running, stop := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer stop(nil)
-	work := newGroup(running)
-	work.run("node", k.node.Run)
+	base := newGroup(ctx)
+	defer base.stop()
+	base.run("node", k.node.Run)
+	base.run("mail", func(ctx context.Context) error { k.identity.Run(ctx); return nil })
+	base.run("database watch", k.db.Watch)
+	// What calls plugins unasked.
+	work := newGroup(ctx)
+	defer work.stop()
 	work.run("bus", k.bus.Run)
 	work.run("sagas", k.sagas.Run)
-	work.run("mail", func(ctx context.Context) error { k.identity.Run(ctx); return nil })
-	work.run("database watch", k.db.Watch)
 
 	token := filepath.Join(k.cfg.Deployment.Kernel.DataDir, TokenFile)
 	if err := os.WriteFile(token, []byte(k.identity.LocalOperatorToken()+"\n"), 0o600); err != nil {
@@ -255,6 +263,7 @@ func (k *kernel) serve(ctx context.Context, listener net.Listener) error {
 	select {
 	case <-ctx.Done():
 	case cause = <-failed:
+	case cause = <-base.failed:
 	case cause = <-work.failed:
 	case <-k.db.Exited():
 		cause = errors.New("PostgreSQL ended unasked; start again to recover")
@@ -264,10 +273,10 @@ func (k *kernel) serve(ctx context.Context, listener net.Listener) error {
 	defer cancel()
 	if err := server.Shutdown(bounded); err != nil {
 		k.log.Warn("public calls were still under way", "error", err)
+		_ = server.Close()
 	}
+	work.stop()
 	k.plugins.Stop()
-	stop(nil)
-	work.wait()
 	return cause
 }
 

@@ -14,11 +14,16 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect/v2"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/entrepot/entrepot/core/deployment"
 	"github.com/entrepot/entrepot/core/registry"
+	"github.com/entrepot/entrepot/core/router"
+	"github.com/entrepot/entrepot/sdk/call"
 	"github.com/entrepot/entrepot/sdk/pglocal/pgtest"
 )
 
@@ -176,4 +181,48 @@ func TestTheLogIsKeptForAsLongAsTheOperatorSays(t *testing.T) {
 		require.NoError(t, conn.QueryRow(t.Context(), `SELECT to_regclass('bus.log_p0') IS NOT NULL`).Scan(&there))
 		return !there
 	}, 30*time.Second, 20*time.Millisecond)
+}
+
+// ask calls a plugin as the kernel itself does, for a step of a saga.
+func (r *running) ask(plugin, text string) (string, error) {
+	req, err := proto.Marshal(wrapperspb.String(text))
+	require.NoError(r.t, err)
+	res, _, err := router.NewCaller(r.router).Unary(context.Background(), "/test."+plugin+".v1.Test/Ask", call.Info{Market: "GB"}, req)
+	if err != nil {
+		return "", err
+	}
+	out := &wrapperspb.StringValue{}
+	err = proto.Unmarshal(res, out)
+	return out.GetValue(), err
+}
+
+func TestACallInFlightFindsThePluginsItNeedsWhileTheKernelStops(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, "")
+	k := h.start()
+	draining := make(chan struct{})
+	k.registry.Watch(func(s *registry.Snapshot) {
+		if s.Plugins["back"].State == registry.Draining && s.Plugins["front"].State == registry.Draining {
+			close(draining)
+		}
+	})
+	type answer struct {
+		text string
+		err  error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		text, err := k.ask("front", "hello")
+		answered <- answer{text, err}
+	}()
+	require.Eventually(t, func() bool { _, err := os.Stat(filepath.Join(h.dir, "asked")); return err == nil }, 20*time.Second, 5*time.Millisecond)
+	k.stop()
+	<-draining
+	require.NoError(t, os.WriteFile(filepath.Join(h.dir, "go"), nil, 0o600))
+	got := <-answered
+	require.NoError(t, got.err)
+	require.Equal(t, "heard: hello", got.text)
+	require.NoError(t, k.end())
+	_, err := k.ask("back", "hello")
+	require.Equal(t, connect.CodeUnavailable, connect.CodeOf(err), "what comes later is told so")
 }

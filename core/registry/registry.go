@@ -92,12 +92,12 @@ type Process struct {
 	mu       sync.Mutex
 	inflight int
 	closed   bool
-	idle     chan struct{}
+	idle     []chan struct{} // those who wait for the last call to leave
 }
 
 // NewProcess makes a process that takes calls.
 func NewProcess(pid int, http1, http2 http.RoundTripper) *Process {
-	return &Process{PID: pid, HTTP1: http1, HTTP2: http2, idle: make(chan struct{})}
+	return &Process{PID: pid, HTTP1: http1, HTTP2: http2}
 }
 
 // Acquire counts a call in; it is refused once the process is closed. The
@@ -115,24 +115,35 @@ func (p *Process) Acquire() (release func(), ok bool) {
 func (p *Process) leave() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.inflight--
-	if p.closed && p.inflight == 0 {
-		close(p.idle)
+	if p.inflight--; p.inflight == 0 {
+		for _, c := range p.idle {
+			close(c)
+		}
+		p.idle = nil
 	}
+}
+
+// Idle returns a channel that is closed once no call is inside. Calls may come
+// in all the while, and afterwards, unless the process is closed.
+func (p *Process) Idle() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := make(chan struct{})
+	if p.inflight == 0 {
+		close(c)
+	} else {
+		p.idle = append(p.idle, c)
+	}
+	return c
 }
 
 // Close lets no further call in and returns a channel that is closed when the
 // last one has left.
 func (p *Process) Close() <-chan struct{} {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.closed {
-		p.closed = true
-		if p.inflight == 0 {
-			close(p.idle)
-		}
-	}
-	return p.idle
+	p.closed = true
+	p.mu.Unlock()
+	return p.Idle()
 }
 
 // Registry holds the current snapshot. Safe for concurrent use.

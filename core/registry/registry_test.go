@@ -27,6 +27,28 @@ func TestACallIsCountedInUntilTheProcessCloses(t *testing.T) {
 	<-NewProcess(2, nil, nil).Close()
 }
 
+func TestAProcessTellsWhenItIsIdleAndTakesCallsAllTheSame(t *testing.T) {
+	p := NewProcess(1, nil, nil)
+	<-p.Idle()
+	one, ok := p.Acquire()
+	require.True(t, ok)
+	idle := p.Idle()
+	two, ok := p.Acquire()
+	require.True(t, ok)
+	one()
+	select {
+	case <-idle:
+		require.Fail(t, "a call is still in flight")
+	default:
+	}
+	two()
+	<-idle
+	three, ok := p.Acquire()
+	require.True(t, ok)
+	three()
+	<-p.Idle()
+}
+
 func TestASnapshotNeverChangesAndItsSuccessorIsAnnounced(t *testing.T) {
 	r := New()
 	var seen []int64

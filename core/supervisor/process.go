@@ -146,20 +146,32 @@ func (p *process) admit(h http.Handler) {
 	go func() { _ = p.host.ServeTLS(netutil.LimitListener(p.child.listener, hostConnections), "", "") }()
 }
 
-// stop lets calls in flight finish, tells the plugin to end its background
-// work, and ends the process. Each part is bounded.
+// stop ends a process that another has replaced: it takes no further call,
+// those in flight finish, then its background work. Each part is bounded.
 func (p *process) stop(reason string) {
-	if !within(p.callers.Close(), p.pace.inflight) && !p.gone() {
+	p.callers.Close()
+	p.quiesce()
+	p.drain(reason)
+	p.finish()
+}
+
+// quiesce waits until no call is inside.
+func (p *process) quiesce() {
+	if !within(p.callers.Idle(), p.pace.inflight) && !p.gone() {
 		p.log.Warn("calls were still in flight when the plugin was stopped")
 	}
-	if !p.gone() {
-		ctx, cancel := context.WithTimeout(context.Background(), p.pace.drain)
-		defer cancel()
-		if _, err := p.life.Drain(ctx, &pluginv1.DrainRequest{Reason: reason}); err != nil && !p.gone() {
-			p.log.Warn("the plugin did not drain", "error", brief(err.Error()))
-		}
+}
+
+// drain tells the plugin to end its background work.
+func (p *process) drain(reason string) {
+	if p.gone() {
+		return
 	}
-	p.finish()
+	ctx, cancel := context.WithTimeout(context.Background(), p.pace.drain)
+	defer cancel()
+	if _, err := p.life.Drain(ctx, &pluginv1.DrainRequest{Reason: reason}); err != nil && !p.gone() {
+		p.log.Warn("the plugin did not drain", "error", brief(err.Error()))
+	}
 }
 
 // end ends a process that does not serve, or must not any longer: at once.

@@ -151,13 +151,35 @@ func (s *Supervisor) Restart(ctx context.Context, name string) error {
 }
 
 // Stop ends every plugin: calls in flight finish, background work ends, then
-// the processes. It returns when all are gone. Callers from outside are to be
-// stopped first: a plugin that is stopped takes no call from others either.
+// the processes, all of them together, so that a call in flight finds the
+// plugins that it needs. It returns when all are gone. Callers from outside
+// are to be stopped first: until the last call has left, plugins take more.
 func (s *Supervisor) Stop() {
 	s.cancel()
 	s.loops.Wait()
 	s.background.Wait()
+	s.together((*process).quiesce)
+	s.together(func(p *process) { p.drain("the kernel stops") })
+	s.together(func(p *process) {
+		p.callers.Close()
+		p.finish()
+	})
+	for _, u := range s.units {
+		u.show(registry.Stopped, "")
+	}
 	if s.sockets != nil {
 		s.sockets.close()
 	}
+}
+
+// together does a part of the end of all processes that serve, and returns
+// when it is done for each.
+func (s *Supervisor) together(do func(*process)) {
+	var wg sync.WaitGroup
+	for _, u := range s.units {
+		if u.serving != nil {
+			wg.Go(func() { do(u.serving) })
+		}
+	}
+	wg.Wait()
 }

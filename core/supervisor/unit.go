@@ -26,13 +26,15 @@ type unit struct {
 	firstErr error
 
 	restarts int
+	// serving is the process that serves when the loop has ended.
+	serving *process
 	// last is the process that served last. What it described stays known while
 	// none serves, so that calls are told "unavailable" and not "unknown".
 	last *process
 }
 
-// run is the unit's loop: start, watch, start again. It ends with ctx, after
-// the process has.
+// run is the unit's loop: start, watch, start again. It ends with ctx, and
+// leaves the process that serves.
 func (u *unit) run(ctx context.Context) {
 	var failures history
 	var asked chan error // of an operator who waits for the next outcome
@@ -60,7 +62,6 @@ func (u *unit) run(ctx context.Context) {
 		u.restarts++
 	}
 	u.outcome(asked, ErrStopped)
-	u.show(registry.Stopped, "")
 }
 
 // outcome tells how a start went to those who wait for it.
@@ -113,8 +114,8 @@ func (u *unit) serve(ctx context.Context, p *process, h health) error {
 	for {
 		select {
 		case <-ctx.Done():
-			u.show(registry.Draining, "")
-			p.stop("the kernel stops")
+			_ = u.put(registry.Draining, "", p, p, h) // the schema is the one that is there
+			u.serving = p
 			return ctx.Err()
 		case <-p.exit:
 			p.end()

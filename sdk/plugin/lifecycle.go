@@ -107,11 +107,11 @@ func fits(t pluginv1.ConfigField_Type, v any) bool {
 
 func (l lifecycle) Configure(ctx context.Context, req *pluginv1.ConfigureRequest) (*pluginv1.ConfigureResponse, error) {
 	l.mu.RLock()
-	old, draining := l.instances[req.GetInstance()], l.draining
+	old, ending := l.instances[req.GetInstance()], l.draining
 	l.mu.RUnlock()
 	switch {
-	case draining:
-		return nil, fault.New(connect.CodeUnavailable, "DRAINING", "the process is ending")
+	case ending:
+		return nil, draining()
 	case old != nil && old.Revision == req.GetRevision():
 		return &pluginv1.ConfigureResponse{}, nil
 	case old != nil && old.Revision > req.GetRevision():

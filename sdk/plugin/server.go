@@ -120,11 +120,19 @@ func (s *Server) acquire(name string) (*Instance, func(), error) {
 			in = only
 		}
 	}
+	if in == nil && s.draining {
+		return nil, nil, draining()
+	}
 	if in == nil {
 		return nil, nil, fault.New(connect.CodeNotFound, "INSTANCE_UNKNOWN", "this plugin has no instance of that name", "instance", name)
 	}
 	in.inflight.Add(1)
 	return in, in.inflight.Done, nil
+}
+
+// draining tells a caller that came too late: nothing was done.
+func draining() error {
+	return fault.New(connect.CodeUnavailable, "DRAINING", "the process is ending")
 }
 
 // instanceServer is where an instance registers its services: requests are
