@@ -194,7 +194,8 @@ func (k *kernel) openBus(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	k.sagas, err = saga.New(saga.Config{Pool: runs, Node: k.node.ID(), Caller: caller, Logger: k.log, Metrics: k.metrics, DrainTimeout: drainTimeout})
+	k.sagas, err = saga.New(saga.Config{Pool: runs, Node: k.node.ID(), Caller: caller, Logger: k.log, Metrics: k.metrics,
+		KeepDays: k.cfg.Deployment.Kernel.Bus.KeepDays, DrainTimeout: drainTimeout})
 	return err
 }
 

@@ -68,6 +68,10 @@ type Config struct {
 	// DrainTimeout bounds how long Run waits for steps under way when it is
 	// stopped. Default 5 s.
 	DrainTimeout time.Duration
+	// KeepDays is how many days a saga is kept that ended done or
+	// compensated. A stuck one is kept until the operator resumes it. Default
+	// 30.
+	KeepDays int
 }
 
 const (
@@ -98,6 +102,9 @@ func (c *Config) validate() error {
 	}
 	if c.Waiters <= 0 {
 		c.Waiters = 4096
+	}
+	if c.KeepDays <= 0 {
+		c.KeepDays = 30
 	}
 	for _, d := range []struct {
 		field *time.Duration
@@ -168,7 +175,7 @@ func (r *Runner) Run(ctx context.Context) error {
 		kick  chan struct{}
 		do    func(context.Context) error
 	}{
-		{r.c.Poll, r.kick, r.takeUp}, {renewAfter, nil, r.renew}, {watchPoll, nil, r.look},
+		{r.c.Poll, r.kick, r.takeUp}, {renewAfter, nil, r.renew}, {watchPoll, nil, r.look}, {forgetEvery, nil, r.forgetOld},
 	} {
 		g.Go(func() error {
 			t := time.NewTicker(loop.every)
