@@ -175,11 +175,16 @@ func TestTheLogIsKeptForAsLongAsTheOperatorSays(t *testing.T) {
 	defer func() { _ = conn.Close(context.Background()) }()
 	_, err = conn.Exec(t.Context(), `SELECT setval('bus.log_pos', 12000000)`)
 	require.NoError(t, err)
+	// Sagas that ended 60 and 100 days ago.
+	_, err = conn.Exec(t.Context(), `INSERT INTO bus.saga (id, def, ver, key, status, input, created_at, ended_at)
+		SELECT gen_random_uuid(), 'x/y', 1, n::text, 3, '', now() - make_interval(days => n), now() - make_interval(days => n) FROM unnest('{60,100}'::int[]) n`)
+	require.NoError(t, err)
 	h.start()
 	require.Eventually(t, func() bool {
 		var there bool
-		require.NoError(t, conn.QueryRow(t.Context(), `SELECT to_regclass('bus.log_p0') IS NOT NULL`).Scan(&there))
-		return !there
+		var sagas string
+		err := conn.QueryRow(t.Context(), `SELECT to_regclass('bus.log_p0') IS NOT NULL, string_agg(key, ',') FROM bus.saga`).Scan(&there, &sagas)
+		return err == nil && !there && sagas == "60"
 	}, 30*time.Second, 20*time.Millisecond)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -26,6 +27,14 @@ const claimEnd = ` FOR UPDATE SKIP LOCKED) RETURNING ` + rowColumns
 const free = `c.status < 3 AND c.due <= now() AND (c.lease_until IS NULL OR c.lease_until < now()
 	  OR c.node <> $1 AND c.node NOT IN (SELECT l.id FROM bus.live_node l))`
 
+// lookAround tells, in a statement that the index on due answers, whether a saga is free, and after which time the next one
+// that waits falls due, in microseconds, if that is before the next look. It
+// locks and writes nothing: most looks find nothing. $1 is
+// this node, $2 are the sagas that it drives, $3 is the time to the next look.
+const lookAround = `SELECT coalesce(bool_or(` + free + `), false),
+	  (extract(epoch FROM min(c.due) FILTER (WHERE c.due > now() AND c.lease_until IS NULL) - now()) * 1e6)::bigint
+	FROM bus.saga c WHERE c.status < 3 AND c.due < now() + $3::bigint * interval '1 microsecond' AND c.id <> ALL ($2)`
+
 // takeUp drives sagas that nobody drives, as many as there is room for.
 func (r *Runner) takeUp(ctx context.Context) error {
 	here, _ := r.driven(0)
@@ -35,6 +44,9 @@ func (r *Runner) takeUp(ctx context.Context) error {
 	}
 	if here == nil {
 		here = []uuid.UUID{}
+	}
+	if some, err := r.anyFree(ctx, here); err != nil || !some {
+		return err
 	}
 	rows, err := r.claim(ctx, claim+free+` AND c.id <> ALL ($3) ORDER BY c.due LIMIT $4`+claimEnd, here, min(room, 64))
 	if err != nil {
@@ -47,12 +59,32 @@ func (r *Runner) takeUp(ctx context.Context) error {
 		}
 	}
 	if len(rows) == 64 {
-		select {
-		case r.kick <- struct{}{}:
-		default:
-		}
+		r.lookAgain()
 	}
 	return nil
+}
+
+// anyFree looks around, and sees to it that the next saga to fall due finds
+// the node looking.
+func (r *Runner) anyFree(ctx context.Context, here []uuid.UUID) (some bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, statement)
+	defer cancel()
+	var next *int64
+	if err := r.c.Pool.QueryRow(ctx, lookAround, r.c.Node, here, r.c.Poll.Microseconds()).Scan(&some, &next); err != nil {
+		return false, err
+	}
+	if next != nil {
+		time.AfterFunc(time.Duration(*next)*time.Microsecond, r.lookAgain)
+	}
+	return some, nil
+}
+
+// lookAgain has the node look for sagas at once.
+func (r *Runner) lookAgain() {
+	select {
+	case r.kick <- struct{}{}:
+	default:
+	}
 }
 
 func (r *Runner) claim(ctx context.Context, sql string, args ...any) ([]row, error) {

@@ -218,9 +218,6 @@ func (o *Operator) ResumeSaga(ctx context.Context, req *operatorv1.ResumeSagaReq
 		return nil, fault.New(connect.CodeFailedPrecondition, "SAGA_NOT_STUCK", "only a stuck saga is resumed")
 	}
 	o.runner.log.InfoContext(ctx, "saga: resumed by the operator", "saga", id, "who", call.From(ctx).Principal.String())
-	select {
-	case o.runner.kick <- struct{}{}:
-	default:
-	}
+	o.runner.lookAgain()
 	return &operatorv1.ResumeSagaResponse{}, nil
 }

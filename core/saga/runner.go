@@ -55,7 +55,8 @@ type Config struct {
 	Drives int
 	// Waiters bounds the calls of Run that wait for an end. Default 4096.
 	Waiters int
-	// Poll is how often the node looks for sagas to take up. Default 250 ms.
+	// Poll is how often the node looks for sagas to take up; one that waits
+	// for a time is taken up at that time. Default 1 s.
 	Poll time.Duration
 	// RetryBase is the first pause before a step is tried again, doubled each
 	// time up to five minutes, half of it random. Default 50 ms.
@@ -110,7 +111,7 @@ func (c *Config) validate() error {
 		field *time.Duration
 		value time.Duration
 	}{
-		{&c.Poll, 250 * time.Millisecond}, {&c.RetryBase, 50 * time.Millisecond}, {&c.Memory, 5 * time.Second},
+		{&c.Poll, time.Second}, {&c.RetryBase, 50 * time.Millisecond}, {&c.Memory, 5 * time.Second},
 		{&c.StepTimeout, 10 * time.Second}, {&c.DrainTimeout, 5 * time.Second},
 	} {
 		if *d.field <= 0 {
@@ -180,15 +181,16 @@ func (r *Runner) Run(ctx context.Context) error {
 		g.Go(func() error {
 			t := time.NewTicker(loop.every)
 			defer t.Stop()
+			// At once first: what a node before this one left waits.
 			for {
+				if err := loop.do(gctx); err != nil && gctx.Err() == nil {
+					r.log.WarnContext(ctx, "saga: the database does not answer; trying again", "error", err)
+				}
 				select {
 				case <-gctx.Done():
 					return nil
 				case <-loop.kick:
 				case <-t.C:
-				}
-				if err := loop.do(gctx); err != nil && gctx.Err() == nil {
-					r.log.WarnContext(ctx, "saga: the database does not answer; trying again", "error", err)
 				}
 			}
 		})

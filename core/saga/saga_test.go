@@ -3,6 +3,8 @@ package saga
 import (
 	"context"
 	"net/http"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,36 +44,92 @@ func TestASagaWhoseStepsSucceedIsDone(t *testing.T) {
 	require.Equal(t, []byte("s2"), w.asked["2/do"])
 }
 
-// tracer counts the statements of a pool.
-type tracer struct{ statements *int }
+// tracer keeps the statements of a pool.
+type tracer struct {
+	mu   sync.Mutex
+	seen []string
+}
 
-func (c tracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	*c.statements++
+func (c *tracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, d pgx.TraceQueryStartData) context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seen = append(c.seen, d.SQL)
 	return ctx
 }
-func (tracer) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+func (*tracer) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// take returns what was seen since the last time.
+func (c *tracer) take() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	seen := c.seen
+	c.seen = nil
+	return seen
+}
+
+// traced is a pool whose statements are seen.
+func traced(t *testing.T, url string) (*tracer, *pgxpool.Pool) {
+	conf, err := pgxpool.ParseConfig(url)
+	require.NoError(t, err)
+	c := &tracer{}
+	conf.ConnConfig.Tracer = c
+	pool, err := pgxpool.NewWithConfig(t.Context(), conf)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	return c, pool
+}
 
 // While all goes well the modules' commits are the saga's state, and the
 // kernel writes nothing.
 func TestTheKernelSpendsNoStatementOnASagaThatSucceeds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	statements := 0
-	conf, err := pgxpool.ParseConfig(w.db.URL)
-	require.NoError(t, err)
-	conf.ConnConfig.Tracer = tracer{&statements}
-	pool, err := pgxpool.NewWithConfig(t.Context(), conf)
-	require.NoError(t, err)
-	t.Cleanup(pool.Close)
-	// It does not look for others' sagas meanwhile.
+	statements, pool := traced(t, w.db.URL)
+	// It does not look for others' sagas meanwhile, but once at the start, and
+	// for what is old.
 	h := w.host(func(c *Config) { c.Pool, c.Poll = pool, time.Hour })
+	seen := 0
+	w.eventually("it has looked", func() bool { seen += len(statements.take()); return seen == 2 })
 	w.define("checkout", step(1, shop, compensatable), step(2, shop, compensatable), step(3, shop, pivot), step(4, shop, retriable))
 	first := w.start(h.c.Node, "checkout")
 	require.Equal(t, stateDone, w.run(h, first).GetState())
-	require.Equal(t, 1, statements, "the definition is read once")
+	require.Len(t, statements.take(), 1, "the definition is read once")
 	second := w.start(h.c.Node, "checkout")
 	require.Equal(t, stateDone, w.run(h, second).GetState())
-	require.Equal(t, 1, statements)
+	require.Empty(t, statements.take())
+}
+
+func TestANodeThatFindsNothingToDoWritesAndLocksNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	statements, pool := traced(t, w.db.URL)
+	w.host(func(c *Config) { c.Pool = pool })
+	// One that another node drives, and one that waits for long.
+	w.define("checkout", step(1, shop, compensatable))
+	other := w.host(func(c *Config) { c.Poll = time.Hour })
+	w.start(other.c.Node, "checkout")
+	waiting := w.start("nobody", "checkout")
+	w.exec(`UPDATE bus.saga SET status = 1, lease_until = NULL, due = 'infinity' WHERE id = $1`, waiting.id)
+	var seen []string
+	w.eventually("it has looked some times", func() bool {
+		seen = append(seen, statements.take()...)
+		return len(seen) > 20
+	})
+	for _, sql := range seen {
+		// Once a minute it drops what is old.
+		require.True(t, strings.HasPrefix(sql, "SELECT") || strings.HasPrefix(sql, "DELETE FROM bus.saga WHERE"), sql)
+	}
+}
+
+func TestASagaThatWaitsForATimeIsTakenUpAtThatTime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.define("checkout", step(1, shop, compensatable))
+	s := w.start("nobody", "checkout")
+	w.exec(`UPDATE bus.saga SET lease_until = NULL, due = now() + interval '300 milliseconds' WHERE id = $1`, s.id)
+	// It looks at the start, and then not before an hour has passed.
+	w.host(func(c *Config) { c.Poll = time.Hour })
+	w.eventually("it is done", func() bool { return w.status(s.id) == busdb.SagaDone })
 }
 
 func TestARefusedStepUndoesWhatWasDoneBackwards(t *testing.T) {
