@@ -158,7 +158,24 @@ func (l lifecycle) instance(ctx context.Context, req *pluginv1.ConfigureRequest)
 		// The kernel shows this to the operator, and to nobody else.
 		return nil, fault.New(connect.CodeFailedPrecondition, "INSTANCE_REFUSED", err.Error())
 	}
+	if in.DB != nil {
+		in.endWork = background(in.forget)
+	}
 	return in, nil
+}
+
+// background runs work until it is ended.
+func background(work func(context.Context)) (end func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		work(ctx)
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
 }
 
 func (l lifecycle) Check(ctx context.Context, req *pluginv1.CheckRequest) (*pluginv1.CheckResponse, error) {

@@ -78,6 +78,8 @@ type Instance struct {
 	handlers map[string]map[string]event.Handler
 	plugin   *pluginv1.Manifest
 	inflight sync.WaitGroup
+	// endWork ends the SDK's own background work of a module, and waits for it.
+	endWork func()
 }
 
 // Config decodes the instance's configuration into a struct; an unknown field

@@ -190,6 +190,7 @@ func (in *Instance) end(ctx context.Context) {
 		in.Close(ctx)
 	}
 	if in.DB != nil {
+		in.endWork()
 		if err := in.DB.Close(); err != nil {
 			in.Log.WarnContext(ctx, "closing the database pool", "error", err)
 		}
