@@ -53,7 +53,7 @@ func BenchmarkDeliver(b *testing.B) {
 			d := deliverFunc(func(req *pluginv1.DeliverRequest) error {
 				ctx := context.Background()
 				err := pgx.BeginFunc(ctx, m.pool, func(tx pgx.Tx) error {
-					if _, err := tx.Exec(ctx, `SELECT bus.ack($1, $2, $3, $4)`, int16(req.GetSubscription()), int16(req.GetLane()), req.GetExpected(), req.GetNext()); err != nil || !effect {
+					if _, err := tx.Exec(ctx, `SELECT bus.ack($1, $2, $3, $4)`, ack(req)...); err != nil || !effect {
 						return err
 					}
 					at, keys := make([]int64, len(req.GetEvents())), make([]string, len(req.GetEvents()))

@@ -59,6 +59,9 @@ type Config struct {
 	// Poll is how often the outbox is looked at without a poke while there is
 	// work; idle, it grows tenfold. Default 25 ms.
 	Poll time.Duration
+	// Gather is how long events are gathered after a batch before the next is
+	// taken. The first after a pause goes at once. Default 20 ms.
+	Gather time.Duration
 	// RetryBase is the pause after the first failure of an event, doubled by
 	// each further one up to RetryMax; the true pause is random below it.
 	// Defaults 1 s and 1 h.
@@ -94,7 +97,7 @@ func (c *Config) validate() error {
 		field *time.Duration
 		value time.Duration
 	}{
-		{&c.DeliverTimeout, 30 * time.Second}, {&c.Poll, 25 * time.Millisecond}, {&c.RetryBase, time.Second},
+		{&c.DeliverTimeout, 30 * time.Second}, {&c.Poll, 25 * time.Millisecond}, {&c.Gather, 20 * time.Millisecond}, {&c.RetryBase, time.Second},
 		{&c.RetryMax, time.Hour}, {&c.Backoff, 50 * time.Millisecond}, {&c.DrainTimeout, 5 * time.Second},
 	} {
 		if *d.field <= 0 {

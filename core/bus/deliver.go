@@ -1,9 +1,11 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -50,27 +52,69 @@ func judge(err error) outcome {
 	}
 }
 
-// advance moves a lane one delivery onward. It answers how long the lane is
-// to rest, and whether there may be more to do.
-func (s *subscription) advance(ctx context.Context, l int) (rest time.Duration, again bool) {
+// part is what one lane has in a delivery.
+type part struct {
+	lane   int
+	events []*entry
+}
+
+// advance moves a lane, and others that have work meanwhile, one delivery
+// onward: one transaction for what would be many. A lane whose last delivery
+// was not handled goes alone, so that it holds up nobody else's.
+func (s *subscription) advance(ctx context.Context, l int) {
+	var parts []part
+	events, bytes := 0, 0
+	for more := true; more; l, more = s.join() {
+		found, rest, again := s.next(ctx, l)
+		if len(found) == 0 {
+			s.end(l, rest, again)
+			continue
+		}
+		parts = append(parts, part{l, found})
+		events += len(found)
+		for _, e := range found {
+			bytes += len(e.event.GetPayload())
+		}
+		// Each lane brings a batch at most: the next might not fit.
+		if events+s.bus.c.Batch > maxEvents || events >= s.bus.c.Batch || bytes >= batchBytes || s.isolated(parts[0].lane) {
+			break
+		}
+	}
+	if len(parts) > 0 {
+		s.deliver(ctx, parts)
+	}
+}
+
+// end gives a lane back that needs no more of this worker.
+func (s *subscription) end(l int, rest time.Duration, again bool) {
+	if rest > 0 {
+		s.rest(l, rest)
+	}
+	s.release(l, again)
+}
+
+// next is what the lane has to deliver. Where there is nothing it answers how
+// long the lane is to rest, and whether there may be more to do.
+func (s *subscription) next(ctx context.Context, l int) (events []*entry, rest time.Duration, again bool) {
 	ln := &s.state[l]
 	if s.refresh(l) {
 		if err := s.load(ctx, l); err != nil {
 			s.bus.trouble(ctx, "reading a lane", err)
 			s.reread(1 << l)
-			return s.backoff(ln), true
+			return nil, s.backoff(ln), true
 		}
 	}
 	events, err := s.pending(ctx, l)
 	switch {
 	case err != nil:
 		s.bus.trouble(ctx, "reading the log", err)
-		return s.backoff(ln), true
+		return nil, s.backoff(ln), true
 	case len(events) == 0:
-		return 0, false
+		return nil, 0, false
 	}
 	if ln.parked[events[0].event.GetKey()] {
-		return s.behind(ctx, l, events)
+		rest, again = s.behind(ctx, l, events)
+		return nil, rest, again
 	}
 	n := 1
 	for n < len(events) && !ln.parked[events[n].event.GetKey()] {
@@ -79,7 +123,7 @@ func (s *subscription) advance(ctx context.Context, l int) (rest time.Duration, 
 	if ln.single > 0 {
 		n = 1
 	}
-	return s.deliver(ctx, l, events[:n])
+	return events[:n], 0, false
 }
 
 // pending is what the lane has to deliver next, at most a batch.
@@ -99,38 +143,75 @@ func (s *subscription) pending(ctx context.Context, l int) ([]*entry, error) {
 	return events, nil
 }
 
-func (s *subscription) deliver(ctx context.Context, l int, batch []*entry) (rest time.Duration, again bool) {
-	ln := &s.state[l]
-	req := &pluginv1.DeliverRequest{
-		Subscription: int32(s.id), Lane: int32(l), Expected: ln.cursor, Next: batch[len(batch)-1].pos(),
-		Events: make([]*pluginv1.Event, len(batch)),
+// deliver makes one call of the parts and gives their lanes back.
+func (s *subscription) deliver(ctx context.Context, parts []part) {
+	slices.SortFunc(parts, func(a, b part) int { return a.lane - b.lane })
+	req := &pluginv1.DeliverRequest{Subscription: int32(s.id)}
+	var all []*entry
+	for _, p := range parts {
+		all = append(all, p.events...)
+		req.Lanes = append(req.Lanes, &pluginv1.LaneMove{
+			Lane: int32(p.lane), Expected: s.state[p.lane].cursor, Next: p.events[len(p.events)-1].pos(),
+		})
 	}
-	for i, e := range batch {
-		req.Events[i] = e.event
+	slices.SortFunc(all, func(a, b *entry) int { return cmp.Compare(a.pos(), b.pos()) })
+	for _, e := range all {
+		req.Events = append(req.Events, e.event)
 	}
 	err := s.send(ctx, req)
 	how := judge(err)
-	s.bus.metrics.delivery(s, how, len(batch))
+	s.bus.metrics.delivery(s, how, len(all))
+	guilty := -1
+	if how == failed && len(parts) > 1 {
+		guilty = blame(err, all)
+	}
+	for _, p := range parts {
+		rest, again := s.outcome(ctx, p, how, err, len(parts), guilty)
+		s.end(p.lane, rest, again)
+	}
+}
+
+// blame is the lane of the event that the handler says it could not take; -1
+// when it does not say.
+func blame(err error, all []*entry) int {
+	f, ok := fault.Detail[*pluginv1.DeliveryFailure](err)
+	if i := int(f.GetIndex()); ok && i >= 0 && i < len(all) {
+		return all[i].lane
+	}
+	return -1
+}
+
+// outcome is what a delivery means for one of its lanes, as next answers.
+func (s *subscription) outcome(ctx context.Context, p part, how outcome, err error, parts, guilty int) (rest time.Duration, again bool) {
+	ln := &s.state[p.lane]
 	switch how {
 	case handled:
-		ln.cursor, ln.failures = req.GetNext(), 0
+		ln.cursor, ln.failures = p.events[len(p.events)-1].pos(), 0
 		ln.single = max(0, ln.single-1)
 		ln.limit = min(2*ln.limit, s.bus.c.Batch)
+		if ln.single == 0 {
+			s.isolate(p.lane, false)
+		}
 		return 0, true
 	case stale:
-		s.reread(1 << l)
+		s.isolate(p.lane, true)
+		s.reread(1 << p.lane)
 		return s.backoff(ln), true
 	case later:
 		// A batch that was too much in the time is not too much for ever.
-		ln.limit = max(1, len(batch)/2)
+		ln.limit = max(1, len(p.events)/2)
+		s.isolate(p.lane, true)
 		return s.backoff(ln), true
-	default:
-		if len(batch) > 1 {
-			ln.single = len(batch)
-			return 0, true
-		}
-		return s.fail(ctx, l, batch[0], err)
 	}
+	if guilty >= 0 && guilty != p.lane {
+		return 0, true // another's failure
+	}
+	s.isolate(p.lane, true)
+	if len(p.events) > 1 || parts > 1 {
+		ln.single = len(p.events)
+		return 0, true
+	}
+	return s.fail(ctx, p.lane, p.events[0], err)
 }
 
 // send makes one call, bounded in time.

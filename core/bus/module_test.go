@@ -200,7 +200,7 @@ func (m *module) Deliver(ctx context.Context, plugin string, req *pluginv1.Deliv
 		if req.GetParked() {
 			_, err = tx.Exec(ctx, `SELECT bus.ack_parked($1, $2)`, int16(req.GetSubscription()), req.GetEvents()[0].GetPosition())
 		} else {
-			_, err = tx.Exec(ctx, `SELECT bus.ack($1, $2, $3, $4)`, int16(req.GetSubscription()), int16(req.GetLane()), req.GetExpected(), req.GetNext())
+			_, err = tx.Exec(ctx, `SELECT bus.ack($1, $2, $3, $4)`, ack(req)...)
 		}
 		if err != nil {
 			return err
@@ -239,6 +239,16 @@ func (m *module) Deliver(ctx context.Context, plugin string, req *pluginv1.Deliv
 	default:
 		return connect.NewError(connect.CodeUnavailable, "the database cannot be reached").WithRemote()
 	}
+}
+
+// ack are the arguments of bus.ack.
+func ack(req *pluginv1.DeliverRequest) []any {
+	var lanes []int16
+	var expected, next []int64
+	for _, l := range req.GetLanes() {
+		lanes, expected, next = append(lanes, int16(l.GetLane())), append(expected, l.GetExpected()), append(next, l.GetNext())
+	}
+	return []any{int16(req.GetSubscription()), lanes, expected, next}
 }
 
 // effects are the payloads that the module handled, in the order of its

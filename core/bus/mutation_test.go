@@ -132,12 +132,12 @@ func TestTheLowWaterMarkPassesNoTransactionThatIsStillOpen(t *testing.T) {
 func TestThePositionIsMovedByOneDeliveryOnly(t *testing.T) {
 	t.Parallel()
 	both(t, func(h *house) {
-		h.without("bus.ack", "AND c.pos OPERATOR(pg_catalog.=) p_expected", "")
+		h.without("bus.ack", "AND c.pos OPERATOR(pg_catalog.=) m.expected", "")
 	}, func(t *testing.T, h *house) bool {
 		m := h.module("order")
 		b := h.prepare(m)
 		id := b.register(t, m.registration(everything()))["all"]
-		req := &pluginv1.DeliverRequest{Subscription: id, Expected: 0, Next: 1, Events: []*pluginv1.Event{{Position: 1, Topic: topic, Key: "k", Payload: []byte("a")}}}
+		req := &pluginv1.DeliverRequest{Subscription: id, Lanes: []*pluginv1.LaneMove{{Next: 1}}, Events: []*pluginv1.Event{{Position: 1, Topic: topic, Key: "k", Payload: []byte("a")}}}
 		require.NoError(t, m.Deliver(t.Context(), "order", req))
 		err := m.Deliver(t.Context(), "order", req)
 		if err != nil {

@@ -164,7 +164,7 @@ func (b *Bus) fill(ctx context.Context, heads []aside, at []int64) ([]aside, err
 // again delivers one set-aside event. True: it is handled, and the next of
 // its key may go.
 func (b *Bus) again(ctx context.Context, h aside, lied bool) bool {
-	req := &pluginv1.DeliverRequest{Subscription: int32(h.sub.id), Lane: int32(h.lane), Parked: true, Events: []*pluginv1.Event{h.event}}
+	req := &pluginv1.DeliverRequest{Subscription: int32(h.sub.id), Parked: true, Events: []*pluginv1.Event{h.event}}
 	err := h.sub.send(ctx, req)
 	how := judge(err)
 	b.metrics.delivery(h.sub, how, 1)

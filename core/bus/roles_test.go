@@ -41,7 +41,7 @@ func TestAModulesRoleCanDoNothingButItsOwn(t *testing.T) {
 		"call the sequencer":               {`SELECT * FROM bus.sequence_batch(1, 0, NULL, NULL)`, "42501"},
 		"publish as the kernel":            {`SELECT bus.publish_for('other', 'x', 'k', '')`, "42501"},
 		"fire timers":                      {`SELECT bus.timers_fire(1)`, "42501"},
-		"move another's cursor":            {`SELECT bus.ack(` + strconv.Itoa(int(theirs)) + `::smallint, 0::smallint, 0, 5)`, "BU001"},
+		"move another's cursor":            {`SELECT bus.ack(` + strconv.Itoa(int(theirs)) + `::smallint, '{0}', '{0}', '{5}')`, "BU001"},
 		"take another's event":             {`SELECT bus.ack_parked(` + strconv.Itoa(int(theirs)) + `::smallint, 1)`, "BU001"},
 		"start another's saga":             {`SELECT bus.saga_start(gen_random_uuid(), 'other/x', 1, 'k2', '', 'n')`, "42501"},
 		"do a step of another's contract":  {`SELECT bus.step_begin('00000000-0000-0000-0000-000000000001', 1::smallint, 0::smallint, 1)`, "42501"},
@@ -62,7 +62,7 @@ func TestAModulesRoleCanDoNothingButItsOwn(t *testing.T) {
 	_, err := m.pool.Exec(t.Context(), `SELECT bus.saga_signal('00000000-0000-0000-0000-000000000001', 'x', '')`)
 	require.NoError(t, err)
 	require.Equal(t, signalled, h.number(`SELECT count(*) FROM bus.saga_signal`), "another's saga gets no signal")
-	_, err = m.pool.Exec(t.Context(), `SELECT bus.ack($1::smallint, 0::smallint, 0, 5)`, mine)
+	_, err = m.pool.Exec(t.Context(), `SELECT bus.ack($1::smallint, '{0}', '{0}', '{5}')`, mine)
 	require.NoError(t, err, "its own is its own")
 }
 

@@ -7,13 +7,14 @@ import (
 
 // sequence gives committed events their positions and passes them on, until
 // ctx ends. It looks at the outbox when poked and else every Poll, growing
-// tenfold while nothing comes.
+// tenfold while nothing comes. After a batch it gathers for a moment: under
+// load many events share a batch and a delivery, alone one goes at once.
 func (b *Bus) sequence(ctx context.Context) {
 	idle := b.c.Poll
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var mark lowWater
-	var fed, server time.Time
+	var fed, took, server time.Time
 	broken := false
 	for {
 		select {
@@ -21,6 +22,10 @@ func (b *Bus) sequence(ctx context.Context) {
 			return
 		case <-b.poke:
 			idle = b.c.Poll
+			if pause := b.c.Gather - time.Since(took); pause > 0 {
+				timer.Reset(pause)
+				continue
+			}
 		case <-timer.C:
 		}
 		moved, since, err := b.move(ctx, &mark)
@@ -51,11 +56,12 @@ func (b *Bus) sequence(ctx context.Context) {
 		case err != nil:
 			idle = 10 * b.c.Poll
 		case moved > 0:
-			idle = b.c.Poll
+			idle, took = b.c.Poll, time.Now()
 		default:
 			idle = min(idle+idle/4, 10*b.c.Poll)
 		}
 		if moved >= sequenceBatch {
+			took = time.Time{}
 			signal(b.poke) // more stands behind it
 		}
 		timer.Reset(idle)

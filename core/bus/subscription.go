@@ -39,6 +39,7 @@ type subscription struct {
 	ready       lanes // have events, or may have
 	busy        lanes // a worker has them
 	resting     lanes // pause after a failure
+	lone        lanes // share no delivery with others: their last one was not handled
 	stale       lanes // to be read from the database before anything else
 	owned       lanes // are this node's
 
@@ -178,27 +179,44 @@ func (s *subscription) pump() {
 		}
 		if !s.bus.begin() {
 			s.release(l, true)
+			s.leave()
 			return
 		}
 		go func() {
 			defer s.bus.work.Done()
-			rest, again := s.advance(s.bus.base, l)
-			s.release(l, again)
-			if rest > 0 {
-				s.rest(l, rest)
-			}
+			s.advance(s.bus.base, l)
+			s.leave()
 			s.pump()
 		}()
 	}
 }
 
-// take picks a lane with work, in turn, and marks it busy and looked at: what
-// arrives from here on marks it again.
+// take picks a lane with work for a worker of its own.
 func (s *subscription) take() (int, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	able := s.ready & s.owned &^ s.busy &^ s.resting
-	if !s.on || s.retired || able == 0 || s.inFlight >= s.bus.c.InFlight {
+	if s.inFlight >= s.bus.c.InFlight {
+		return 0, false
+	}
+	l, ok := s.pick(0)
+	if ok {
+		s.inFlight++
+	}
+	return l, ok
+}
+
+// join picks a lane with work for a worker that has one.
+func (s *subscription) join() (int, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pick(s.lone)
+}
+
+// pick chooses a lane with work, in turn, and marks it busy and looked at:
+// what arrives from here on marks it again. The caller holds mu.
+func (s *subscription) pick(not lanes) (int, bool) {
+	able := s.ready & s.owned &^ s.busy &^ s.resting &^ not
+	if !s.on || s.retired || able == 0 {
 		return 0, false
 	}
 	l := bits.TrailingZeros64(uint64(able))
@@ -208,18 +226,41 @@ func (s *subscription) take() (int, bool) {
 	s.turn = (l + 1) % busdb.Lanes
 	s.busy |= 1 << l
 	s.ready &^= 1 << l
-	s.inFlight++
 	return l, true
 }
 
+// release gives a lane back.
 func (s *subscription) release(l int, again bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.busy &^= 1 << l
-	s.inFlight--
 	if again {
 		s.ready |= 1 << l
 	}
+}
+
+// leave ends a worker.
+func (s *subscription) leave() {
+	s.mu.Lock()
+	s.inFlight--
+	s.mu.Unlock()
+}
+
+// isolate keeps a lane out of deliveries with others, or lets it in again.
+func (s *subscription) isolate(l int, alone bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if alone {
+		s.lone |= 1 << l
+	} else {
+		s.lone &^= 1 << l
+	}
+}
+
+func (s *subscription) isolated(l int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lone&(1<<l) != 0
 }
 
 // rest keeps a lane from being taken for a while.

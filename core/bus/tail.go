@@ -20,6 +20,7 @@ const (
 	readEntries = 1000
 	readBytes   = 8 << 20
 	batchBytes  = 1 << 20
+	maxEvents   = 1000 // of a delivery, as its contract says
 )
 
 // entry is an event as it stands in the log. It is shared by all

@@ -28,7 +28,7 @@ func Migrations() fs.FS {
 // execute. Nothing else of the schema is granted.
 var ModuleFunctions = []string{
 	"bus.publish(text[], text[], bytea[], text)",
-	"bus.ack(smallint, smallint, bigint, bigint)",
+	"bus.ack(smallint, smallint[], bigint[], bigint[])",
 	"bus.ack_parked(smallint, bigint)",
 	"bus.timer_set(text, text, text, bytea, timestamptz)",
 	"bus.timer_cancel(text)",

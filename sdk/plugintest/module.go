@@ -138,7 +138,8 @@ func As(p call.Principal, market string) call.Info { return call.Info{Principal:
 // their message is of.
 func (m *Module) Deliver(ctx context.Context, subscription string, events ...proto.Message) error {
 	sub := m.subs[subscription]
-	req := &pluginv1.DeliverRequest{Subscription: sub, Name: subscription, Expected: m.next[sub]}
+	move := &pluginv1.LaneMove{Expected: m.next[sub]}
+	req := &pluginv1.DeliverRequest{Subscription: sub, Name: subscription, Lanes: []*pluginv1.LaneMove{move}}
 	for _, e := range events {
 		o, err := store.Encode(e)
 		if err != nil {
@@ -153,10 +154,10 @@ func (m *Module) Deliver(ctx context.Context, subscription string, events ...pro
 			Position: m.head, EventId: o.Topic + "/" + o.Key, Topic: o.Topic, Key: o.Key, Payload: o.Payload,
 		})
 	}
-	req.Next = m.head
+	move.Next = m.head
 	_, err := pluginv1connect.NewEventServiceClient(m.Client(call.Info{})).Deliver(ctx, req)
 	if err == nil {
-		m.next[sub] = req.GetNext()
+		m.next[sub] = move.GetNext()
 	}
 	return err
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // Deliver runs fn over a batch of events in the transaction that moves the
-// subscription's position (or removes the one parked event): the effect
+// subscription's positions (or removes the one parked event): the effect
 // happens exactly once. A batch that another delivery won is aborted, reason
 // STALE_DELIVERY.
 func (db *DB) Deliver(ctx context.Context, req *pluginv1.DeliverRequest, fn func(ctx context.Context, tx *Tx) error) error {
@@ -17,8 +17,11 @@ func (db *DB) Deliver(ctx context.Context, req *pluginv1.DeliverRequest, fn func
 		if req.GetParked() {
 			_, err = tx.Do(ctx, "SELECT bus.ack_parked($1, $2)", int16(req.GetSubscription()), req.GetEvents()[0].GetPosition())
 		} else {
-			_, err = tx.Do(ctx, "SELECT bus.ack($1, $2, $3, $4)",
-				int16(req.GetSubscription()), int16(req.GetLane()), req.GetExpected(), req.GetNext())
+			lanes, expected, next := make([]int16, len(req.GetLanes())), make([]int64, len(req.GetLanes())), make([]int64, len(req.GetLanes()))
+			for i, l := range req.GetLanes() {
+				lanes[i], expected[i], next[i] = int16(l.GetLane()), l.GetExpected(), l.GetNext()
+			}
+			_, err = tx.Do(ctx, "SELECT bus.ack($1, $2, $3, $4)", int16(req.GetSubscription()), lanes, expected, next)
 		}
 		if err != nil {
 			return err

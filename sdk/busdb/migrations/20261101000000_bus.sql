@@ -191,16 +191,25 @@ CREATE TABLE bus.discarded (
   at     timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (sub, pos));
 
--- ack moves a lane's position: the first statement of the consumer's own
+-- ack moves the positions of lanes: the first statement of the consumer's own
 -- transaction, so that a competing delivery blocks at once and dies instead
--- of doing the work.
-CREATE FUNCTION bus.ack(p_sub smallint, p_lane smallint, p_expected bigint, p_next bigint) RETURNS void
+-- of doing the work. All of them or none; locked in the order of lanes, so
+-- that two deliveries cannot deadlock.
+CREATE FUNCTION bus.ack(p_sub smallint, p_lanes smallint[], p_expected bigint[], p_next bigint[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE n int;
 BEGIN
-  UPDATE bus.cursor c SET pos = p_next FROM bus.subscription s
-   WHERE c.sub OPERATOR(pg_catalog.=) p_sub AND c.lane OPERATOR(pg_catalog.=) p_lane AND c.pos OPERATOR(pg_catalog.=) p_expected
+  IF pg_catalog.cardinality(p_lanes) OPERATOR(pg_catalog.>) 1 THEN
+    PERFORM FROM bus.cursor c WHERE c.sub OPERATOR(pg_catalog.=) p_sub AND c.lane OPERATOR(pg_catalog.=) ANY (p_lanes) ORDER BY c.lane FOR UPDATE;
+  END IF;
+  UPDATE bus.cursor c SET pos = m.next
+    FROM bus.subscription s, ROWS FROM (pg_catalog.unnest(p_lanes), pg_catalog.unnest(p_expected), pg_catalog.unnest(p_next)) m(lane, expected, next)
+   WHERE c.sub OPERATOR(pg_catalog.=) p_sub AND c.lane OPERATOR(pg_catalog.=) m.lane AND c.pos OPERATOR(pg_catalog.=) m.expected
      AND s.id OPERATOR(pg_catalog.=) c.sub AND s.role OPERATOR(pg_catalog.=) session_user;
-  IF NOT FOUND THEN RAISE EXCEPTION 'stale delivery' USING ERRCODE = 'BU001'; END IF;
+  GET DIAGNOSTICS n = ROW_COUNT;
+  IF n OPERATOR(pg_catalog.=) 0 OR n OPERATOR(pg_catalog.<>) pg_catalog.cardinality(p_lanes) THEN
+    RAISE EXCEPTION 'stale delivery' USING ERRCODE = 'BU001';
+  END IF;
 END $$;
 
 -- ack_parked removes a parked event, likewise.

@@ -1807,14 +1807,13 @@ type DeliverRequest struct {
 	// Subscription's number in the bus, and its name in the manifest.
 	Subscription int32  `protobuf:"varint,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
 	Name         string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Lane         int32  `protobuf:"varint,3,opt,name=lane,proto3" json:"lane,omitempty"`
-	// Position the lane must be at, and the one it is moved to.
-	Expected int64 `protobuf:"varint,4,opt,name=expected,proto3" json:"expected,omitempty"`
-	Next     int64 `protobuf:"varint,5,opt,name=next,proto3" json:"next,omitempty"`
+	// Lanes that the events are of, each once, in rising order.
+	Lanes []*LaneMove `protobuf:"bytes,3,rep,name=lanes,proto3" json:"lanes,omitempty"`
 	// Set when one parked event is tried again: its row is removed instead of
-	// the position being moved.
-	Parked        bool     `protobuf:"varint,6,opt,name=parked,proto3" json:"parked,omitempty"`
-	Events        []*Event `protobuf:"bytes,7,rep,name=events,proto3" json:"events,omitempty"`
+	// a position being moved.
+	Parked bool `protobuf:"varint,4,opt,name=parked,proto3" json:"parked,omitempty"`
+	// In the order of their positions.
+	Events        []*Event `protobuf:"bytes,5,rep,name=events,proto3" json:"events,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1863,25 +1862,11 @@ func (x *DeliverRequest) GetName() string {
 	return ""
 }
 
-func (x *DeliverRequest) GetLane() int32 {
+func (x *DeliverRequest) GetLanes() []*LaneMove {
 	if x != nil {
-		return x.Lane
+		return x.Lanes
 	}
-	return 0
-}
-
-func (x *DeliverRequest) GetExpected() int64 {
-	if x != nil {
-		return x.Expected
-	}
-	return 0
-}
-
-func (x *DeliverRequest) GetNext() int64 {
-	if x != nil {
-		return x.Next
-	}
-	return 0
+	return nil
 }
 
 func (x *DeliverRequest) GetParked() bool {
@@ -1896,6 +1881,68 @@ func (x *DeliverRequest) GetEvents() []*Event {
 		return x.Events
 	}
 	return nil
+}
+
+// A step forward on one lane.
+type LaneMove struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Lane  int32                  `protobuf:"varint,1,opt,name=lane,proto3" json:"lane,omitempty"`
+	// Position the lane must be at, and the one it is moved to.
+	Expected      int64 `protobuf:"varint,2,opt,name=expected,proto3" json:"expected,omitempty"`
+	Next          int64 `protobuf:"varint,3,opt,name=next,proto3" json:"next,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LaneMove) Reset() {
+	*x = LaneMove{}
+	mi := &file_entrepot_plugin_v1_plugin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LaneMove) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LaneMove) ProtoMessage() {}
+
+func (x *LaneMove) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_plugin_v1_plugin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LaneMove.ProtoReflect.Descriptor instead.
+func (*LaneMove) Descriptor() ([]byte, []int) {
+	return file_entrepot_plugin_v1_plugin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *LaneMove) GetLane() int32 {
+	if x != nil {
+		return x.Lane
+	}
+	return 0
+}
+
+func (x *LaneMove) GetExpected() int64 {
+	if x != nil {
+		return x.Expected
+	}
+	return 0
+}
+
+func (x *LaneMove) GetNext() int64 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
 }
 
 // A fact as it stands in the log.
@@ -1920,7 +1967,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_entrepot_plugin_v1_plugin_proto_msgTypes[24]
+	mi := &file_entrepot_plugin_v1_plugin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1932,7 +1979,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_plugin_v1_plugin_proto_msgTypes[24]
+	mi := &file_entrepot_plugin_v1_plugin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1945,7 +1992,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_entrepot_plugin_v1_plugin_proto_rawDescGZIP(), []int{24}
+	return file_entrepot_plugin_v1_plugin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Event) GetPosition() int64 {
@@ -2012,7 +2059,7 @@ type DeliverResponse struct {
 
 func (x *DeliverResponse) Reset() {
 	*x = DeliverResponse{}
-	mi := &file_entrepot_plugin_v1_plugin_proto_msgTypes[25]
+	mi := &file_entrepot_plugin_v1_plugin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2024,7 +2071,7 @@ func (x *DeliverResponse) String() string {
 func (*DeliverResponse) ProtoMessage() {}
 
 func (x *DeliverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_plugin_v1_plugin_proto_msgTypes[25]
+	mi := &file_entrepot_plugin_v1_plugin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2037,7 +2084,7 @@ func (x *DeliverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeliverResponse.ProtoReflect.Descriptor instead.
 func (*DeliverResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_plugin_v1_plugin_proto_rawDescGZIP(), []int{25}
+	return file_entrepot_plugin_v1_plugin_proto_rawDescGZIP(), []int{26}
 }
 
 // Error detail of Deliver.
@@ -2052,7 +2099,7 @@ type DeliveryFailure struct {
 
 func (x *DeliveryFailure) Reset() {
 	*x = DeliveryFailure{}
-	mi := &file_entrepot_plugin_v1_plugin_proto_msgTypes[26]
+	mi := &file_entrepot_plugin_v1_plugin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2064,7 +2111,7 @@ func (x *DeliveryFailure) String() string {
 func (*DeliveryFailure) ProtoMessage() {}
 
 func (x *DeliveryFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_plugin_v1_plugin_proto_msgTypes[26]
+	mi := &file_entrepot_plugin_v1_plugin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2077,7 +2124,7 @@ func (x *DeliveryFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeliveryFailure.ProtoReflect.Descriptor instead.
 func (*DeliveryFailure) Descriptor() ([]byte, []int) {
-	return file_entrepot_plugin_v1_plugin_proto_rawDescGZIP(), []int{26}
+	return file_entrepot_plugin_v1_plugin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DeliveryFailure) GetIndex() int32 {
@@ -2109,7 +2156,7 @@ type HandleWebhookRequest struct {
 
 func (x *HandleWebhookRequest) Reset() {
 	*x = HandleWebhookRequest{}
-	mi := &file_entrepot_plugin_v1_plugin_proto_msgTypes[27]
+	mi := &file_entrepot_plugin_v1_plugin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2121,7 +2168,7 @@ func (x *HandleWebhookRequest) String() string {
 func (*HandleWebhookRequest) ProtoMessage() {}
 
 func (x *HandleWebhookRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_plugin_v1_plugin_proto_msgTypes[27]
+	mi := &file_entrepot_plugin_v1_plugin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2134,7 +2181,7 @@ func (x *HandleWebhookRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandleWebhookRequest.ProtoReflect.Descriptor instead.
 func (*HandleWebhookRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_plugin_v1_plugin_proto_rawDescGZIP(), []int{27}
+	return file_entrepot_plugin_v1_plugin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *HandleWebhookRequest) GetInstance() string {
@@ -2191,7 +2238,7 @@ type HandleWebhookResponse struct {
 
 func (x *HandleWebhookResponse) Reset() {
 	*x = HandleWebhookResponse{}
-	mi := &file_entrepot_plugin_v1_plugin_proto_msgTypes[28]
+	mi := &file_entrepot_plugin_v1_plugin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2203,7 +2250,7 @@ func (x *HandleWebhookResponse) String() string {
 func (*HandleWebhookResponse) ProtoMessage() {}
 
 func (x *HandleWebhookResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_plugin_v1_plugin_proto_msgTypes[28]
+	mi := &file_entrepot_plugin_v1_plugin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2216,7 +2263,7 @@ func (x *HandleWebhookResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandleWebhookResponse.ProtoReflect.Descriptor instead.
 func (*HandleWebhookResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_plugin_v1_plugin_proto_rawDescGZIP(), []int{28}
+	return file_entrepot_plugin_v1_plugin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *HandleWebhookResponse) GetStatus() int32 {
@@ -2390,15 +2437,17 @@ const file_entrepot_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x0fReleaseResponse\"&\n" +
 	"\fDrainRequest\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"\x0f\n" +
-	"\rDrainResponse\"\xe2\x01\n" +
+	"\rDrainResponse\"\xdc\x01\n" +
 	"\x0eDeliverRequest\x12\"\n" +
 	"\fsubscription\x18\x01 \x01(\x05R\fsubscription\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
-	"\x04lane\x18\x03 \x01(\x05R\x04lane\x12\x1a\n" +
-	"\bexpected\x18\x04 \x01(\x03R\bexpected\x12\x12\n" +
-	"\x04next\x18\x05 \x01(\x03R\x04next\x12\x16\n" +
-	"\x06parked\x18\x06 \x01(\bR\x06parked\x12<\n" +
-	"\x06events\x18\a \x03(\v2\x19.entrepot.plugin.v1.EventB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\x06events\"\xe6\x01\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12<\n" +
+	"\x05lanes\x18\x03 \x03(\v2\x1c.entrepot.plugin.v1.LaneMoveB\b\xbaH\x05\x92\x01\x02\x10@R\x05lanes\x12\x16\n" +
+	"\x06parked\x18\x04 \x01(\bR\x06parked\x12<\n" +
+	"\x06events\x18\x05 \x03(\v2\x19.entrepot.plugin.v1.EventB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\x06events\"N\n" +
+	"\bLaneMove\x12\x12\n" +
+	"\x04lane\x18\x01 \x01(\x05R\x04lane\x12\x1a\n" +
+	"\bexpected\x18\x02 \x01(\x03R\bexpected\x12\x12\n" +
+	"\x04next\x18\x03 \x01(\x03R\x04next\"\xe6\x01\n" +
 	"\x05Event\x12\x1a\n" +
 	"\bposition\x18\x01 \x01(\x03R\bposition\x12\x19\n" +
 	"\bevent_id\x18\x02 \x01(\tR\aeventId\x12\x16\n" +
@@ -2447,12 +2496,11 @@ const file_entrepot_plugin_v1_plugin_proto_rawDesc = "" +
 	"\binstance\x12a\n" +
 	"\x05Drain\x12 .entrepot.plugin.v1.DrainRequest\x1a!.entrepot.plugin.v1.DrainResponse\"\x13ҵ\x18\x03\n" +
 	"\x01\x06ڵ\x18\b\n" +
-	"\x06reason2y\n" +
-	"\fEventService\x12i\n" +
-	"\aDeliver\x12\".entrepot.plugin.v1.DeliverRequest\x1a#.entrepot.plugin.v1.DeliverResponse\"\x15ҵ\x18\x03\n" +
-	"\x01\x06ڵ\x18\n" +
-	"\n" +
-	"\bexpected2\x89\x01\n" +
+	"\x06reason2v\n" +
+	"\fEventService\x12f\n" +
+	"\aDeliver\x12\".entrepot.plugin.v1.DeliverRequest\x1a#.entrepot.plugin.v1.DeliverResponse\"\x12ҵ\x18\x03\n" +
+	"\x01\x06ڵ\x18\a\n" +
+	"\x05lanes2\x89\x01\n" +
 	"\x0eWebhookService\x12w\n" +
 	"\rHandleWebhook\x12(.entrepot.plugin.v1.HandleWebhookRequest\x1a).entrepot.plugin.v1.HandleWebhookResponse\"\x11ҵ\x18\x03\n" +
 	"\x01\x06ڵ\x18\x06\n" +
@@ -2471,7 +2519,7 @@ func file_entrepot_plugin_v1_plugin_proto_rawDescGZIP() []byte {
 }
 
 var file_entrepot_plugin_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_entrepot_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_entrepot_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_entrepot_plugin_v1_plugin_proto_goTypes = []any{
 	(Manifest_Kind)(0),             // 0: entrepot.plugin.v1.Manifest.Kind
 	(Subscription_OnDead)(0),       // 1: entrepot.plugin.v1.Subscription.OnDead
@@ -2503,16 +2551,17 @@ var file_entrepot_plugin_v1_plugin_proto_goTypes = []any{
 	(*DrainRequest)(nil),           // 27: entrepot.plugin.v1.DrainRequest
 	(*DrainResponse)(nil),          // 28: entrepot.plugin.v1.DrainResponse
 	(*DeliverRequest)(nil),         // 29: entrepot.plugin.v1.DeliverRequest
-	(*Event)(nil),                  // 30: entrepot.plugin.v1.Event
-	(*DeliverResponse)(nil),        // 31: entrepot.plugin.v1.DeliverResponse
-	(*DeliveryFailure)(nil),        // 32: entrepot.plugin.v1.DeliveryFailure
-	(*HandleWebhookRequest)(nil),   // 33: entrepot.plugin.v1.HandleWebhookRequest
-	(*HandleWebhookResponse)(nil),  // 34: entrepot.plugin.v1.HandleWebhookResponse
-	nil,                            // 35: entrepot.plugin.v1.ConfigureRequest.SecretsEntry
-	nil,                            // 36: entrepot.plugin.v1.Database.SubscriptionsEntry
-	nil,                            // 37: entrepot.plugin.v1.HandleWebhookRequest.HeadersEntry
-	(*timestamppb.Timestamp)(nil),  // 38: google.protobuf.Timestamp
-	(*v1.Market)(nil),              // 39: entrepot.type.v1.Market
+	(*LaneMove)(nil),               // 30: entrepot.plugin.v1.LaneMove
+	(*Event)(nil),                  // 31: entrepot.plugin.v1.Event
+	(*DeliverResponse)(nil),        // 32: entrepot.plugin.v1.DeliverResponse
+	(*DeliveryFailure)(nil),        // 33: entrepot.plugin.v1.DeliveryFailure
+	(*HandleWebhookRequest)(nil),   // 34: entrepot.plugin.v1.HandleWebhookRequest
+	(*HandleWebhookResponse)(nil),  // 35: entrepot.plugin.v1.HandleWebhookResponse
+	nil,                            // 36: entrepot.plugin.v1.ConfigureRequest.SecretsEntry
+	nil,                            // 37: entrepot.plugin.v1.Database.SubscriptionsEntry
+	nil,                            // 38: entrepot.plugin.v1.HandleWebhookRequest.HeadersEntry
+	(*timestamppb.Timestamp)(nil),  // 39: google.protobuf.Timestamp
+	(*v1.Market)(nil),              // 40: entrepot.type.v1.Market
 }
 var file_entrepot_plugin_v1_plugin_proto_depIdxs = []int32{
 	8,  // 0: entrepot.plugin.v1.DescribeResponse.manifest:type_name -> entrepot.plugin.v1.Manifest
@@ -2524,41 +2573,42 @@ var file_entrepot_plugin_v1_plugin_proto_depIdxs = []int32{
 	11, // 6: entrepot.plugin.v1.Manifest.schedules:type_name -> entrepot.plugin.v1.Schedule
 	13, // 7: entrepot.plugin.v1.Manifest.config:type_name -> entrepot.plugin.v1.ConfigField
 	1,  // 8: entrepot.plugin.v1.Subscription.on_dead:type_name -> entrepot.plugin.v1.Subscription.OnDead
-	38, // 9: entrepot.plugin.v1.Tick.due:type_name -> google.protobuf.Timestamp
+	39, // 9: entrepot.plugin.v1.Tick.due:type_name -> google.protobuf.Timestamp
 	2,  // 10: entrepot.plugin.v1.ConfigField.type:type_name -> entrepot.plugin.v1.ConfigField.Type
 	16, // 11: entrepot.plugin.v1.SagaDefinition.steps:type_name -> entrepot.plugin.v1.SagaStep
 	3,  // 12: entrepot.plugin.v1.SagaStep.kind:type_name -> entrepot.plugin.v1.SagaStep.Kind
 	19, // 13: entrepot.plugin.v1.ValidateConfigResponse.diagnostics:type_name -> entrepot.plugin.v1.Diagnostic
 	4,  // 14: entrepot.plugin.v1.Diagnostic.severity:type_name -> entrepot.plugin.v1.Diagnostic.Severity
-	35, // 15: entrepot.plugin.v1.ConfigureRequest.secrets:type_name -> entrepot.plugin.v1.ConfigureRequest.SecretsEntry
+	36, // 15: entrepot.plugin.v1.ConfigureRequest.secrets:type_name -> entrepot.plugin.v1.ConfigureRequest.SecretsEntry
 	21, // 16: entrepot.plugin.v1.ConfigureRequest.database:type_name -> entrepot.plugin.v1.Database
-	39, // 17: entrepot.plugin.v1.ConfigureRequest.markets:type_name -> entrepot.type.v1.Market
-	36, // 18: entrepot.plugin.v1.Database.subscriptions:type_name -> entrepot.plugin.v1.Database.SubscriptionsEntry
+	40, // 17: entrepot.plugin.v1.ConfigureRequest.markets:type_name -> entrepot.type.v1.Market
+	37, // 18: entrepot.plugin.v1.Database.subscriptions:type_name -> entrepot.plugin.v1.Database.SubscriptionsEntry
 	5,  // 19: entrepot.plugin.v1.CheckResponse.status:type_name -> entrepot.plugin.v1.CheckResponse.Status
-	30, // 20: entrepot.plugin.v1.DeliverRequest.events:type_name -> entrepot.plugin.v1.Event
-	38, // 21: entrepot.plugin.v1.Event.at:type_name -> google.protobuf.Timestamp
-	37, // 22: entrepot.plugin.v1.HandleWebhookRequest.headers:type_name -> entrepot.plugin.v1.HandleWebhookRequest.HeadersEntry
-	6,  // 23: entrepot.plugin.v1.PluginService.Describe:input_type -> entrepot.plugin.v1.DescribeRequest
-	17, // 24: entrepot.plugin.v1.PluginService.ValidateConfig:input_type -> entrepot.plugin.v1.ValidateConfigRequest
-	20, // 25: entrepot.plugin.v1.PluginService.Configure:input_type -> entrepot.plugin.v1.ConfigureRequest
-	23, // 26: entrepot.plugin.v1.PluginService.Check:input_type -> entrepot.plugin.v1.CheckRequest
-	25, // 27: entrepot.plugin.v1.PluginService.Release:input_type -> entrepot.plugin.v1.ReleaseRequest
-	27, // 28: entrepot.plugin.v1.PluginService.Drain:input_type -> entrepot.plugin.v1.DrainRequest
-	29, // 29: entrepot.plugin.v1.EventService.Deliver:input_type -> entrepot.plugin.v1.DeliverRequest
-	33, // 30: entrepot.plugin.v1.WebhookService.HandleWebhook:input_type -> entrepot.plugin.v1.HandleWebhookRequest
-	7,  // 31: entrepot.plugin.v1.PluginService.Describe:output_type -> entrepot.plugin.v1.DescribeResponse
-	18, // 32: entrepot.plugin.v1.PluginService.ValidateConfig:output_type -> entrepot.plugin.v1.ValidateConfigResponse
-	22, // 33: entrepot.plugin.v1.PluginService.Configure:output_type -> entrepot.plugin.v1.ConfigureResponse
-	24, // 34: entrepot.plugin.v1.PluginService.Check:output_type -> entrepot.plugin.v1.CheckResponse
-	26, // 35: entrepot.plugin.v1.PluginService.Release:output_type -> entrepot.plugin.v1.ReleaseResponse
-	28, // 36: entrepot.plugin.v1.PluginService.Drain:output_type -> entrepot.plugin.v1.DrainResponse
-	31, // 37: entrepot.plugin.v1.EventService.Deliver:output_type -> entrepot.plugin.v1.DeliverResponse
-	34, // 38: entrepot.plugin.v1.WebhookService.HandleWebhook:output_type -> entrepot.plugin.v1.HandleWebhookResponse
-	31, // [31:39] is the sub-list for method output_type
-	23, // [23:31] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	30, // 20: entrepot.plugin.v1.DeliverRequest.lanes:type_name -> entrepot.plugin.v1.LaneMove
+	31, // 21: entrepot.plugin.v1.DeliverRequest.events:type_name -> entrepot.plugin.v1.Event
+	39, // 22: entrepot.plugin.v1.Event.at:type_name -> google.protobuf.Timestamp
+	38, // 23: entrepot.plugin.v1.HandleWebhookRequest.headers:type_name -> entrepot.plugin.v1.HandleWebhookRequest.HeadersEntry
+	6,  // 24: entrepot.plugin.v1.PluginService.Describe:input_type -> entrepot.plugin.v1.DescribeRequest
+	17, // 25: entrepot.plugin.v1.PluginService.ValidateConfig:input_type -> entrepot.plugin.v1.ValidateConfigRequest
+	20, // 26: entrepot.plugin.v1.PluginService.Configure:input_type -> entrepot.plugin.v1.ConfigureRequest
+	23, // 27: entrepot.plugin.v1.PluginService.Check:input_type -> entrepot.plugin.v1.CheckRequest
+	25, // 28: entrepot.plugin.v1.PluginService.Release:input_type -> entrepot.plugin.v1.ReleaseRequest
+	27, // 29: entrepot.plugin.v1.PluginService.Drain:input_type -> entrepot.plugin.v1.DrainRequest
+	29, // 30: entrepot.plugin.v1.EventService.Deliver:input_type -> entrepot.plugin.v1.DeliverRequest
+	34, // 31: entrepot.plugin.v1.WebhookService.HandleWebhook:input_type -> entrepot.plugin.v1.HandleWebhookRequest
+	7,  // 32: entrepot.plugin.v1.PluginService.Describe:output_type -> entrepot.plugin.v1.DescribeResponse
+	18, // 33: entrepot.plugin.v1.PluginService.ValidateConfig:output_type -> entrepot.plugin.v1.ValidateConfigResponse
+	22, // 34: entrepot.plugin.v1.PluginService.Configure:output_type -> entrepot.plugin.v1.ConfigureResponse
+	24, // 35: entrepot.plugin.v1.PluginService.Check:output_type -> entrepot.plugin.v1.CheckResponse
+	26, // 36: entrepot.plugin.v1.PluginService.Release:output_type -> entrepot.plugin.v1.ReleaseResponse
+	28, // 37: entrepot.plugin.v1.PluginService.Drain:output_type -> entrepot.plugin.v1.DrainResponse
+	32, // 38: entrepot.plugin.v1.EventService.Deliver:output_type -> entrepot.plugin.v1.DeliverResponse
+	35, // 39: entrepot.plugin.v1.WebhookService.HandleWebhook:output_type -> entrepot.plugin.v1.HandleWebhookResponse
+	32, // [32:40] is the sub-list for method output_type
+	24, // [24:32] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_plugin_v1_plugin_proto_init() }
@@ -2572,7 +2622,7 @@ func file_entrepot_plugin_v1_plugin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_plugin_v1_plugin_proto_rawDesc), len(file_entrepot_plugin_v1_plugin_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   32,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -323,12 +323,12 @@ var (
 
 // EventServiceClient is a client for the entrepot.plugin.v1.EventService service.
 type EventServiceClient interface {
-	// Deliver hands over a batch of one lane of one subscription. The module
-	// runs its handlers and moves the subscription's position in one
-	// transaction, so each event has its effect exactly once. The answer is
+	// Deliver hands over a batch of some lanes of one subscription. The module
+	// runs its handlers and moves the lanes' positions in one transaction, so
+	// each event has its effect exactly once. The answer is
 	//
-	//	ok                the batch's effects and the position are committed
-	//	aborted           the position was elsewhere: another delivery won
+	//	ok                the batch's effects and the positions are committed
+	//	aborted           a position was elsewhere: another delivery won
 	//	unavailable,      nothing happened, the lane is tried again later
 	//	resource_exhausted,
 	//	deadline_exceeded
@@ -345,12 +345,12 @@ func NewEventServiceClient(client *connect.Client) EventServiceClient {
 
 // EventServiceHandler is an implementation of the entrepot.plugin.v1.EventService service.
 type EventServiceHandler interface {
-	// Deliver hands over a batch of one lane of one subscription. The module
-	// runs its handlers and moves the subscription's position in one
-	// transaction, so each event has its effect exactly once. The answer is
+	// Deliver hands over a batch of some lanes of one subscription. The module
+	// runs its handlers and moves the lanes' positions in one transaction, so
+	// each event has its effect exactly once. The answer is
 	//
-	//	ok                the batch's effects and the position are committed
-	//	aborted           the position was elsewhere: another delivery won
+	//	ok                the batch's effects and the positions are committed
+	//	aborted           a position was elsewhere: another delivery won
 	//	unavailable,      nothing happened, the lane is tried again later
 	//	resource_exhausted,
 	//	deadline_exceeded
