@@ -95,6 +95,10 @@ const (
 	Order_STATE_CANCELLED  Order_State = 5
 	// The checkout was refused.
 	Order_STATE_REJECTED Order_State = 6
+	// Every merchant's goods are with a carrier.
+	Order_STATE_HANDED_OVER Order_State = 7
+	// Everything is delivered.
+	Order_STATE_DELIVERED Order_State = 8
 )
 
 // Enum value maps for Order_State.
@@ -107,6 +111,8 @@ var (
 		4: "STATE_CANCELLING",
 		5: "STATE_CANCELLED",
 		6: "STATE_REJECTED",
+		7: "STATE_HANDED_OVER",
+		8: "STATE_DELIVERED",
 	}
 	Order_State_value = map[string]int32{
 		"STATE_UNSPECIFIED": 0,
@@ -116,6 +122,8 @@ var (
 		"STATE_CANCELLING":  4,
 		"STATE_CANCELLED":   5,
 		"STATE_REJECTED":    6,
+		"STATE_HANDED_OVER": 7,
+		"STATE_DELIVERED":   8,
 	}
 )
 
@@ -155,6 +163,9 @@ const (
 	Consignment_STATE_ACCEPTING Consignment_State = 2
 	// Its share is captured.
 	Consignment_STATE_ACCEPTED Consignment_State = 3
+	// All of its goods are with a carrier.
+	Consignment_STATE_HANDED_OVER Consignment_State = 4
+	Consignment_STATE_DELIVERED   Consignment_State = 5
 )
 
 // Enum value maps for Consignment_State.
@@ -164,12 +175,16 @@ var (
 		1: "STATE_OPEN",
 		2: "STATE_ACCEPTING",
 		3: "STATE_ACCEPTED",
+		4: "STATE_HANDED_OVER",
+		5: "STATE_DELIVERED",
 	}
 	Consignment_State_value = map[string]int32{
 		"STATE_UNSPECIFIED": 0,
 		"STATE_OPEN":        1,
 		"STATE_ACCEPTING":   2,
 		"STATE_ACCEPTED":    3,
+		"STATE_HANDED_OVER": 4,
+		"STATE_DELIVERED":   5,
 	}
 )
 
@@ -996,10 +1011,12 @@ func (x *Order) GetConsignments() []*Consignment {
 
 // One merchant's part of an order.
 type Consignment struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	MerchantId    string                 `protobuf:"bytes,1,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
-	State         Consignment_State      `protobuf:"varint,2,opt,name=state,proto3,enum=entrepot.order.v1.Consignment_State" json:"state,omitempty"`
-	Total         *v1.Money              `protobuf:"bytes,3,opt,name=total,proto3" json:"total,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	MerchantId string                 `protobuf:"bytes,1,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
+	State      Consignment_State      `protobuf:"varint,2,opt,name=state,proto3,enum=entrepot.order.v1.Consignment_State" json:"state,omitempty"`
+	Total      *v1.Money              `protobuf:"bytes,3,opt,name=total,proto3" json:"total,omitempty"`
+	// What carries it, "shp_...": one for each fulfilment.
+	ShipmentIds   []string `protobuf:"bytes,4,rep,name=shipment_ids,json=shipmentIds,proto3" json:"shipment_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1051,6 +1068,13 @@ func (x *Consignment) GetState() Consignment_State {
 func (x *Consignment) GetTotal() *v1.Money {
 	if x != nil {
 		return x.Total
+	}
+	return nil
+}
+
+func (x *Consignment) GetShipmentIds() []string {
+	if x != nil {
+		return x.ShipmentIds
 	}
 	return nil
 }
@@ -1567,9 +1591,9 @@ type SumOrdersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Orders by state: placed, accepted, cancelled, ...
 	Orders map[string]int64 `protobuf:"bytes,1,rep,name=orders,proto3" json:"orders,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	// Units in orders that are placed or accepted, by sku.
+	// Units in orders that are placed and not cancelled, by sku.
 	Units map[string]int64 `protobuf:"bytes,2,rep,name=units,proto3" json:"units,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	// Totals of orders that are placed or accepted, by currency.
+	// Totals of orders that are placed and not cancelled, by currency.
 	TotalMinor map[string]int64 `protobuf:"bytes,3,rep,name=total_minor,json=totalMinor,proto3" json:"total_minor,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Totals of consignments that are accepted, by currency.
 	AcceptedMinor map[string]int64 `protobuf:"bytes,4,rep,name=accepted_minor,json=acceptedMinor,proto3" json:"accepted_minor,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
@@ -2145,6 +2169,86 @@ func (*FinishAcceptanceResponse) Descriptor() ([]byte, []int) {
 	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{34}
 }
 
+type KeepOrderRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	OrderId       string                 `protobuf:"bytes,1,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeepOrderRequest) Reset() {
+	*x = KeepOrderRequest{}
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeepOrderRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeepOrderRequest) ProtoMessage() {}
+
+func (x *KeepOrderRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeepOrderRequest.ProtoReflect.Descriptor instead.
+func (*KeepOrderRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *KeepOrderRequest) GetOrderId() string {
+	if x != nil {
+		return x.OrderId
+	}
+	return ""
+}
+
+type KeepOrderResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeepOrderResponse) Reset() {
+	*x = KeepOrderResponse{}
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeepOrderResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeepOrderResponse) ProtoMessage() {}
+
+func (x *KeepOrderResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeepOrderResponse.ProtoReflect.Descriptor instead.
+func (*KeepOrderResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{36}
+}
+
 type FinishCancellationRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	OrderId       string                 `protobuf:"bytes,1,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
@@ -2154,7 +2258,7 @@ type FinishCancellationRequest struct {
 
 func (x *FinishCancellationRequest) Reset() {
 	*x = FinishCancellationRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[35]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2166,7 +2270,7 @@ func (x *FinishCancellationRequest) String() string {
 func (*FinishCancellationRequest) ProtoMessage() {}
 
 func (x *FinishCancellationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[35]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2179,7 +2283,7 @@ func (x *FinishCancellationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishCancellationRequest.ProtoReflect.Descriptor instead.
 func (*FinishCancellationRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{35}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *FinishCancellationRequest) GetOrderId() string {
@@ -2197,7 +2301,7 @@ type FinishCancellationResponse struct {
 
 func (x *FinishCancellationResponse) Reset() {
 	*x = FinishCancellationResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[36]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2209,7 +2313,7 @@ func (x *FinishCancellationResponse) String() string {
 func (*FinishCancellationResponse) ProtoMessage() {}
 
 func (x *FinishCancellationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[36]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2222,7 +2326,7 @@ func (x *FinishCancellationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishCancellationResponse.ProtoReflect.Descriptor instead.
 func (*FinishCancellationResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{36}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{38}
 }
 
 // An order is placed: stock is reserved and the money held.
@@ -2245,7 +2349,7 @@ type OrderPlaced struct {
 
 func (x *OrderPlaced) Reset() {
 	*x = OrderPlaced{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[37]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2257,7 +2361,7 @@ func (x *OrderPlaced) String() string {
 func (*OrderPlaced) ProtoMessage() {}
 
 func (x *OrderPlaced) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[37]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2270,7 +2374,7 @@ func (x *OrderPlaced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderPlaced.ProtoReflect.Descriptor instead.
 func (*OrderPlaced) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{37}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *OrderPlaced) GetOrderId() string {
@@ -2347,7 +2451,7 @@ type OrderRejected struct {
 
 func (x *OrderRejected) Reset() {
 	*x = OrderRejected{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[38]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2359,7 +2463,7 @@ func (x *OrderRejected) String() string {
 func (*OrderRejected) ProtoMessage() {}
 
 func (x *OrderRejected) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[38]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2372,7 +2476,7 @@ func (x *OrderRejected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderRejected.ProtoReflect.Descriptor instead.
 func (*OrderRejected) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{38}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *OrderRejected) GetOrderId() string {
@@ -2402,7 +2506,7 @@ type OrderAccepted struct {
 
 func (x *OrderAccepted) Reset() {
 	*x = OrderAccepted{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[39]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2414,7 +2518,7 @@ func (x *OrderAccepted) String() string {
 func (*OrderAccepted) ProtoMessage() {}
 
 func (x *OrderAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[39]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2427,7 +2531,7 @@ func (x *OrderAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderAccepted.ProtoReflect.Descriptor instead.
 func (*OrderAccepted) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{39}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *OrderAccepted) GetOrderId() string {
@@ -2451,6 +2555,59 @@ func (x *OrderAccepted) GetComplete() bool {
 	return false
 }
 
+// Every merchant's goods of an order are delivered.
+type OrderDelivered struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	OrderId       string                 `protobuf:"bytes,1,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
+	Market        string                 `protobuf:"bytes,2,opt,name=market,proto3" json:"market,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OrderDelivered) Reset() {
+	*x = OrderDelivered{}
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OrderDelivered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OrderDelivered) ProtoMessage() {}
+
+func (x *OrderDelivered) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OrderDelivered.ProtoReflect.Descriptor instead.
+func (*OrderDelivered) Descriptor() ([]byte, []int) {
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *OrderDelivered) GetOrderId() string {
+	if x != nil {
+		return x.OrderId
+	}
+	return ""
+}
+
+func (x *OrderDelivered) GetMarket() string {
+	if x != nil {
+		return x.Market
+	}
+	return ""
+}
+
 // An order was cancelled; stock and money are given back.
 type OrderCancelled struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2462,7 +2619,7 @@ type OrderCancelled struct {
 
 func (x *OrderCancelled) Reset() {
 	*x = OrderCancelled{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[40]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2474,7 +2631,7 @@ func (x *OrderCancelled) String() string {
 func (*OrderCancelled) ProtoMessage() {}
 
 func (x *OrderCancelled) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[40]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2487,7 +2644,7 @@ func (x *OrderCancelled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderCancelled.ProtoReflect.Descriptor instead.
 func (*OrderCancelled) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{40}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *OrderCancelled) GetOrderId() string {
@@ -2563,7 +2720,7 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	"\x14payment_method_token\x18\x05 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x12paymentMethodToken\"B\n" +
 	"\x10CheckoutResponse\x12.\n" +
-	"\x05order\x18\x01 \x01(\v2\x18.entrepot.order.v1.OrderR\x05order\"\xb6\x05\n" +
+	"\x05order\x18\x01 \x01(\v2\x18.entrepot.order.v1.OrderR\x05order\"\xe2\x05\n" +
 	"\x05Order\x12\x19\n" +
 	"\border_id\x18\x01 \x01(\tR\aorderId\x124\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1e.entrepot.order.v1.Order.StateR\x05state\x12\x16\n" +
@@ -2580,7 +2737,7 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	" \x01(\tR\tpaymentId\x12%\n" +
 	"\x0ereservation_id\x18\v \x01(\tR\rreservationId\x127\n" +
 	"\tplaced_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\bplacedAt\x12B\n" +
-	"\fconsignments\x18\r \x03(\v2\x1e.entrepot.order.v1.ConsignmentR\fconsignments\"\x96\x01\n" +
+	"\fconsignments\x18\r \x03(\v2\x1e.entrepot.order.v1.ConsignmentR\fconsignments\"\xc2\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_PLACING\x10\x01\x12\x10\n" +
@@ -2588,18 +2745,23 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	"\x0eSTATE_ACCEPTED\x10\x03\x12\x14\n" +
 	"\x10STATE_CANCELLING\x10\x04\x12\x13\n" +
 	"\x0fSTATE_CANCELLED\x10\x05\x12\x12\n" +
-	"\x0eSTATE_REJECTED\x10\x06\"\xf2\x01\n" +
+	"\x0eSTATE_REJECTED\x10\x06\x12\x15\n" +
+	"\x11STATE_HANDED_OVER\x10\a\x12\x13\n" +
+	"\x0fSTATE_DELIVERED\x10\b\"\xc2\x02\n" +
 	"\vConsignment\x12\x1f\n" +
 	"\vmerchant_id\x18\x01 \x01(\tR\n" +
 	"merchantId\x12:\n" +
 	"\x05state\x18\x02 \x01(\x0e2$.entrepot.order.v1.Consignment.StateR\x05state\x12-\n" +
-	"\x05total\x18\x03 \x01(\v2\x17.entrepot.type.v1.MoneyR\x05total\"W\n" +
+	"\x05total\x18\x03 \x01(\v2\x17.entrepot.type.v1.MoneyR\x05total\x12!\n" +
+	"\fshipment_ids\x18\x04 \x03(\tR\vshipmentIds\"\x83\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
 	"STATE_OPEN\x10\x01\x12\x13\n" +
 	"\x0fSTATE_ACCEPTING\x10\x02\x12\x12\n" +
-	"\x0eSTATE_ACCEPTED\x10\x03\"{\n" +
+	"\x0eSTATE_ACCEPTED\x10\x03\x12\x15\n" +
+	"\x11STATE_HANDED_OVER\x10\x04\x12\x13\n" +
+	"\x0fSTATE_DELIVERED\x10\x05\"{\n" +
 	"\x0fGetOrderRequest\x12>\n" +
 	"\border_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^ord_[0-9a-hjkmnp-tv-z]{26}$R\aorderId\x12(\n" +
 	"\vcart_secret\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
@@ -2678,7 +2840,10 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	"\border_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^ord_[0-9a-hjkmnp-tv-z]{26}$R\aorderId\x12*\n" +
 	"\vmerchant_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\n" +
 	"merchantId\"\x1a\n" +
-	"\x18FinishAcceptanceResponse\"[\n" +
+	"\x18FinishAcceptanceResponse\"R\n" +
+	"\x10KeepOrderRequest\x12>\n" +
+	"\border_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^ord_[0-9a-hjkmnp-tv-z]{26}$R\aorderId\"\x13\n" +
+	"\x11KeepOrderResponse\"[\n" +
 	"\x19FinishCancellationRequest\x12>\n" +
 	"\border_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^ord_[0-9a-hjkmnp-tv-z]{26}$R\aorderId\"\x1c\n" +
 	"\x1aFinishCancellationResponse\"\xd0\x02\n" +
@@ -2706,6 +2871,11 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	"\vmerchant_id\x18\x02 \x01(\tR\n" +
 	"merchantId\x12\x1a\n" +
 	"\bcomplete\x18\x03 \x01(\bR\bcomplete:\x0e\xe2\xb5\x18\n" +
+	"\n" +
+	"\border_id\"S\n" +
+	"\x0eOrderDelivered\x12\x19\n" +
+	"\border_id\x18\x01 \x01(\tR\aorderId\x12\x16\n" +
+	"\x06market\x18\x02 \x01(\tR\x06market:\x0e\xe2\xb5\x18\n" +
 	"\n" +
 	"\border_id\"S\n" +
 	"\x0eOrderCancelled\x12\x19\n" +
@@ -2748,7 +2918,7 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	"order.read\x90\x02\x01\x12\x84\x01\n" +
 	"\fAcceptOrders\x12&.entrepot.order.v1.AcceptOrdersRequest\x1a'.entrepot.order.v1.AcceptOrdersResponse\"#ҵ\x18\x10\n" +
 	"\x01\x03\x12\vorder.writeڵ\x18\v\n" +
-	"\torder_ids2\x89\x04\n" +
+	"\torder_ids2\xf8\x04\n" +
 	"\x10OrderStepService\x12p\n" +
 	"\n" +
 	"PlaceOrder\x12$.entrepot.order.v1.PlaceOrderRequest\x1a%.entrepot.order.v1.PlaceOrderResponse\"\x15ҵ\x18\x03\n" +
@@ -2760,6 +2930,10 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	"\n" +
 	"\border_id\x12\x82\x01\n" +
 	"\x10FinishAcceptance\x12*.entrepot.order.v1.FinishAcceptanceRequest\x1a+.entrepot.order.v1.FinishAcceptanceResponse\"\x15ҵ\x18\x03\n" +
+	"\x01\x06ڵ\x18\n" +
+	"\n" +
+	"\border_id\x12m\n" +
+	"\tKeepOrder\x12#.entrepot.order.v1.KeepOrderRequest\x1a$.entrepot.order.v1.KeepOrderResponse\"\x15ҵ\x18\x03\n" +
 	"\x01\x06ڵ\x18\n" +
 	"\n" +
 	"\border_id\x12\x88\x01\n" +
@@ -2781,7 +2955,7 @@ func file_entrepot_order_v1_order_proto_rawDescGZIP() []byte {
 }
 
 var file_entrepot_order_v1_order_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_entrepot_order_v1_order_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_entrepot_order_v1_order_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_entrepot_order_v1_order_proto_goTypes = []any{
 	(Cart_State)(0),                    // 0: entrepot.order.v1.Cart.State
 	(Order_State)(0),                   // 1: entrepot.order.v1.Order.State
@@ -2821,19 +2995,22 @@ var file_entrepot_order_v1_order_proto_goTypes = []any{
 	(*RejectOrderResponse)(nil),        // 35: entrepot.order.v1.RejectOrderResponse
 	(*FinishAcceptanceRequest)(nil),    // 36: entrepot.order.v1.FinishAcceptanceRequest
 	(*FinishAcceptanceResponse)(nil),   // 37: entrepot.order.v1.FinishAcceptanceResponse
-	(*FinishCancellationRequest)(nil),  // 38: entrepot.order.v1.FinishCancellationRequest
-	(*FinishCancellationResponse)(nil), // 39: entrepot.order.v1.FinishCancellationResponse
-	(*OrderPlaced)(nil),                // 40: entrepot.order.v1.OrderPlaced
-	(*OrderRejected)(nil),              // 41: entrepot.order.v1.OrderRejected
-	(*OrderAccepted)(nil),              // 42: entrepot.order.v1.OrderAccepted
-	(*OrderCancelled)(nil),             // 43: entrepot.order.v1.OrderCancelled
-	nil,                                // 44: entrepot.order.v1.SumOrdersResponse.OrdersEntry
-	nil,                                // 45: entrepot.order.v1.SumOrdersResponse.UnitsEntry
-	nil,                                // 46: entrepot.order.v1.SumOrdersResponse.TotalMinorEntry
-	nil,                                // 47: entrepot.order.v1.SumOrdersResponse.AcceptedMinorEntry
-	(*v1.Money)(nil),                   // 48: entrepot.type.v1.Money
-	(*timestamppb.Timestamp)(nil),      // 49: google.protobuf.Timestamp
-	(*v1.Address)(nil),                 // 50: entrepot.type.v1.Address
+	(*KeepOrderRequest)(nil),           // 38: entrepot.order.v1.KeepOrderRequest
+	(*KeepOrderResponse)(nil),          // 39: entrepot.order.v1.KeepOrderResponse
+	(*FinishCancellationRequest)(nil),  // 40: entrepot.order.v1.FinishCancellationRequest
+	(*FinishCancellationResponse)(nil), // 41: entrepot.order.v1.FinishCancellationResponse
+	(*OrderPlaced)(nil),                // 42: entrepot.order.v1.OrderPlaced
+	(*OrderRejected)(nil),              // 43: entrepot.order.v1.OrderRejected
+	(*OrderAccepted)(nil),              // 44: entrepot.order.v1.OrderAccepted
+	(*OrderDelivered)(nil),             // 45: entrepot.order.v1.OrderDelivered
+	(*OrderCancelled)(nil),             // 46: entrepot.order.v1.OrderCancelled
+	nil,                                // 47: entrepot.order.v1.SumOrdersResponse.OrdersEntry
+	nil,                                // 48: entrepot.order.v1.SumOrdersResponse.UnitsEntry
+	nil,                                // 49: entrepot.order.v1.SumOrdersResponse.TotalMinorEntry
+	nil,                                // 50: entrepot.order.v1.SumOrdersResponse.AcceptedMinorEntry
+	(*v1.Money)(nil),                   // 51: entrepot.type.v1.Money
+	(*timestamppb.Timestamp)(nil),      // 52: google.protobuf.Timestamp
+	(*v1.Address)(nil),                 // 53: entrepot.type.v1.Address
 }
 var file_entrepot_order_v1_order_proto_depIdxs = []int32{
 	3,  // 0: entrepot.order.v1.CreateCartRequest.lines:type_name -> entrepot.order.v1.LineInput
@@ -2843,34 +3020,34 @@ var file_entrepot_order_v1_order_proto_depIdxs = []int32{
 	10, // 4: entrepot.order.v1.GetCartResponse.cart:type_name -> entrepot.order.v1.Cart
 	0,  // 5: entrepot.order.v1.Cart.state:type_name -> entrepot.order.v1.Cart.State
 	11, // 6: entrepot.order.v1.Cart.lines:type_name -> entrepot.order.v1.Line
-	48, // 7: entrepot.order.v1.Cart.total:type_name -> entrepot.type.v1.Money
-	49, // 8: entrepot.order.v1.Cart.quoted_at:type_name -> google.protobuf.Timestamp
-	48, // 9: entrepot.order.v1.Line.unit_price:type_name -> entrepot.type.v1.Money
-	48, // 10: entrepot.order.v1.Line.total:type_name -> entrepot.type.v1.Money
-	50, // 11: entrepot.order.v1.CheckoutRequest.ship_to:type_name -> entrepot.type.v1.Address
+	51, // 7: entrepot.order.v1.Cart.total:type_name -> entrepot.type.v1.Money
+	52, // 8: entrepot.order.v1.Cart.quoted_at:type_name -> google.protobuf.Timestamp
+	51, // 9: entrepot.order.v1.Line.unit_price:type_name -> entrepot.type.v1.Money
+	51, // 10: entrepot.order.v1.Line.total:type_name -> entrepot.type.v1.Money
+	53, // 11: entrepot.order.v1.CheckoutRequest.ship_to:type_name -> entrepot.type.v1.Address
 	14, // 12: entrepot.order.v1.CheckoutResponse.order:type_name -> entrepot.order.v1.Order
 	1,  // 13: entrepot.order.v1.Order.state:type_name -> entrepot.order.v1.Order.State
 	11, // 14: entrepot.order.v1.Order.lines:type_name -> entrepot.order.v1.Line
-	48, // 15: entrepot.order.v1.Order.total:type_name -> entrepot.type.v1.Money
-	50, // 16: entrepot.order.v1.Order.ship_to:type_name -> entrepot.type.v1.Address
-	49, // 17: entrepot.order.v1.Order.placed_at:type_name -> google.protobuf.Timestamp
+	51, // 15: entrepot.order.v1.Order.total:type_name -> entrepot.type.v1.Money
+	53, // 16: entrepot.order.v1.Order.ship_to:type_name -> entrepot.type.v1.Address
+	52, // 17: entrepot.order.v1.Order.placed_at:type_name -> google.protobuf.Timestamp
 	15, // 18: entrepot.order.v1.Order.consignments:type_name -> entrepot.order.v1.Consignment
 	2,  // 19: entrepot.order.v1.Consignment.state:type_name -> entrepot.order.v1.Consignment.State
-	48, // 20: entrepot.order.v1.Consignment.total:type_name -> entrepot.type.v1.Money
+	51, // 20: entrepot.order.v1.Consignment.total:type_name -> entrepot.type.v1.Money
 	14, // 21: entrepot.order.v1.GetOrderResponse.order:type_name -> entrepot.order.v1.Order
 	14, // 22: entrepot.order.v1.ListOrdersResponse.orders:type_name -> entrepot.order.v1.Order
 	22, // 23: entrepot.order.v1.GetTimelineResponse.entries:type_name -> entrepot.order.v1.TimelineEntry
-	49, // 24: entrepot.order.v1.TimelineEntry.at:type_name -> google.protobuf.Timestamp
+	52, // 24: entrepot.order.v1.TimelineEntry.at:type_name -> google.protobuf.Timestamp
 	14, // 25: entrepot.order.v1.CancelOrderResponse.order:type_name -> entrepot.order.v1.Order
-	44, // 26: entrepot.order.v1.SumOrdersResponse.orders:type_name -> entrepot.order.v1.SumOrdersResponse.OrdersEntry
-	45, // 27: entrepot.order.v1.SumOrdersResponse.units:type_name -> entrepot.order.v1.SumOrdersResponse.UnitsEntry
-	46, // 28: entrepot.order.v1.SumOrdersResponse.total_minor:type_name -> entrepot.order.v1.SumOrdersResponse.TotalMinorEntry
-	47, // 29: entrepot.order.v1.SumOrdersResponse.accepted_minor:type_name -> entrepot.order.v1.SumOrdersResponse.AcceptedMinorEntry
+	47, // 26: entrepot.order.v1.SumOrdersResponse.orders:type_name -> entrepot.order.v1.SumOrdersResponse.OrdersEntry
+	48, // 27: entrepot.order.v1.SumOrdersResponse.units:type_name -> entrepot.order.v1.SumOrdersResponse.UnitsEntry
+	49, // 28: entrepot.order.v1.SumOrdersResponse.total_minor:type_name -> entrepot.order.v1.SumOrdersResponse.TotalMinorEntry
+	50, // 29: entrepot.order.v1.SumOrdersResponse.accepted_minor:type_name -> entrepot.order.v1.SumOrdersResponse.AcceptedMinorEntry
 	2,  // 30: entrepot.order.v1.ListMerchantOrdersRequest.state:type_name -> entrepot.order.v1.Consignment.State
 	14, // 31: entrepot.order.v1.ListMerchantOrdersResponse.orders:type_name -> entrepot.order.v1.Order
 	31, // 32: entrepot.order.v1.AcceptOrdersResponse.results:type_name -> entrepot.order.v1.AcceptResult
 	2,  // 33: entrepot.order.v1.AcceptResult.state:type_name -> entrepot.order.v1.Consignment.State
-	48, // 34: entrepot.order.v1.OrderPlaced.total:type_name -> entrepot.type.v1.Money
+	51, // 34: entrepot.order.v1.OrderPlaced.total:type_name -> entrepot.type.v1.Money
 	11, // 35: entrepot.order.v1.OrderPlaced.lines:type_name -> entrepot.order.v1.Line
 	4,  // 36: entrepot.order.v1.CartService.CreateCart:input_type -> entrepot.order.v1.CreateCartRequest
 	6,  // 37: entrepot.order.v1.CartService.SetCartLines:input_type -> entrepot.order.v1.SetCartLinesRequest
@@ -2886,24 +3063,26 @@ var file_entrepot_order_v1_order_proto_depIdxs = []int32{
 	32, // 47: entrepot.order.v1.OrderStepService.PlaceOrder:input_type -> entrepot.order.v1.PlaceOrderRequest
 	34, // 48: entrepot.order.v1.OrderStepService.RejectOrder:input_type -> entrepot.order.v1.RejectOrderRequest
 	36, // 49: entrepot.order.v1.OrderStepService.FinishAcceptance:input_type -> entrepot.order.v1.FinishAcceptanceRequest
-	38, // 50: entrepot.order.v1.OrderStepService.FinishCancellation:input_type -> entrepot.order.v1.FinishCancellationRequest
-	5,  // 51: entrepot.order.v1.CartService.CreateCart:output_type -> entrepot.order.v1.CreateCartResponse
-	7,  // 52: entrepot.order.v1.CartService.SetCartLines:output_type -> entrepot.order.v1.SetCartLinesResponse
-	9,  // 53: entrepot.order.v1.CartService.GetCart:output_type -> entrepot.order.v1.GetCartResponse
-	13, // 54: entrepot.order.v1.OrderService.Checkout:output_type -> entrepot.order.v1.CheckoutResponse
-	17, // 55: entrepot.order.v1.OrderService.GetOrder:output_type -> entrepot.order.v1.GetOrderResponse
-	19, // 56: entrepot.order.v1.OrderService.ListOrders:output_type -> entrepot.order.v1.ListOrdersResponse
-	21, // 57: entrepot.order.v1.OrderService.GetTimeline:output_type -> entrepot.order.v1.GetTimelineResponse
-	24, // 58: entrepot.order.v1.OrderService.CancelOrder:output_type -> entrepot.order.v1.CancelOrderResponse
-	26, // 59: entrepot.order.v1.OrderService.SumOrders:output_type -> entrepot.order.v1.SumOrdersResponse
-	28, // 60: entrepot.order.v1.ProcessingService.ListMerchantOrders:output_type -> entrepot.order.v1.ListMerchantOrdersResponse
-	30, // 61: entrepot.order.v1.ProcessingService.AcceptOrders:output_type -> entrepot.order.v1.AcceptOrdersResponse
-	33, // 62: entrepot.order.v1.OrderStepService.PlaceOrder:output_type -> entrepot.order.v1.PlaceOrderResponse
-	35, // 63: entrepot.order.v1.OrderStepService.RejectOrder:output_type -> entrepot.order.v1.RejectOrderResponse
-	37, // 64: entrepot.order.v1.OrderStepService.FinishAcceptance:output_type -> entrepot.order.v1.FinishAcceptanceResponse
-	39, // 65: entrepot.order.v1.OrderStepService.FinishCancellation:output_type -> entrepot.order.v1.FinishCancellationResponse
-	51, // [51:66] is the sub-list for method output_type
-	36, // [36:51] is the sub-list for method input_type
+	38, // 50: entrepot.order.v1.OrderStepService.KeepOrder:input_type -> entrepot.order.v1.KeepOrderRequest
+	40, // 51: entrepot.order.v1.OrderStepService.FinishCancellation:input_type -> entrepot.order.v1.FinishCancellationRequest
+	5,  // 52: entrepot.order.v1.CartService.CreateCart:output_type -> entrepot.order.v1.CreateCartResponse
+	7,  // 53: entrepot.order.v1.CartService.SetCartLines:output_type -> entrepot.order.v1.SetCartLinesResponse
+	9,  // 54: entrepot.order.v1.CartService.GetCart:output_type -> entrepot.order.v1.GetCartResponse
+	13, // 55: entrepot.order.v1.OrderService.Checkout:output_type -> entrepot.order.v1.CheckoutResponse
+	17, // 56: entrepot.order.v1.OrderService.GetOrder:output_type -> entrepot.order.v1.GetOrderResponse
+	19, // 57: entrepot.order.v1.OrderService.ListOrders:output_type -> entrepot.order.v1.ListOrdersResponse
+	21, // 58: entrepot.order.v1.OrderService.GetTimeline:output_type -> entrepot.order.v1.GetTimelineResponse
+	24, // 59: entrepot.order.v1.OrderService.CancelOrder:output_type -> entrepot.order.v1.CancelOrderResponse
+	26, // 60: entrepot.order.v1.OrderService.SumOrders:output_type -> entrepot.order.v1.SumOrdersResponse
+	28, // 61: entrepot.order.v1.ProcessingService.ListMerchantOrders:output_type -> entrepot.order.v1.ListMerchantOrdersResponse
+	30, // 62: entrepot.order.v1.ProcessingService.AcceptOrders:output_type -> entrepot.order.v1.AcceptOrdersResponse
+	33, // 63: entrepot.order.v1.OrderStepService.PlaceOrder:output_type -> entrepot.order.v1.PlaceOrderResponse
+	35, // 64: entrepot.order.v1.OrderStepService.RejectOrder:output_type -> entrepot.order.v1.RejectOrderResponse
+	37, // 65: entrepot.order.v1.OrderStepService.FinishAcceptance:output_type -> entrepot.order.v1.FinishAcceptanceResponse
+	39, // 66: entrepot.order.v1.OrderStepService.KeepOrder:output_type -> entrepot.order.v1.KeepOrderResponse
+	41, // 67: entrepot.order.v1.OrderStepService.FinishCancellation:output_type -> entrepot.order.v1.FinishCancellationResponse
+	52, // [52:68] is the sub-list for method output_type
+	36, // [36:52] is the sub-list for method input_type
 	36, // [36:36] is the sub-list for extension type_name
 	36, // [36:36] is the sub-list for extension extendee
 	0,  // [0:36] is the sub-list for field type_name
@@ -2920,7 +3099,7 @@ func file_entrepot_order_v1_order_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_order_v1_order_proto_rawDesc), len(file_entrepot_order_v1_order_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   45,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -2040,9 +2040,11 @@ func (x *RequestFulfilmentResponse) GetFulfilmentIds() []string {
 }
 
 type CancelFulfilmentRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Order: everything of it, or of it the one request that is named.
+	Reference     string `protobuf:"bytes,1,opt,name=reference,proto3" json:"reference,omitempty"`
+	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2075,6 +2077,13 @@ func (x *CancelFulfilmentRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use CancelFulfilmentRequest.ProtoReflect.Descriptor instead.
 func (*CancelFulfilmentRequest) Descriptor() ([]byte, []int) {
 	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *CancelFulfilmentRequest) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
 }
 
 func (x *CancelFulfilmentRequest) GetRequestId() string {
@@ -2232,6 +2241,92 @@ func (*AssignShipmentResponse) Descriptor() ([]byte, []int) {
 	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{32}
 }
 
+// Goods of a reservation are to be picked and packed. All events of
+// fulfilments have the order they are of as key: they come in order.
+type FulfilmentOpened struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	FulfilmentId  string                 `protobuf:"bytes,1,opt,name=fulfilment_id,json=fulfilmentId,proto3" json:"fulfilment_id,omitempty"`
+	RequestId     string                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Reference     string                 `protobuf:"bytes,3,opt,name=reference,proto3" json:"reference,omitempty"`
+	MerchantId    string                 `protobuf:"bytes,4,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
+	Site          string                 `protobuf:"bytes,5,opt,name=site,proto3" json:"site,omitempty"`
+	Lines         []*FulfilmentLine      `protobuf:"bytes,6,rep,name=lines,proto3" json:"lines,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FulfilmentOpened) Reset() {
+	*x = FulfilmentOpened{}
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FulfilmentOpened) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FulfilmentOpened) ProtoMessage() {}
+
+func (x *FulfilmentOpened) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FulfilmentOpened.ProtoReflect.Descriptor instead.
+func (*FulfilmentOpened) Descriptor() ([]byte, []int) {
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *FulfilmentOpened) GetFulfilmentId() string {
+	if x != nil {
+		return x.FulfilmentId
+	}
+	return ""
+}
+
+func (x *FulfilmentOpened) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *FulfilmentOpened) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
+func (x *FulfilmentOpened) GetMerchantId() string {
+	if x != nil {
+		return x.MerchantId
+	}
+	return ""
+}
+
+func (x *FulfilmentOpened) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *FulfilmentOpened) GetLines() []*FulfilmentLine {
+	if x != nil {
+		return x.Lines
+	}
+	return nil
+}
+
 // A fulfilment's parcels are closed and want a carrier.
 type FulfilmentPacked struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2248,7 +2343,7 @@ type FulfilmentPacked struct {
 
 func (x *FulfilmentPacked) Reset() {
 	*x = FulfilmentPacked{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[33]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2260,7 +2355,7 @@ func (x *FulfilmentPacked) String() string {
 func (*FulfilmentPacked) ProtoMessage() {}
 
 func (x *FulfilmentPacked) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[33]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2273,7 +2368,7 @@ func (x *FulfilmentPacked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FulfilmentPacked.ProtoReflect.Descriptor instead.
 func (*FulfilmentPacked) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{33}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *FulfilmentPacked) GetFulfilmentId() string {
@@ -2342,7 +2437,7 @@ type FulfilmentSplit struct {
 
 func (x *FulfilmentSplit) Reset() {
 	*x = FulfilmentSplit{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[34]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2354,7 +2449,7 @@ func (x *FulfilmentSplit) String() string {
 func (*FulfilmentSplit) ProtoMessage() {}
 
 func (x *FulfilmentSplit) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[34]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2367,7 +2462,7 @@ func (x *FulfilmentSplit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FulfilmentSplit.ProtoReflect.Descriptor instead.
 func (*FulfilmentSplit) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{34}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *FulfilmentSplit) GetFulfilmentId() string {
@@ -2426,7 +2521,7 @@ type FulfilmentHandedOver struct {
 
 func (x *FulfilmentHandedOver) Reset() {
 	*x = FulfilmentHandedOver{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[35]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2438,7 +2533,7 @@ func (x *FulfilmentHandedOver) String() string {
 func (*FulfilmentHandedOver) ProtoMessage() {}
 
 func (x *FulfilmentHandedOver) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[35]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2451,7 +2546,7 @@ func (x *FulfilmentHandedOver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FulfilmentHandedOver.ProtoReflect.Descriptor instead.
 func (*FulfilmentHandedOver) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{35}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *FulfilmentHandedOver) GetFulfilmentId() string {
@@ -2510,7 +2605,7 @@ type FulfilmentDelivered struct {
 
 func (x *FulfilmentDelivered) Reset() {
 	*x = FulfilmentDelivered{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[36]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2522,7 +2617,7 @@ func (x *FulfilmentDelivered) String() string {
 func (*FulfilmentDelivered) ProtoMessage() {}
 
 func (x *FulfilmentDelivered) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[36]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2535,7 +2630,7 @@ func (x *FulfilmentDelivered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FulfilmentDelivered.ProtoReflect.Descriptor instead.
 func (*FulfilmentDelivered) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{36}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *FulfilmentDelivered) GetFulfilmentId() string {
@@ -2592,7 +2687,7 @@ type FulfilmentCancelled struct {
 
 func (x *FulfilmentCancelled) Reset() {
 	*x = FulfilmentCancelled{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[37]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2604,7 +2699,7 @@ func (x *FulfilmentCancelled) String() string {
 func (*FulfilmentCancelled) ProtoMessage() {}
 
 func (x *FulfilmentCancelled) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[37]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2617,7 +2712,7 @@ func (x *FulfilmentCancelled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FulfilmentCancelled.ProtoReflect.Descriptor instead.
 func (*FulfilmentCancelled) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{37}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *FulfilmentCancelled) GetFulfilmentId() string {
@@ -2831,11 +2926,12 @@ const file_entrepot_warehouse_v1_fulfilment_proto_rawDesc = "" +
 	"^[A-Z]{2}$R\x06market\x12H\n" +
 	"\x05lines\x18\x06 \x03(\v2%.entrepot.warehouse.v1.FulfilmentLineB\v\xbaH\b\x92\x01\x05\b\x01\x10\xf4\x03R\x05lines\"B\n" +
 	"\x19RequestFulfilmentResponse\x12%\n" +
-	"\x0efulfilment_ids\x18\x01 \x03(\tR\rfulfilmentIds\"\x7f\n" +
-	"\x17CancelFulfilmentRequest\x12B\n" +
+	"\x0efulfilment_ids\x18\x01 \x03(\tR\rfulfilmentIds\"\xab\x01\n" +
+	"\x17CancelFulfilmentRequest\x12'\n" +
+	"\treference\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\treference\x12E\n" +
 	"\n" +
-	"request_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^frq_[0-9a-hjkmnp-tv-z]{26}$R\trequestId\x12 \n" +
-	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\x1a\n" +
+	"request_id\x18\x02 \x01(\tB&\xbaH#r!2\x1f^(frq_[0-9a-hjkmnp-tv-z]{26})?$R\trequestId\x12 \n" +
+	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\x1a\n" +
 	"\x18CancelFulfilmentResponse\"\xdb\x02\n" +
 	"\x15AssignShipmentRequest\x12.\n" +
 	"\rfulfilment_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\ffulfilmentId\x12*\n" +
@@ -2846,7 +2942,17 @@ const file_entrepot_warehouse_v1_fulfilment_proto_rawDesc = "" +
 	"\x14TrackingNumbersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x18\n" +
-	"\x16AssignShipmentResponse\"\x8f\x02\n" +
+	"\x16AssignShipmentResponse\"\xf7\x01\n" +
+	"\x10FulfilmentOpened\x12#\n" +
+	"\rfulfilment_id\x18\x01 \x01(\tR\ffulfilmentId\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\x12\x1c\n" +
+	"\treference\x18\x03 \x01(\tR\treference\x12\x1f\n" +
+	"\vmerchant_id\x18\x04 \x01(\tR\n" +
+	"merchantId\x12\x12\n" +
+	"\x04site\x18\x05 \x01(\tR\x04site\x12;\n" +
+	"\x05lines\x18\x06 \x03(\v2%.entrepot.warehouse.v1.FulfilmentLineR\x05lines:\x0f\xe2\xb5\x18\v\n" +
+	"\treference\"\x8b\x02\n" +
 	"\x10FulfilmentPacked\x12#\n" +
 	"\rfulfilment_id\x18\x01 \x01(\tR\ffulfilmentId\x12\x1d\n" +
 	"\n" +
@@ -2856,8 +2962,8 @@ const file_entrepot_warehouse_v1_fulfilment_proto_rawDesc = "" +
 	"merchantId\x12\x16\n" +
 	"\x06market\x18\x05 \x01(\tR\x06market\x12\x12\n" +
 	"\x04site\x18\x06 \x01(\tR\x04site\x127\n" +
-	"\aparcels\x18\a \x03(\v2\x1d.entrepot.warehouse.v1.ParcelR\aparcels:\x13\xe2\xb5\x18\x0f\n" +
-	"\rfulfilment_id\"\xf4\x01\n" +
+	"\aparcels\x18\a \x03(\v2\x1d.entrepot.warehouse.v1.ParcelR\aparcels:\x0f\xe2\xb5\x18\v\n" +
+	"\treference\"\xf0\x01\n" +
 	"\x0fFulfilmentSplit\x12#\n" +
 	"\rfulfilment_id\x18\x01 \x01(\tR\ffulfilmentId\x12\x17\n" +
 	"\arest_id\x18\x02 \x01(\tR\x06restId\x12\x1d\n" +
@@ -2865,8 +2971,8 @@ const file_entrepot_warehouse_v1_fulfilment_proto_rawDesc = "" +
 	"request_id\x18\x03 \x01(\tR\trequestId\x12\x1c\n" +
 	"\treference\x18\x04 \x01(\tR\treference\x12;\n" +
 	"\x05lines\x18\x05 \x03(\v2%.entrepot.warehouse.v1.FulfilmentLineR\x05lines\x12\x14\n" +
-	"\x05short\x18\x06 \x01(\bR\x05short:\x13\xe2\xb5\x18\x0f\n" +
-	"\rfulfilment_id\"\xea\x01\n" +
+	"\x05short\x18\x06 \x01(\bR\x05short:\x0f\xe2\xb5\x18\v\n" +
+	"\treference\"\xe6\x01\n" +
 	"\x14FulfilmentHandedOver\x12#\n" +
 	"\rfulfilment_id\x18\x01 \x01(\tR\ffulfilmentId\x12\x1d\n" +
 	"\n" +
@@ -2876,8 +2982,8 @@ const file_entrepot_warehouse_v1_fulfilment_proto_rawDesc = "" +
 	"merchantId\x12\x1f\n" +
 	"\vshipment_id\x18\x05 \x01(\tR\n" +
 	"shipmentId\x12\x19\n" +
-	"\bunit_ids\x18\x06 \x03(\tR\aunitIds:\x13\xe2\xb5\x18\x0f\n" +
-	"\rfulfilment_id\"\xe9\x01\n" +
+	"\bunit_ids\x18\x06 \x03(\tR\aunitIds:\x0f\xe2\xb5\x18\v\n" +
+	"\treference\"\xe5\x01\n" +
 	"\x13FulfilmentDelivered\x12#\n" +
 	"\rfulfilment_id\x18\x01 \x01(\tR\ffulfilmentId\x12\x1d\n" +
 	"\n" +
@@ -2887,15 +2993,15 @@ const file_entrepot_warehouse_v1_fulfilment_proto_rawDesc = "" +
 	"merchantId\x12\x1f\n" +
 	"\vshipment_id\x18\x05 \x01(\tR\n" +
 	"shipmentId\x12\x19\n" +
-	"\bunit_ids\x18\x06 \x03(\tR\aunitIds:\x13\xe2\xb5\x18\x0f\n" +
-	"\rfulfilment_id\"\xa4\x01\n" +
+	"\bunit_ids\x18\x06 \x03(\tR\aunitIds:\x0f\xe2\xb5\x18\v\n" +
+	"\treference\"\xa0\x01\n" +
 	"\x13FulfilmentCancelled\x12#\n" +
 	"\rfulfilment_id\x18\x01 \x01(\tR\ffulfilmentId\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tR\trequestId\x12\x1c\n" +
 	"\treference\x18\x03 \x01(\tR\treference\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason:\x13\xe2\xb5\x18\x0f\n" +
-	"\rfulfilment_id2\xe5\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason:\x0f\xe2\xb5\x18\v\n" +
+	"\treference2\xe5\n" +
 	"\n" +
 	"\x11FulfilmentService\x12\x84\x01\n" +
 	"\rGetFulfilment\x12+.entrepot.warehouse.v1.GetFulfilmentRequest\x1a,.entrepot.warehouse.v1.GetFulfilmentResponse\"\x18ҵ\x18\x11\n" +
@@ -2928,16 +3034,15 @@ const file_entrepot_warehouse_v1_fulfilment_proto_rawDesc = "" +
 	"\vmanifest_id\x12{\n" +
 	"\bPutBoxes\x12&.entrepot.warehouse.v1.PutBoxesRequest\x1a'.entrepot.warehouse.v1.PutBoxesResponse\"\x1eҵ\x18\x10\n" +
 	"\x01\x04\x12\vstock.writeڵ\x18\x06\n" +
-	"\x04site2\xc4\x03\n" +
+	"\x04site2\xc3\x03\n" +
 	"\x15FulfilmentStepService\x12\x8f\x01\n" +
 	"\x11RequestFulfilment\x12/.entrepot.warehouse.v1.RequestFulfilmentRequest\x1a0.entrepot.warehouse.v1.RequestFulfilmentResponse\"\x17ҵ\x18\x03\n" +
 	"\x01\x06ڵ\x18\f\n" +
 	"\n" +
-	"request_id\x12\x8c\x01\n" +
-	"\x10CancelFulfilment\x12..entrepot.warehouse.v1.CancelFulfilmentRequest\x1a/.entrepot.warehouse.v1.CancelFulfilmentResponse\"\x17ҵ\x18\x03\n" +
-	"\x01\x06ڵ\x18\f\n" +
-	"\n" +
-	"request_id\x12\x89\x01\n" +
+	"request_id\x12\x8b\x01\n" +
+	"\x10CancelFulfilment\x12..entrepot.warehouse.v1.CancelFulfilmentRequest\x1a/.entrepot.warehouse.v1.CancelFulfilmentResponse\"\x16ҵ\x18\x03\n" +
+	"\x01\x06ڵ\x18\v\n" +
+	"\treference\x12\x89\x01\n" +
 	"\x0eAssignShipment\x12,.entrepot.warehouse.v1.AssignShipmentRequest\x1a-.entrepot.warehouse.v1.AssignShipmentResponse\"\x1aҵ\x18\x03\n" +
 	"\x01\x06ڵ\x18\x0f\n" +
 	"\rfulfilment_idBFZDgithub.com/entrepot/entrepot/proto/entrepot/warehouse/v1;warehousev1b\x06proto3"
@@ -2955,7 +3060,7 @@ func file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP() []byte {
 }
 
 var file_entrepot_warehouse_v1_fulfilment_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_entrepot_warehouse_v1_fulfilment_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_entrepot_warehouse_v1_fulfilment_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_entrepot_warehouse_v1_fulfilment_proto_goTypes = []any{
 	(Fulfilment_State)(0),             // 0: entrepot.warehouse.v1.Fulfilment.State
 	(GetParcelLabelRequest_Format)(0), // 1: entrepot.warehouse.v1.GetParcelLabelRequest.Format
@@ -2992,20 +3097,21 @@ var file_entrepot_warehouse_v1_fulfilment_proto_goTypes = []any{
 	(*CancelFulfilmentResponse)(nil),  // 32: entrepot.warehouse.v1.CancelFulfilmentResponse
 	(*AssignShipmentRequest)(nil),     // 33: entrepot.warehouse.v1.AssignShipmentRequest
 	(*AssignShipmentResponse)(nil),    // 34: entrepot.warehouse.v1.AssignShipmentResponse
-	(*FulfilmentPacked)(nil),          // 35: entrepot.warehouse.v1.FulfilmentPacked
-	(*FulfilmentSplit)(nil),           // 36: entrepot.warehouse.v1.FulfilmentSplit
-	(*FulfilmentHandedOver)(nil),      // 37: entrepot.warehouse.v1.FulfilmentHandedOver
-	(*FulfilmentDelivered)(nil),       // 38: entrepot.warehouse.v1.FulfilmentDelivered
-	(*FulfilmentCancelled)(nil),       // 39: entrepot.warehouse.v1.FulfilmentCancelled
-	nil,                               // 40: entrepot.warehouse.v1.AssignShipmentRequest.TrackingNumbersEntry
-	(*timestamppb.Timestamp)(nil),     // 41: google.protobuf.Timestamp
+	(*FulfilmentOpened)(nil),          // 35: entrepot.warehouse.v1.FulfilmentOpened
+	(*FulfilmentPacked)(nil),          // 36: entrepot.warehouse.v1.FulfilmentPacked
+	(*FulfilmentSplit)(nil),           // 37: entrepot.warehouse.v1.FulfilmentSplit
+	(*FulfilmentHandedOver)(nil),      // 38: entrepot.warehouse.v1.FulfilmentHandedOver
+	(*FulfilmentDelivered)(nil),       // 39: entrepot.warehouse.v1.FulfilmentDelivered
+	(*FulfilmentCancelled)(nil),       // 40: entrepot.warehouse.v1.FulfilmentCancelled
+	nil,                               // 41: entrepot.warehouse.v1.AssignShipmentRequest.TrackingNumbersEntry
+	(*timestamppb.Timestamp)(nil),     // 42: google.protobuf.Timestamp
 }
 var file_entrepot_warehouse_v1_fulfilment_proto_depIdxs = []int32{
 	0,  // 0: entrepot.warehouse.v1.Fulfilment.state:type_name -> entrepot.warehouse.v1.Fulfilment.State
 	2,  // 1: entrepot.warehouse.v1.Fulfilment.lines:type_name -> entrepot.warehouse.v1.FulfilmentLine
 	4,  // 2: entrepot.warehouse.v1.Fulfilment.parcels:type_name -> entrepot.warehouse.v1.Parcel
-	41, // 3: entrepot.warehouse.v1.Fulfilment.created_at:type_name -> google.protobuf.Timestamp
-	41, // 4: entrepot.warehouse.v1.Fulfilment.handed_over_at:type_name -> google.protobuf.Timestamp
+	42, // 3: entrepot.warehouse.v1.Fulfilment.created_at:type_name -> google.protobuf.Timestamp
+	42, // 4: entrepot.warehouse.v1.Fulfilment.handed_over_at:type_name -> google.protobuf.Timestamp
 	5,  // 5: entrepot.warehouse.v1.Parcel.lines:type_name -> entrepot.warehouse.v1.ParcelLine
 	3,  // 6: entrepot.warehouse.v1.GetFulfilmentResponse.fulfilment:type_name -> entrepot.warehouse.v1.Fulfilment
 	0,  // 7: entrepot.warehouse.v1.ListFulfilmentsRequest.state:type_name -> entrepot.warehouse.v1.Fulfilment.State
@@ -3023,40 +3129,41 @@ var file_entrepot_warehouse_v1_fulfilment_proto_depIdxs = []int32{
 	1,  // 19: entrepot.warehouse.v1.GetParcelLabelRequest.format:type_name -> entrepot.warehouse.v1.GetParcelLabelRequest.Format
 	26, // 20: entrepot.warehouse.v1.PutBoxesRequest.boxes:type_name -> entrepot.warehouse.v1.Box
 	2,  // 21: entrepot.warehouse.v1.RequestFulfilmentRequest.lines:type_name -> entrepot.warehouse.v1.FulfilmentLine
-	40, // 22: entrepot.warehouse.v1.AssignShipmentRequest.tracking_numbers:type_name -> entrepot.warehouse.v1.AssignShipmentRequest.TrackingNumbersEntry
-	4,  // 23: entrepot.warehouse.v1.FulfilmentPacked.parcels:type_name -> entrepot.warehouse.v1.Parcel
-	2,  // 24: entrepot.warehouse.v1.FulfilmentSplit.lines:type_name -> entrepot.warehouse.v1.FulfilmentLine
-	6,  // 25: entrepot.warehouse.v1.FulfilmentService.GetFulfilment:input_type -> entrepot.warehouse.v1.GetFulfilmentRequest
-	8,  // 26: entrepot.warehouse.v1.FulfilmentService.ListFulfilments:input_type -> entrepot.warehouse.v1.ListFulfilmentsRequest
-	10, // 27: entrepot.warehouse.v1.FulfilmentService.PlanWave:input_type -> entrepot.warehouse.v1.PlanWaveRequest
-	13, // 28: entrepot.warehouse.v1.FulfilmentService.ConfirmPicks:input_type -> entrepot.warehouse.v1.ConfirmPicksRequest
-	16, // 29: entrepot.warehouse.v1.FulfilmentService.ProposeParcels:input_type -> entrepot.warehouse.v1.ProposeParcelsRequest
-	18, // 30: entrepot.warehouse.v1.FulfilmentService.PackParcel:input_type -> entrepot.warehouse.v1.PackParcelRequest
-	20, // 31: entrepot.warehouse.v1.FulfilmentService.FinishPacking:input_type -> entrepot.warehouse.v1.FinishPackingRequest
-	22, // 32: entrepot.warehouse.v1.FulfilmentService.GetParcelLabel:input_type -> entrepot.warehouse.v1.GetParcelLabelRequest
-	24, // 33: entrepot.warehouse.v1.FulfilmentService.HandOver:input_type -> entrepot.warehouse.v1.HandOverRequest
-	27, // 34: entrepot.warehouse.v1.FulfilmentService.PutBoxes:input_type -> entrepot.warehouse.v1.PutBoxesRequest
-	29, // 35: entrepot.warehouse.v1.FulfilmentStepService.RequestFulfilment:input_type -> entrepot.warehouse.v1.RequestFulfilmentRequest
-	31, // 36: entrepot.warehouse.v1.FulfilmentStepService.CancelFulfilment:input_type -> entrepot.warehouse.v1.CancelFulfilmentRequest
-	33, // 37: entrepot.warehouse.v1.FulfilmentStepService.AssignShipment:input_type -> entrepot.warehouse.v1.AssignShipmentRequest
-	7,  // 38: entrepot.warehouse.v1.FulfilmentService.GetFulfilment:output_type -> entrepot.warehouse.v1.GetFulfilmentResponse
-	9,  // 39: entrepot.warehouse.v1.FulfilmentService.ListFulfilments:output_type -> entrepot.warehouse.v1.ListFulfilmentsResponse
-	11, // 40: entrepot.warehouse.v1.FulfilmentService.PlanWave:output_type -> entrepot.warehouse.v1.PlanWaveResponse
-	14, // 41: entrepot.warehouse.v1.FulfilmentService.ConfirmPicks:output_type -> entrepot.warehouse.v1.ConfirmPicksResponse
-	17, // 42: entrepot.warehouse.v1.FulfilmentService.ProposeParcels:output_type -> entrepot.warehouse.v1.ProposeParcelsResponse
-	19, // 43: entrepot.warehouse.v1.FulfilmentService.PackParcel:output_type -> entrepot.warehouse.v1.PackParcelResponse
-	21, // 44: entrepot.warehouse.v1.FulfilmentService.FinishPacking:output_type -> entrepot.warehouse.v1.FinishPackingResponse
-	23, // 45: entrepot.warehouse.v1.FulfilmentService.GetParcelLabel:output_type -> entrepot.warehouse.v1.GetParcelLabelResponse
-	25, // 46: entrepot.warehouse.v1.FulfilmentService.HandOver:output_type -> entrepot.warehouse.v1.HandOverResponse
-	28, // 47: entrepot.warehouse.v1.FulfilmentService.PutBoxes:output_type -> entrepot.warehouse.v1.PutBoxesResponse
-	30, // 48: entrepot.warehouse.v1.FulfilmentStepService.RequestFulfilment:output_type -> entrepot.warehouse.v1.RequestFulfilmentResponse
-	32, // 49: entrepot.warehouse.v1.FulfilmentStepService.CancelFulfilment:output_type -> entrepot.warehouse.v1.CancelFulfilmentResponse
-	34, // 50: entrepot.warehouse.v1.FulfilmentStepService.AssignShipment:output_type -> entrepot.warehouse.v1.AssignShipmentResponse
-	38, // [38:51] is the sub-list for method output_type
-	25, // [25:38] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	41, // 22: entrepot.warehouse.v1.AssignShipmentRequest.tracking_numbers:type_name -> entrepot.warehouse.v1.AssignShipmentRequest.TrackingNumbersEntry
+	2,  // 23: entrepot.warehouse.v1.FulfilmentOpened.lines:type_name -> entrepot.warehouse.v1.FulfilmentLine
+	4,  // 24: entrepot.warehouse.v1.FulfilmentPacked.parcels:type_name -> entrepot.warehouse.v1.Parcel
+	2,  // 25: entrepot.warehouse.v1.FulfilmentSplit.lines:type_name -> entrepot.warehouse.v1.FulfilmentLine
+	6,  // 26: entrepot.warehouse.v1.FulfilmentService.GetFulfilment:input_type -> entrepot.warehouse.v1.GetFulfilmentRequest
+	8,  // 27: entrepot.warehouse.v1.FulfilmentService.ListFulfilments:input_type -> entrepot.warehouse.v1.ListFulfilmentsRequest
+	10, // 28: entrepot.warehouse.v1.FulfilmentService.PlanWave:input_type -> entrepot.warehouse.v1.PlanWaveRequest
+	13, // 29: entrepot.warehouse.v1.FulfilmentService.ConfirmPicks:input_type -> entrepot.warehouse.v1.ConfirmPicksRequest
+	16, // 30: entrepot.warehouse.v1.FulfilmentService.ProposeParcels:input_type -> entrepot.warehouse.v1.ProposeParcelsRequest
+	18, // 31: entrepot.warehouse.v1.FulfilmentService.PackParcel:input_type -> entrepot.warehouse.v1.PackParcelRequest
+	20, // 32: entrepot.warehouse.v1.FulfilmentService.FinishPacking:input_type -> entrepot.warehouse.v1.FinishPackingRequest
+	22, // 33: entrepot.warehouse.v1.FulfilmentService.GetParcelLabel:input_type -> entrepot.warehouse.v1.GetParcelLabelRequest
+	24, // 34: entrepot.warehouse.v1.FulfilmentService.HandOver:input_type -> entrepot.warehouse.v1.HandOverRequest
+	27, // 35: entrepot.warehouse.v1.FulfilmentService.PutBoxes:input_type -> entrepot.warehouse.v1.PutBoxesRequest
+	29, // 36: entrepot.warehouse.v1.FulfilmentStepService.RequestFulfilment:input_type -> entrepot.warehouse.v1.RequestFulfilmentRequest
+	31, // 37: entrepot.warehouse.v1.FulfilmentStepService.CancelFulfilment:input_type -> entrepot.warehouse.v1.CancelFulfilmentRequest
+	33, // 38: entrepot.warehouse.v1.FulfilmentStepService.AssignShipment:input_type -> entrepot.warehouse.v1.AssignShipmentRequest
+	7,  // 39: entrepot.warehouse.v1.FulfilmentService.GetFulfilment:output_type -> entrepot.warehouse.v1.GetFulfilmentResponse
+	9,  // 40: entrepot.warehouse.v1.FulfilmentService.ListFulfilments:output_type -> entrepot.warehouse.v1.ListFulfilmentsResponse
+	11, // 41: entrepot.warehouse.v1.FulfilmentService.PlanWave:output_type -> entrepot.warehouse.v1.PlanWaveResponse
+	14, // 42: entrepot.warehouse.v1.FulfilmentService.ConfirmPicks:output_type -> entrepot.warehouse.v1.ConfirmPicksResponse
+	17, // 43: entrepot.warehouse.v1.FulfilmentService.ProposeParcels:output_type -> entrepot.warehouse.v1.ProposeParcelsResponse
+	19, // 44: entrepot.warehouse.v1.FulfilmentService.PackParcel:output_type -> entrepot.warehouse.v1.PackParcelResponse
+	21, // 45: entrepot.warehouse.v1.FulfilmentService.FinishPacking:output_type -> entrepot.warehouse.v1.FinishPackingResponse
+	23, // 46: entrepot.warehouse.v1.FulfilmentService.GetParcelLabel:output_type -> entrepot.warehouse.v1.GetParcelLabelResponse
+	25, // 47: entrepot.warehouse.v1.FulfilmentService.HandOver:output_type -> entrepot.warehouse.v1.HandOverResponse
+	28, // 48: entrepot.warehouse.v1.FulfilmentService.PutBoxes:output_type -> entrepot.warehouse.v1.PutBoxesResponse
+	30, // 49: entrepot.warehouse.v1.FulfilmentStepService.RequestFulfilment:output_type -> entrepot.warehouse.v1.RequestFulfilmentResponse
+	32, // 50: entrepot.warehouse.v1.FulfilmentStepService.CancelFulfilment:output_type -> entrepot.warehouse.v1.CancelFulfilmentResponse
+	34, // 51: entrepot.warehouse.v1.FulfilmentStepService.AssignShipment:output_type -> entrepot.warehouse.v1.AssignShipmentResponse
+	39, // [39:52] is the sub-list for method output_type
+	26, // [26:39] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_warehouse_v1_fulfilment_proto_init() }
@@ -3070,7 +3177,7 @@ func file_entrepot_warehouse_v1_fulfilment_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_warehouse_v1_fulfilment_proto_rawDesc), len(file_entrepot_warehouse_v1_fulfilment_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   39,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

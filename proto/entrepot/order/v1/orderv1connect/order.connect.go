@@ -64,6 +64,8 @@ const (
 	// OrderStepServiceFinishAcceptanceProcedure is the procedure name of the OrderStepService's
 	// FinishAcceptance RPC.
 	OrderStepServiceFinishAcceptanceProcedure = "/entrepot.order.v1.OrderStepService/FinishAcceptance"
+	// OrderStepServiceKeepOrderProcedure is the procedure name of the OrderStepService's KeepOrder RPC.
+	OrderStepServiceKeepOrderProcedure = "/entrepot.order.v1.OrderStepService/KeepOrder"
 	// OrderStepServiceFinishCancellationProcedure is the procedure name of the OrderStepService's
 	// FinishCancellation RPC.
 	OrderStepServiceFinishCancellationProcedure = "/entrepot.order.v1.OrderStepService/FinishCancellation"
@@ -279,8 +281,9 @@ type OrderServiceClient interface {
 	ListOrders(context.Context, *v1.ListOrdersRequest) (*v1.ListOrdersResponse, error)
 	// GetTimeline tells what happened to an order, when and by whom.
 	GetTimeline(context.Context, *v1.GetTimelineRequest) (*v1.GetTimelineResponse, error)
-	// CancelOrder gives back stock and money of an order that is not handed
-	// over yet, by a saga that goes on until both are done.
+	// CancelOrder gives back stock and money of an order of which nothing is
+	// handed over (else failed_precondition HANDED_OVER), by a saga that goes on
+	// until both are done.
 	CancelOrder(context.Context, *v1.CancelOrderRequest) (*v1.CancelOrderResponse, error)
 	// SumOrders counts orders by state and units by sku, for reconciliation.
 	SumOrders(context.Context, *v1.SumOrdersRequest) (*v1.SumOrdersResponse, error)
@@ -308,8 +311,9 @@ type OrderServiceHandler interface {
 	ListOrders(context.Context, *v1.ListOrdersRequest) (*v1.ListOrdersResponse, error)
 	// GetTimeline tells what happened to an order, when and by whom.
 	GetTimeline(context.Context, *v1.GetTimelineRequest) (*v1.GetTimelineResponse, error)
-	// CancelOrder gives back stock and money of an order that is not handed
-	// over yet, by a saga that goes on until both are done.
+	// CancelOrder gives back stock and money of an order of which nothing is
+	// handed over (else failed_precondition HANDED_OVER), by a saga that goes on
+	// until both are done.
 	CancelOrder(context.Context, *v1.CancelOrderRequest) (*v1.CancelOrderResponse, error)
 	// SumOrders counts orders by state and units by sku, for reconciliation.
 	SumOrders(context.Context, *v1.SumOrdersRequest) (*v1.SumOrdersResponse, error)
@@ -615,6 +619,13 @@ var (
 			Procedure:  OrderStepServiceFinishAcceptanceProcedure,
 		}
 	})
+	orderStepServiceKeepOrderSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_entrepot_order_v1_order_proto.Services().ByName("OrderStepService").Methods().ByName("KeepOrder"),
+			Procedure:  OrderStepServiceKeepOrderProcedure,
+		}
+	})
 	orderStepServiceFinishCancellationSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType: connect.StreamTypeUnary,
@@ -632,6 +643,9 @@ type OrderStepServiceClient interface {
 	RejectOrder(context.Context, *v1.RejectOrderRequest) (*v1.RejectOrderResponse, error)
 	// FinishAcceptance records that a merchant's share is captured.
 	FinishAcceptance(context.Context, *v1.FinishAcceptanceRequest) (*v1.FinishAcceptanceResponse, error)
+	// KeepOrder is what a refused cancellation ends with: the order is as it
+	// was.
+	KeepOrder(context.Context, *v1.KeepOrderRequest) (*v1.KeepOrderResponse, error)
 	// FinishCancellation is the end of a cancellation.
 	FinishCancellation(context.Context, *v1.FinishCancellationRequest) (*v1.FinishCancellationResponse, error)
 }
@@ -650,6 +664,9 @@ type OrderStepServiceHandler interface {
 	RejectOrder(context.Context, *v1.RejectOrderRequest) (*v1.RejectOrderResponse, error)
 	// FinishAcceptance records that a merchant's share is captured.
 	FinishAcceptance(context.Context, *v1.FinishAcceptanceRequest) (*v1.FinishAcceptanceResponse, error)
+	// KeepOrder is what a refused cancellation ends with: the order is as it
+	// was.
+	KeepOrder(context.Context, *v1.KeepOrderRequest) (*v1.KeepOrderResponse, error)
 	// FinishCancellation is the end of a cancellation.
 	FinishCancellation(context.Context, *v1.FinishCancellationRequest) (*v1.FinishCancellationResponse, error)
 }
@@ -662,6 +679,7 @@ func RegisterOrderStepServiceHandler(server *connect.Server, svc OrderStepServic
 		connect.Method{Spec: orderStepServicePlaceOrderSpec(), Handler: adapter.placeOrder},
 		connect.Method{Spec: orderStepServiceRejectOrderSpec(), Handler: adapter.rejectOrder},
 		connect.Method{Spec: orderStepServiceFinishAcceptanceSpec(), Handler: adapter.finishAcceptance},
+		connect.Method{Spec: orderStepServiceKeepOrderSpec(), Handler: adapter.keepOrder},
 		connect.Method{Spec: orderStepServiceFinishCancellationSpec(), Handler: adapter.finishCancellation},
 	)
 }
@@ -679,6 +697,10 @@ func (UnimplementedOrderStepServiceHandler) RejectOrder(context.Context, *v1.Rej
 
 func (UnimplementedOrderStepServiceHandler) FinishAcceptance(context.Context, *v1.FinishAcceptanceRequest) (*v1.FinishAcceptanceResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.order.v1.OrderStepService.FinishAcceptance is not implemented")
+}
+
+func (UnimplementedOrderStepServiceHandler) KeepOrder(context.Context, *v1.KeepOrderRequest) (*v1.KeepOrderResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.order.v1.OrderStepService.KeepOrder is not implemented")
 }
 
 func (UnimplementedOrderStepServiceHandler) FinishCancellation(context.Context, *v1.FinishCancellationRequest) (*v1.FinishCancellationResponse, error) {
@@ -708,6 +730,14 @@ func (c *orderStepServiceClient) RejectOrder(ctx context.Context, req *v1.Reject
 func (c *orderStepServiceClient) FinishAcceptance(ctx context.Context, req *v1.FinishAcceptanceRequest) (*v1.FinishAcceptanceResponse, error) {
 	var res v1.FinishAcceptanceResponse
 	if err := c.client.CallUnary(ctx, orderStepServiceFinishAcceptanceSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *orderStepServiceClient) KeepOrder(ctx context.Context, req *v1.KeepOrderRequest) (*v1.KeepOrderResponse, error) {
+	var res v1.KeepOrderResponse
+	if err := c.client.CallUnary(ctx, orderStepServiceKeepOrderSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -753,6 +783,18 @@ func (h orderStepServiceHandler) finishAcceptance(ctx context.Context, _ connect
 		return err
 	}
 	res, err := h.svc.FinishAcceptance(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h orderStepServiceHandler) keepOrder(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.KeepOrderRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.KeepOrder(ctx, &req)
 	if err != nil {
 		return err
 	}

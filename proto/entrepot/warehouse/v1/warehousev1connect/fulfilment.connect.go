@@ -511,8 +511,9 @@ type FulfilmentStepServiceClient interface {
 	// stand at several sites make several fulfilments.
 	RequestFulfilment(context.Context, *v1.RequestFulfilmentRequest) (*v1.RequestFulfilmentResponse, error)
 	// CancelFulfilment brings what was picked or packed and not handed over back
-	// to sellable: goods that never left need no inspection. After the
-	// hand-over failed_precondition HANDED_OVER.
+	// into the reservation: goods that never left need no inspection. Where
+	// something of it is handed over, failed_precondition HANDED_OVER and
+	// nothing is cancelled.
 	CancelFulfilment(context.Context, *v1.CancelFulfilmentRequest) (*v1.CancelFulfilmentResponse, error)
 	// AssignShipment names the shipment that carries a packed fulfilment: its
 	// parcels go to the door.
@@ -534,8 +535,9 @@ type FulfilmentStepServiceHandler interface {
 	// stand at several sites make several fulfilments.
 	RequestFulfilment(context.Context, *v1.RequestFulfilmentRequest) (*v1.RequestFulfilmentResponse, error)
 	// CancelFulfilment brings what was picked or packed and not handed over back
-	// to sellable: goods that never left need no inspection. After the
-	// hand-over failed_precondition HANDED_OVER.
+	// into the reservation: goods that never left need no inspection. Where
+	// something of it is handed over, failed_precondition HANDED_OVER and
+	// nothing is cancelled.
 	CancelFulfilment(context.Context, *v1.CancelFulfilmentRequest) (*v1.CancelFulfilmentResponse, error)
 	// AssignShipment names the shipment that carries a packed fulfilment: its
 	// parcels go to the door.
