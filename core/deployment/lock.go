@@ -34,7 +34,10 @@ type Locked struct {
 	Serves    []string `hcl:"serves,optional"`
 	Calls     []string `hcl:"calls,optional"`
 	Publishes []string `hcl:"publishes,optional"`
-	Reveals   []string `hcl:"reveals,optional"`
+	// Listens are the topics of all its subscriptions: the facts that it is
+	// told.
+	Listens []string `hcl:"listens,optional"`
+	Reveals []string `hcl:"reveals,optional"`
 }
 
 // LockPath is where the lock file of an operator's file stands.
@@ -47,8 +50,13 @@ func pin(m *pluginv1.Manifest, sha256 string) Locked {
 	for _, s := range m.GetServes() {
 		serves = append(serves, s.GetContract())
 	}
+	var listens []string
+	for _, s := range m.GetSubscriptions() {
+		listens = append(listens, s.GetTopics()...)
+	}
 	return Locked{Name: m.GetName(), Version: m.GetVersion(), SHA256: sha256,
-		Serves: sorted(serves), Calls: sorted(m.GetCalls()), Publishes: sorted(m.GetPublishes()), Reveals: sorted(m.GetReveals())}
+		Serves: sorted(serves), Calls: sorted(m.GetCalls()), Publishes: sorted(m.GetPublishes()),
+		Listens: slices.Compact(sorted(listens)), Reveals: sorted(m.GetReveals())}
 }
 
 // ReadLock reads a lock file; nil when there is none.
@@ -138,7 +146,8 @@ func (p Locked) compare(now Locked) []string {
 	for _, list := range []struct {
 		verb     string
 		old, now []string
-	}{{"serves", p.Serves, now.Serves}, {"calls", p.Calls, now.Calls}, {"publishes", p.Publishes, now.Publishes}, {"reveals for", p.Reveals, now.Reveals}} {
+	}{{"serves", p.Serves, now.Serves}, {"calls", p.Calls, now.Calls}, {"publishes", p.Publishes, now.Publishes},
+		{"listens to", p.Listens, now.Listens}, {"reveals for", p.Reveals, now.Reveals}} {
 		for _, s := range list.now {
 			if !slices.Contains(list.old, s) {
 				lines = append(lines, fmt.Sprintf("plugin %q: newly %s %s", p.Name, list.verb, s))

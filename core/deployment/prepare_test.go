@@ -1,6 +1,7 @@
 package deployment
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -62,16 +63,42 @@ func TestABinaryThatIsNotTheLockedOneIsNotRun(t *testing.T) {
 func TestWhatAnUpgradeAsksForIsShownBeforeItIsAccepted(t *testing.T) {
 	dir := folder(t, manifests)
 	lock(t, dir)
-	binary(t, dir, "catalog", strings.Replace(manifests["catalog"], `"1.0.0"`, `"1.1.0"`, 1)+"\ncalls = [\"entrepot.order.v1\"]\nreveals = [\"print-label\"]")
+	binary(t, dir, "catalog", strings.Replace(manifests["catalog"], `"1.0.0"`, `"1.1.0"`, 1)+"\ncalls = [\"entrepot.order.v1\"]\nreveals = [\"print-label\"]\n"+listens)
 
 	p, err := prepared(t, dir, shop, true)
 	require.NoError(t, err)
 	require.False(t, p.First)
 	changes := strings.Join(p.Changes, "\n")
-	for _, want := range []string{`version was 1.0.0, is 1.1.0`, `newly calls entrepot.order.v1`, `newly reveals for print-label`, `sha256 was`} {
+	for _, want := range []string{`version was 1.0.0, is 1.1.0`, `newly calls entrepot.order.v1`, `newly reveals for print-label`, `newly listens to entrepot.order.v1.OrderPlaced`, `sha256 was`} {
 		require.Contains(t, changes, want)
 	}
 	require.NotContains(t, changes, "payment-sandbox")
+}
+
+// listens is two subscriptions to one topic.
+const listens = `
+subscription "sales" { topics = ["entrepot.order.v1.OrderPlaced"] }
+subscription "figures" { topics = ["entrepot.order.v1.OrderPlaced"] }
+`
+
+// The lock file is the grant, whatever the binary: one that lacks a topic
+// keeps the plugin from hearing of it.
+func TestAPluginThatListensToMoreThanItWasGrantedIsRefused(t *testing.T) {
+	with := maps.Clone(manifests)
+	with["catalog"] += listens
+	dir := folder(t, with)
+	p := lock(t, dir)
+	text, err := os.ReadFile(p.LockPath())
+	require.NoError(t, err)
+	require.Contains(t, string(text), `listens   = ["entrepot.order.v1.OrderPlaced"]`)
+	_, err = prepared(t, dir, shop, false)
+	require.NoError(t, err)
+
+	require.NoError(t, os.WriteFile(p.LockPath(), []byte(strings.Replace(string(text), `["entrepot.order.v1.OrderPlaced"]`, `[]`, 1)), 0o600))
+	_, err = prepared(t, dir, shop, false)
+	require.ErrorIs(t, err, ErrLocked)
+	require.ErrorContains(t, err, `plugin "catalog": newly listens to entrepot.order.v1.OrderPlaced`)
+	require.ErrorContains(t, err, "accept it with `entrepot lock deployment.hcl`")
 }
 
 func TestAPluginMoreOrLessThanLockedIsRefused(t *testing.T) {

@@ -58,8 +58,8 @@ func newLock() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "lock [FILE]", Short: "Accept the plugins as they are, and pin them in the lock file", Args: between(0, 1),
 		Long: `Lock writes ` + deployment.LockName + ` beside the file: each plugin's version and sha256,
-and what it may do (contracts it serves and calls, topics it publishes,
-purposes for which it may reveal personal data). It prints what changes; read
+and what it may do (contracts it serves and calls, topics it publishes and
+listens to, purposes for which it may reveal personal data). It prints what changes; read
 that as a grant. A kernel refuses to start with plugins that differ.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, _, err := prepare(cmd.Context(), fileOf(args), true)
