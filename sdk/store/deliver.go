@@ -13,6 +13,7 @@ import (
 func (db *DB) Deliver(ctx context.Context, req *pluginv1.DeliverRequest, fn func(ctx context.Context, tx *Tx) error) error {
 	return db.Run(ctx, func(ctx context.Context, tx *Tx) error {
 		// First statement: a competing delivery blocks here and dies.
+		tx.unattended = true
 		var err error
 		if req.GetParked() {
 			_, err = tx.Do(ctx, "SELECT bus.ack_parked($1, $2)", int16(req.GetSubscription()), req.GetEvents()[0].GetPosition())

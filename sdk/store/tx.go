@@ -35,6 +35,8 @@ type Tx struct {
 	// calls are further function calls of the last statement.
 	calls []string
 	args  []any
+	// unattended: nobody waits for the end of what the transaction starts.
+	unattended bool
 }
 
 // Event is a message as the bus takes it.
@@ -82,8 +84,9 @@ func Encode(m proto.Message) (Event, error) {
 
 // StartSaga starts a saga with this transaction. Starting the same
 // (definition, key) again finds the one that is there. After the commit hand
-// the answer to host.Host.RunSaga, or leave it: a kernel node takes it up
-// within 15 seconds.
+// the answer to host.Host.RunSaga or LaunchSaga, or leave it: a kernel node
+// takes it up within 15 seconds. One that an event's handler starts is taken up
+// within a second.
 func (tx *Tx) StartSaga(ctx context.Context, d *saga.Definition, key string, requests saga.Requests) (*saga.Started, error) {
 	s, err := saga.Start(tx.db.plugin, d, key, call.From(ctx).Market, requests)
 	if err != nil {
@@ -186,7 +189,11 @@ func (tx *Tx) flush(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("saga input: %w", err)
 		}
-		tx.later("bus.saga_start(%s::uuid, %s, %s, %s, %s, %s)::text", s.ID, s.Definition, s.Version, s.Key, in, tx.db.node)
+		node := tx.db.node
+		if tx.unattended {
+			node = ""
+		}
+		tx.later("bus.saga_start(%s::uuid, %s, %s, %s, %s, %s)::text", s.ID, s.Definition, s.Version, s.Key, in, node)
 		ids = append(ids, tx.calls[len(tx.calls)-1])
 	}
 	if len(tx.events) > 0 {

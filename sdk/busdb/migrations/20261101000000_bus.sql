@@ -353,7 +353,7 @@ CREATE TABLE bus.saga_signal (
 
 -- saga_start begins a saga in the caller's transaction. p_node is the kernel
 -- node that will be asked to run it; after its lease any node takes over.
--- Answers the id of the saga of (def, key): the given one, or the one that
+-- Empty: nobody will be, any node takes it up at its next look. Answers the id of the saga of (def, key): the given one, or the one that
 -- was there.
 CREATE FUNCTION bus.saga_start(p_id uuid, p_def text, p_ver int, p_key text, p_input bytea, p_node text) RETURNS uuid
 LANGUAGE plpgsql SECURITY DEFINER AS $$
@@ -364,7 +364,8 @@ BEGIN
     RAISE EXCEPTION 'role % may not start saga %@%', session_user, p_def, p_ver USING ERRCODE = '42501';
   END IF;
   INSERT INTO bus.saga (id, def, ver, key, input, node, lease_until)
-  VALUES (p_id, p_def, p_ver, p_key, p_input, p_node, pg_catalog.now() OPERATOR(pg_catalog.+) '15 s'::pg_catalog.interval)
+  VALUES (p_id, p_def, p_ver, p_key, p_input, nullif(p_node, ''),
+          CASE WHEN p_node OPERATOR(pg_catalog.<>) '' THEN pg_catalog.now() OPERATOR(pg_catalog.+) '15 s'::pg_catalog.interval END)
   ON CONFLICT (def, key) DO NOTHING RETURNING id INTO r;
   IF r IS NULL THEN
     SELECT s.id INTO r FROM bus.saga s WHERE s.def OPERATOR(pg_catalog.=) p_def AND s.key OPERATOR(pg_catalog.=) p_key;

@@ -1648,10 +1648,12 @@ func (x *Quote) GetOriginCountry() string {
 
 // A product was made or changed.
 type ProductChanged struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ProductId     string                 `protobuf:"bytes,1,opt,name=product_id,json=productId,proto3" json:"product_id,omitempty"`
-	MerchantId    string                 `protobuf:"bytes,2,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
-	Skus          []string               `protobuf:"bytes,3,rep,name=skus,proto3" json:"skus,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	ProductId  string                 `protobuf:"bytes,1,opt,name=product_id,json=productId,proto3" json:"product_id,omitempty"`
+	MerchantId string                 `protobuf:"bytes,2,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
+	Skus       []string               `protobuf:"bytes,3,rep,name=skus,proto3" json:"skus,omitempty"`
+	// What handling the goods wants to know, one for each sku.
+	Goods         []*GoodsFacts `protobuf:"bytes,4,rep,name=goods,proto3" json:"goods,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1707,6 +1709,99 @@ func (x *ProductChanged) GetSkus() []string {
 	return nil
 }
 
+func (x *ProductChanged) GetGoods() []*GoodsFacts {
+	if x != nil {
+		return x.Goods
+	}
+	return nil
+}
+
+// A good as warehouses and carriers see it.
+type GoodsFacts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Sku   string                 `protobuf:"bytes,1,opt,name=sku,proto3" json:"sku,omitempty"`
+	Gtin  string                 `protobuf:"bytes,2,opt,name=gtin,proto3" json:"gtin,omitempty"`
+	// 0 when nobody said.
+	WeightGrams   int32  `protobuf:"varint,3,opt,name=weight_grams,json=weightGrams,proto3" json:"weight_grams,omitempty"`
+	Category      string `protobuf:"bytes,4,opt,name=category,proto3" json:"category,omitempty"`
+	HsCode        string `protobuf:"bytes,5,opt,name=hs_code,json=hsCode,proto3" json:"hs_code,omitempty"`
+	OriginCountry string `protobuf:"bytes,6,opt,name=origin_country,json=originCountry,proto3" json:"origin_country,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GoodsFacts) Reset() {
+	*x = GoodsFacts{}
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GoodsFacts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GoodsFacts) ProtoMessage() {}
+
+func (x *GoodsFacts) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GoodsFacts.ProtoReflect.Descriptor instead.
+func (*GoodsFacts) Descriptor() ([]byte, []int) {
+	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *GoodsFacts) GetSku() string {
+	if x != nil {
+		return x.Sku
+	}
+	return ""
+}
+
+func (x *GoodsFacts) GetGtin() string {
+	if x != nil {
+		return x.Gtin
+	}
+	return ""
+}
+
+func (x *GoodsFacts) GetWeightGrams() int32 {
+	if x != nil {
+		return x.WeightGrams
+	}
+	return 0
+}
+
+func (x *GoodsFacts) GetCategory() string {
+	if x != nil {
+		return x.Category
+	}
+	return ""
+}
+
+func (x *GoodsFacts) GetHsCode() string {
+	if x != nil {
+		return x.HsCode
+	}
+	return ""
+}
+
+func (x *GoodsFacts) GetOriginCountry() string {
+	if x != nil {
+		return x.OriginCountry
+	}
+	return ""
+}
+
 // A variant is shown in a market, at this price, or is not any more.
 type ListingChanged struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1720,7 +1815,7 @@ type ListingChanged struct {
 
 func (x *ListingChanged) Reset() {
 	*x = ListingChanged{}
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[25]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1732,7 +1827,7 @@ func (x *ListingChanged) String() string {
 func (*ListingChanged) ProtoMessage() {}
 
 func (x *ListingChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[25]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1745,7 +1840,7 @@ func (x *ListingChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListingChanged.ProtoReflect.Descriptor instead.
 func (*ListingChanged) Descriptor() ([]byte, []int) {
-	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{25}
+	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListingChanged) GetSku() string {
@@ -1925,15 +2020,24 @@ const file_entrepot_catalog_v1_catalog_proto_rawDesc = "" +
 	"\x17requires_authentication\x18\x05 \x01(\bR\x16requiresAuthentication\x12!\n" +
 	"\fweight_grams\x18\x06 \x01(\x05R\vweightGrams\x12\x17\n" +
 	"\ahs_code\x18\a \x01(\tR\x06hsCode\x12%\n" +
-	"\x0eorigin_country\x18\b \x01(\tR\roriginCountry\"v\n" +
+	"\x0eorigin_country\x18\b \x01(\tR\roriginCountry\"\xad\x01\n" +
 	"\x0eProductChanged\x12\x1d\n" +
 	"\n" +
 	"product_id\x18\x01 \x01(\tR\tproductId\x12\x1f\n" +
 	"\vmerchant_id\x18\x02 \x01(\tR\n" +
 	"merchantId\x12\x12\n" +
-	"\x04skus\x18\x03 \x03(\tR\x04skus:\x10\xe2\xb5\x18\f\n" +
+	"\x04skus\x18\x03 \x03(\tR\x04skus\x125\n" +
+	"\x05goods\x18\x04 \x03(\v2\x1f.entrepot.catalog.v1.GoodsFactsR\x05goods:\x10\xe2\xb5\x18\f\n" +
 	"\n" +
-	"product_id\"\x8c\x01\n" +
+	"product_id\"\xb1\x01\n" +
+	"\n" +
+	"GoodsFacts\x12\x10\n" +
+	"\x03sku\x18\x01 \x01(\tR\x03sku\x12\x12\n" +
+	"\x04gtin\x18\x02 \x01(\tR\x04gtin\x12!\n" +
+	"\fweight_grams\x18\x03 \x01(\x05R\vweightGrams\x12\x1a\n" +
+	"\bcategory\x18\x04 \x01(\tR\bcategory\x12\x17\n" +
+	"\ahs_code\x18\x05 \x01(\tR\x06hsCode\x12%\n" +
+	"\x0eorigin_country\x18\x06 \x01(\tR\roriginCountry\"\x8c\x01\n" +
 	"\x0eListingChanged\x12\x10\n" +
 	"\x03sku\x18\x01 \x01(\tR\x03sku\x12\x16\n" +
 	"\x06market\x18\x02 \x01(\tR\x06market\x12\x16\n" +
@@ -1983,7 +2087,7 @@ func file_entrepot_catalog_v1_catalog_proto_rawDescGZIP() []byte {
 }
 
 var file_entrepot_catalog_v1_catalog_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_entrepot_catalog_v1_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_entrepot_catalog_v1_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_entrepot_catalog_v1_catalog_proto_goTypes = []any{
 	(SearchListingsRequest_Sort)(0), // 0: entrepot.catalog.v1.SearchListingsRequest.Sort
 	(*Product)(nil),                 // 1: entrepot.catalog.v1.Product
@@ -2011,57 +2115,59 @@ var file_entrepot_catalog_v1_catalog_proto_goTypes = []any{
 	(*QuotePricesResponse)(nil),     // 23: entrepot.catalog.v1.QuotePricesResponse
 	(*Quote)(nil),                   // 24: entrepot.catalog.v1.Quote
 	(*ProductChanged)(nil),          // 25: entrepot.catalog.v1.ProductChanged
-	(*ListingChanged)(nil),          // 26: entrepot.catalog.v1.ListingChanged
-	nil,                             // 27: entrepot.catalog.v1.Variant.AttributesEntry
-	nil,                             // 28: entrepot.catalog.v1.Listing.AttributesEntry
-	(*v1.LocalizedText)(nil),        // 29: entrepot.type.v1.LocalizedText
-	(*timestamppb.Timestamp)(nil),   // 30: google.protobuf.Timestamp
-	(*v1.Money)(nil),                // 31: entrepot.type.v1.Money
+	(*GoodsFacts)(nil),              // 26: entrepot.catalog.v1.GoodsFacts
+	(*ListingChanged)(nil),          // 27: entrepot.catalog.v1.ListingChanged
+	nil,                             // 28: entrepot.catalog.v1.Variant.AttributesEntry
+	nil,                             // 29: entrepot.catalog.v1.Listing.AttributesEntry
+	(*v1.LocalizedText)(nil),        // 30: entrepot.type.v1.LocalizedText
+	(*timestamppb.Timestamp)(nil),   // 31: google.protobuf.Timestamp
+	(*v1.Money)(nil),                // 32: entrepot.type.v1.Money
 }
 var file_entrepot_catalog_v1_catalog_proto_depIdxs = []int32{
-	29, // 0: entrepot.catalog.v1.Product.titles:type_name -> entrepot.type.v1.LocalizedText
-	29, // 1: entrepot.catalog.v1.Product.descriptions:type_name -> entrepot.type.v1.LocalizedText
+	30, // 0: entrepot.catalog.v1.Product.titles:type_name -> entrepot.type.v1.LocalizedText
+	30, // 1: entrepot.catalog.v1.Product.descriptions:type_name -> entrepot.type.v1.LocalizedText
 	2,  // 2: entrepot.catalog.v1.Product.variants:type_name -> entrepot.catalog.v1.Variant
-	30, // 3: entrepot.catalog.v1.Product.updated_at:type_name -> google.protobuf.Timestamp
-	27, // 4: entrepot.catalog.v1.Variant.attributes:type_name -> entrepot.catalog.v1.Variant.AttributesEntry
+	31, // 3: entrepot.catalog.v1.Product.updated_at:type_name -> google.protobuf.Timestamp
+	28, // 4: entrepot.catalog.v1.Variant.attributes:type_name -> entrepot.catalog.v1.Variant.AttributesEntry
 	1,  // 5: entrepot.catalog.v1.PutProductsRequest.products:type_name -> entrepot.catalog.v1.Product
 	1,  // 6: entrepot.catalog.v1.PutProductsResponse.products:type_name -> entrepot.catalog.v1.Product
 	6,  // 7: entrepot.catalog.v1.SetPricesRequest.prices:type_name -> entrepot.catalog.v1.Price
-	31, // 8: entrepot.catalog.v1.Price.amount:type_name -> entrepot.type.v1.Money
+	32, // 8: entrepot.catalog.v1.Price.amount:type_name -> entrepot.type.v1.Money
 	9,  // 9: entrepot.catalog.v1.SetListingsRequest.listings:type_name -> entrepot.catalog.v1.ListingChange
 	1,  // 10: entrepot.catalog.v1.GetProductResponse.product:type_name -> entrepot.catalog.v1.Product
 	1,  // 11: entrepot.catalog.v1.ListProductsResponse.products:type_name -> entrepot.catalog.v1.Product
 	0,  // 12: entrepot.catalog.v1.SearchListingsRequest.sort:type_name -> entrepot.catalog.v1.SearchListingsRequest.Sort
 	17, // 13: entrepot.catalog.v1.SearchListingsResponse.listings:type_name -> entrepot.catalog.v1.Listing
 	18, // 14: entrepot.catalog.v1.SearchListingsResponse.facets:type_name -> entrepot.catalog.v1.Facet
-	31, // 15: entrepot.catalog.v1.Listing.price:type_name -> entrepot.type.v1.Money
-	28, // 16: entrepot.catalog.v1.Listing.attributes:type_name -> entrepot.catalog.v1.Listing.AttributesEntry
+	32, // 15: entrepot.catalog.v1.Listing.price:type_name -> entrepot.type.v1.Money
+	29, // 16: entrepot.catalog.v1.Listing.attributes:type_name -> entrepot.catalog.v1.Listing.AttributesEntry
 	19, // 17: entrepot.catalog.v1.Facet.values:type_name -> entrepot.catalog.v1.FacetValue
 	17, // 18: entrepot.catalog.v1.GetListingResponse.listing:type_name -> entrepot.catalog.v1.Listing
 	24, // 19: entrepot.catalog.v1.QuotePricesResponse.quotes:type_name -> entrepot.catalog.v1.Quote
-	31, // 20: entrepot.catalog.v1.Quote.price:type_name -> entrepot.type.v1.Money
-	31, // 21: entrepot.catalog.v1.ListingChanged.price:type_name -> entrepot.type.v1.Money
-	3,  // 22: entrepot.catalog.v1.CatalogService.PutProducts:input_type -> entrepot.catalog.v1.PutProductsRequest
-	5,  // 23: entrepot.catalog.v1.CatalogService.SetPrices:input_type -> entrepot.catalog.v1.SetPricesRequest
-	8,  // 24: entrepot.catalog.v1.CatalogService.SetListings:input_type -> entrepot.catalog.v1.SetListingsRequest
-	11, // 25: entrepot.catalog.v1.CatalogService.GetProduct:input_type -> entrepot.catalog.v1.GetProductRequest
-	13, // 26: entrepot.catalog.v1.CatalogService.ListProducts:input_type -> entrepot.catalog.v1.ListProductsRequest
-	15, // 27: entrepot.catalog.v1.StorefrontService.SearchListings:input_type -> entrepot.catalog.v1.SearchListingsRequest
-	20, // 28: entrepot.catalog.v1.StorefrontService.GetListing:input_type -> entrepot.catalog.v1.GetListingRequest
-	22, // 29: entrepot.catalog.v1.QuoteService.QuotePrices:input_type -> entrepot.catalog.v1.QuotePricesRequest
-	4,  // 30: entrepot.catalog.v1.CatalogService.PutProducts:output_type -> entrepot.catalog.v1.PutProductsResponse
-	7,  // 31: entrepot.catalog.v1.CatalogService.SetPrices:output_type -> entrepot.catalog.v1.SetPricesResponse
-	10, // 32: entrepot.catalog.v1.CatalogService.SetListings:output_type -> entrepot.catalog.v1.SetListingsResponse
-	12, // 33: entrepot.catalog.v1.CatalogService.GetProduct:output_type -> entrepot.catalog.v1.GetProductResponse
-	14, // 34: entrepot.catalog.v1.CatalogService.ListProducts:output_type -> entrepot.catalog.v1.ListProductsResponse
-	16, // 35: entrepot.catalog.v1.StorefrontService.SearchListings:output_type -> entrepot.catalog.v1.SearchListingsResponse
-	21, // 36: entrepot.catalog.v1.StorefrontService.GetListing:output_type -> entrepot.catalog.v1.GetListingResponse
-	23, // 37: entrepot.catalog.v1.QuoteService.QuotePrices:output_type -> entrepot.catalog.v1.QuotePricesResponse
-	30, // [30:38] is the sub-list for method output_type
-	22, // [22:30] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	32, // 20: entrepot.catalog.v1.Quote.price:type_name -> entrepot.type.v1.Money
+	26, // 21: entrepot.catalog.v1.ProductChanged.goods:type_name -> entrepot.catalog.v1.GoodsFacts
+	32, // 22: entrepot.catalog.v1.ListingChanged.price:type_name -> entrepot.type.v1.Money
+	3,  // 23: entrepot.catalog.v1.CatalogService.PutProducts:input_type -> entrepot.catalog.v1.PutProductsRequest
+	5,  // 24: entrepot.catalog.v1.CatalogService.SetPrices:input_type -> entrepot.catalog.v1.SetPricesRequest
+	8,  // 25: entrepot.catalog.v1.CatalogService.SetListings:input_type -> entrepot.catalog.v1.SetListingsRequest
+	11, // 26: entrepot.catalog.v1.CatalogService.GetProduct:input_type -> entrepot.catalog.v1.GetProductRequest
+	13, // 27: entrepot.catalog.v1.CatalogService.ListProducts:input_type -> entrepot.catalog.v1.ListProductsRequest
+	15, // 28: entrepot.catalog.v1.StorefrontService.SearchListings:input_type -> entrepot.catalog.v1.SearchListingsRequest
+	20, // 29: entrepot.catalog.v1.StorefrontService.GetListing:input_type -> entrepot.catalog.v1.GetListingRequest
+	22, // 30: entrepot.catalog.v1.QuoteService.QuotePrices:input_type -> entrepot.catalog.v1.QuotePricesRequest
+	4,  // 31: entrepot.catalog.v1.CatalogService.PutProducts:output_type -> entrepot.catalog.v1.PutProductsResponse
+	7,  // 32: entrepot.catalog.v1.CatalogService.SetPrices:output_type -> entrepot.catalog.v1.SetPricesResponse
+	10, // 33: entrepot.catalog.v1.CatalogService.SetListings:output_type -> entrepot.catalog.v1.SetListingsResponse
+	12, // 34: entrepot.catalog.v1.CatalogService.GetProduct:output_type -> entrepot.catalog.v1.GetProductResponse
+	14, // 35: entrepot.catalog.v1.CatalogService.ListProducts:output_type -> entrepot.catalog.v1.ListProductsResponse
+	16, // 36: entrepot.catalog.v1.StorefrontService.SearchListings:output_type -> entrepot.catalog.v1.SearchListingsResponse
+	21, // 37: entrepot.catalog.v1.StorefrontService.GetListing:output_type -> entrepot.catalog.v1.GetListingResponse
+	23, // 38: entrepot.catalog.v1.QuoteService.QuotePrices:output_type -> entrepot.catalog.v1.QuotePricesResponse
+	31, // [31:39] is the sub-list for method output_type
+	23, // [23:31] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_catalog_v1_catalog_proto_init() }
@@ -2075,7 +2181,7 @@ func file_entrepot_catalog_v1_catalog_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_catalog_v1_catalog_proto_rawDesc), len(file_entrepot_catalog_v1_catalog_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

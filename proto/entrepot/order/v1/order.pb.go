@@ -2169,6 +2169,191 @@ func (*FinishAcceptanceResponse) Descriptor() ([]byte, []int) {
 	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{34}
 }
 
+type BookFulfilmentRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	FulfilmentId string                 `protobuf:"bytes,1,opt,name=fulfilment_id,json=fulfilmentId,proto3" json:"fulfilment_id,omitempty"`
+	// Carrier instance; empty leaves the choice to the rule.
+	Instance      string `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BookFulfilmentRequest) Reset() {
+	*x = BookFulfilmentRequest{}
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BookFulfilmentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BookFulfilmentRequest) ProtoMessage() {}
+
+func (x *BookFulfilmentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BookFulfilmentRequest.ProtoReflect.Descriptor instead.
+func (*BookFulfilmentRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *BookFulfilmentRequest) GetFulfilmentId() string {
+	if x != nil {
+		return x.FulfilmentId
+	}
+	return ""
+}
+
+func (x *BookFulfilmentRequest) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+type BookFulfilmentResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ShipmentId    string                 `protobuf:"bytes,1,opt,name=shipment_id,json=shipmentId,proto3" json:"shipment_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BookFulfilmentResponse) Reset() {
+	*x = BookFulfilmentResponse{}
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BookFulfilmentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BookFulfilmentResponse) ProtoMessage() {}
+
+func (x *BookFulfilmentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BookFulfilmentResponse.ProtoReflect.Descriptor instead.
+func (*BookFulfilmentResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *BookFulfilmentResponse) GetShipmentId() string {
+	if x != nil {
+		return x.ShipmentId
+	}
+	return ""
+}
+
+type HoldFulfilmentRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	FulfilmentId  string                 `protobuf:"bytes,1,opt,name=fulfilment_id,json=fulfilmentId,proto3" json:"fulfilment_id,omitempty"`
+	ShipmentId    string                 `protobuf:"bytes,2,opt,name=shipment_id,json=shipmentId,proto3" json:"shipment_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldFulfilmentRequest) Reset() {
+	*x = HoldFulfilmentRequest{}
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldFulfilmentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldFulfilmentRequest) ProtoMessage() {}
+
+func (x *HoldFulfilmentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldFulfilmentRequest.ProtoReflect.Descriptor instead.
+func (*HoldFulfilmentRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *HoldFulfilmentRequest) GetFulfilmentId() string {
+	if x != nil {
+		return x.FulfilmentId
+	}
+	return ""
+}
+
+func (x *HoldFulfilmentRequest) GetShipmentId() string {
+	if x != nil {
+		return x.ShipmentId
+	}
+	return ""
+}
+
+type HoldFulfilmentResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldFulfilmentResponse) Reset() {
+	*x = HoldFulfilmentResponse{}
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldFulfilmentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldFulfilmentResponse) ProtoMessage() {}
+
+func (x *HoldFulfilmentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldFulfilmentResponse.ProtoReflect.Descriptor instead.
+func (*HoldFulfilmentResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{38}
+}
+
 type KeepOrderRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	OrderId       string                 `protobuf:"bytes,1,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
@@ -2178,7 +2363,7 @@ type KeepOrderRequest struct {
 
 func (x *KeepOrderRequest) Reset() {
 	*x = KeepOrderRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[35]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2190,7 +2375,7 @@ func (x *KeepOrderRequest) String() string {
 func (*KeepOrderRequest) ProtoMessage() {}
 
 func (x *KeepOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[35]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2203,7 +2388,7 @@ func (x *KeepOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepOrderRequest.ProtoReflect.Descriptor instead.
 func (*KeepOrderRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{35}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *KeepOrderRequest) GetOrderId() string {
@@ -2221,7 +2406,7 @@ type KeepOrderResponse struct {
 
 func (x *KeepOrderResponse) Reset() {
 	*x = KeepOrderResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[36]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2233,7 +2418,7 @@ func (x *KeepOrderResponse) String() string {
 func (*KeepOrderResponse) ProtoMessage() {}
 
 func (x *KeepOrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[36]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2246,7 +2431,7 @@ func (x *KeepOrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepOrderResponse.ProtoReflect.Descriptor instead.
 func (*KeepOrderResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{36}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{40}
 }
 
 type FinishCancellationRequest struct {
@@ -2258,7 +2443,7 @@ type FinishCancellationRequest struct {
 
 func (x *FinishCancellationRequest) Reset() {
 	*x = FinishCancellationRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[37]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2270,7 +2455,7 @@ func (x *FinishCancellationRequest) String() string {
 func (*FinishCancellationRequest) ProtoMessage() {}
 
 func (x *FinishCancellationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[37]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2283,7 +2468,7 @@ func (x *FinishCancellationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishCancellationRequest.ProtoReflect.Descriptor instead.
 func (*FinishCancellationRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{37}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *FinishCancellationRequest) GetOrderId() string {
@@ -2301,7 +2486,7 @@ type FinishCancellationResponse struct {
 
 func (x *FinishCancellationResponse) Reset() {
 	*x = FinishCancellationResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[38]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2313,7 +2498,7 @@ func (x *FinishCancellationResponse) String() string {
 func (*FinishCancellationResponse) ProtoMessage() {}
 
 func (x *FinishCancellationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[38]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2326,7 +2511,7 @@ func (x *FinishCancellationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishCancellationResponse.ProtoReflect.Descriptor instead.
 func (*FinishCancellationResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{38}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{42}
 }
 
 // An order is placed: stock is reserved and the money held.
@@ -2349,7 +2534,7 @@ type OrderPlaced struct {
 
 func (x *OrderPlaced) Reset() {
 	*x = OrderPlaced{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[39]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2361,7 +2546,7 @@ func (x *OrderPlaced) String() string {
 func (*OrderPlaced) ProtoMessage() {}
 
 func (x *OrderPlaced) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[39]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2374,7 +2559,7 @@ func (x *OrderPlaced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderPlaced.ProtoReflect.Descriptor instead.
 func (*OrderPlaced) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{39}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *OrderPlaced) GetOrderId() string {
@@ -2451,7 +2636,7 @@ type OrderRejected struct {
 
 func (x *OrderRejected) Reset() {
 	*x = OrderRejected{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[40]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2463,7 +2648,7 @@ func (x *OrderRejected) String() string {
 func (*OrderRejected) ProtoMessage() {}
 
 func (x *OrderRejected) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[40]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2476,7 +2661,7 @@ func (x *OrderRejected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderRejected.ProtoReflect.Descriptor instead.
 func (*OrderRejected) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{40}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *OrderRejected) GetOrderId() string {
@@ -2506,7 +2691,7 @@ type OrderAccepted struct {
 
 func (x *OrderAccepted) Reset() {
 	*x = OrderAccepted{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[41]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2518,7 +2703,7 @@ func (x *OrderAccepted) String() string {
 func (*OrderAccepted) ProtoMessage() {}
 
 func (x *OrderAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[41]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2531,7 +2716,7 @@ func (x *OrderAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderAccepted.ProtoReflect.Descriptor instead.
 func (*OrderAccepted) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{41}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *OrderAccepted) GetOrderId() string {
@@ -2566,7 +2751,7 @@ type OrderDelivered struct {
 
 func (x *OrderDelivered) Reset() {
 	*x = OrderDelivered{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[42]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2578,7 +2763,7 @@ func (x *OrderDelivered) String() string {
 func (*OrderDelivered) ProtoMessage() {}
 
 func (x *OrderDelivered) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[42]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2591,7 +2776,7 @@ func (x *OrderDelivered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderDelivered.ProtoReflect.Descriptor instead.
 func (*OrderDelivered) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{42}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *OrderDelivered) GetOrderId() string {
@@ -2619,7 +2804,7 @@ type OrderCancelled struct {
 
 func (x *OrderCancelled) Reset() {
 	*x = OrderCancelled{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[43]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2631,7 +2816,7 @@ func (x *OrderCancelled) String() string {
 func (*OrderCancelled) ProtoMessage() {}
 
 func (x *OrderCancelled) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[43]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2644,7 +2829,7 @@ func (x *OrderCancelled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderCancelled.ProtoReflect.Descriptor instead.
 func (*OrderCancelled) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{43}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *OrderCancelled) GetOrderId() string {
@@ -2840,7 +3025,18 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	"\border_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^ord_[0-9a-hjkmnp-tv-z]{26}$R\aorderId\x12*\n" +
 	"\vmerchant_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\n" +
 	"merchantId\"\x1a\n" +
-	"\x18FinishAcceptanceResponse\"R\n" +
+	"\x18FinishAcceptanceResponse\"l\n" +
+	"\x15BookFulfilmentRequest\x12.\n" +
+	"\rfulfilment_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\ffulfilmentId\x12#\n" +
+	"\binstance\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\binstance\"9\n" +
+	"\x16BookFulfilmentResponse\x12\x1f\n" +
+	"\vshipment_id\x18\x01 \x01(\tR\n" +
+	"shipmentId\"q\n" +
+	"\x15HoldFulfilmentRequest\x12.\n" +
+	"\rfulfilment_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\ffulfilmentId\x12(\n" +
+	"\vshipment_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
+	"shipmentId\"\x18\n" +
+	"\x16HoldFulfilmentResponse\"R\n" +
 	"\x10KeepOrderRequest\x12>\n" +
 	"\border_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^ord_[0-9a-hjkmnp-tv-z]{26}$R\aorderId\"\x13\n" +
 	"\x11KeepOrderResponse\"[\n" +
@@ -2911,15 +3107,21 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	"\n" +
 	"\border_id\x12c\n" +
 	"\tSumOrders\x12#.entrepot.order.v1.SumOrdersRequest\x1a$.entrepot.order.v1.SumOrdersResponse\"\vҵ\x18\x04\n" +
-	"\x02\x04\x05\x90\x02\x012\xa6\x02\n" +
+	"\x02\x04\x05\x90\x02\x012\xb8\x03\n" +
 	"\x11ProcessingService\x12\x89\x01\n" +
 	"\x12ListMerchantOrders\x12,.entrepot.order.v1.ListMerchantOrdersRequest\x1a-.entrepot.order.v1.ListMerchantOrdersResponse\"\x16ҵ\x18\x0f\n" +
 	"\x01\x03\x12\n" +
 	"order.read\x90\x02\x01\x12\x84\x01\n" +
 	"\fAcceptOrders\x12&.entrepot.order.v1.AcceptOrdersRequest\x1a'.entrepot.order.v1.AcceptOrdersResponse\"#ҵ\x18\x10\n" +
 	"\x01\x03\x12\vorder.writeڵ\x18\v\n" +
-	"\torder_ids2\xf8\x04\n" +
-	"\x10OrderStepService\x12p\n" +
+	"\torder_ids\x12\x8f\x01\n" +
+	"\x0eBookFulfilment\x12(.entrepot.order.v1.BookFulfilmentRequest\x1a).entrepot.order.v1.BookFulfilmentResponse\"(ҵ\x18\x11\n" +
+	"\x02\x03\x04\x12\vorder.writeڵ\x18\x0f\n" +
+	"\rfulfilment_id2\xfc\x05\n" +
+	"\x10OrderStepService\x12\x81\x01\n" +
+	"\x0eHoldFulfilment\x12(.entrepot.order.v1.HoldFulfilmentRequest\x1a).entrepot.order.v1.HoldFulfilmentResponse\"\x1aҵ\x18\x03\n" +
+	"\x01\x06ڵ\x18\x0f\n" +
+	"\rfulfilment_id\x12p\n" +
 	"\n" +
 	"PlaceOrder\x12$.entrepot.order.v1.PlaceOrderRequest\x1a%.entrepot.order.v1.PlaceOrderResponse\"\x15ҵ\x18\x03\n" +
 	"\x01\x06ڵ\x18\n" +
@@ -2955,7 +3157,7 @@ func file_entrepot_order_v1_order_proto_rawDescGZIP() []byte {
 }
 
 var file_entrepot_order_v1_order_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_entrepot_order_v1_order_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_entrepot_order_v1_order_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_entrepot_order_v1_order_proto_goTypes = []any{
 	(Cart_State)(0),                    // 0: entrepot.order.v1.Cart.State
 	(Order_State)(0),                   // 1: entrepot.order.v1.Order.State
@@ -2995,22 +3197,26 @@ var file_entrepot_order_v1_order_proto_goTypes = []any{
 	(*RejectOrderResponse)(nil),        // 35: entrepot.order.v1.RejectOrderResponse
 	(*FinishAcceptanceRequest)(nil),    // 36: entrepot.order.v1.FinishAcceptanceRequest
 	(*FinishAcceptanceResponse)(nil),   // 37: entrepot.order.v1.FinishAcceptanceResponse
-	(*KeepOrderRequest)(nil),           // 38: entrepot.order.v1.KeepOrderRequest
-	(*KeepOrderResponse)(nil),          // 39: entrepot.order.v1.KeepOrderResponse
-	(*FinishCancellationRequest)(nil),  // 40: entrepot.order.v1.FinishCancellationRequest
-	(*FinishCancellationResponse)(nil), // 41: entrepot.order.v1.FinishCancellationResponse
-	(*OrderPlaced)(nil),                // 42: entrepot.order.v1.OrderPlaced
-	(*OrderRejected)(nil),              // 43: entrepot.order.v1.OrderRejected
-	(*OrderAccepted)(nil),              // 44: entrepot.order.v1.OrderAccepted
-	(*OrderDelivered)(nil),             // 45: entrepot.order.v1.OrderDelivered
-	(*OrderCancelled)(nil),             // 46: entrepot.order.v1.OrderCancelled
-	nil,                                // 47: entrepot.order.v1.SumOrdersResponse.OrdersEntry
-	nil,                                // 48: entrepot.order.v1.SumOrdersResponse.UnitsEntry
-	nil,                                // 49: entrepot.order.v1.SumOrdersResponse.TotalMinorEntry
-	nil,                                // 50: entrepot.order.v1.SumOrdersResponse.AcceptedMinorEntry
-	(*v1.Money)(nil),                   // 51: entrepot.type.v1.Money
-	(*timestamppb.Timestamp)(nil),      // 52: google.protobuf.Timestamp
-	(*v1.Address)(nil),                 // 53: entrepot.type.v1.Address
+	(*BookFulfilmentRequest)(nil),      // 38: entrepot.order.v1.BookFulfilmentRequest
+	(*BookFulfilmentResponse)(nil),     // 39: entrepot.order.v1.BookFulfilmentResponse
+	(*HoldFulfilmentRequest)(nil),      // 40: entrepot.order.v1.HoldFulfilmentRequest
+	(*HoldFulfilmentResponse)(nil),     // 41: entrepot.order.v1.HoldFulfilmentResponse
+	(*KeepOrderRequest)(nil),           // 42: entrepot.order.v1.KeepOrderRequest
+	(*KeepOrderResponse)(nil),          // 43: entrepot.order.v1.KeepOrderResponse
+	(*FinishCancellationRequest)(nil),  // 44: entrepot.order.v1.FinishCancellationRequest
+	(*FinishCancellationResponse)(nil), // 45: entrepot.order.v1.FinishCancellationResponse
+	(*OrderPlaced)(nil),                // 46: entrepot.order.v1.OrderPlaced
+	(*OrderRejected)(nil),              // 47: entrepot.order.v1.OrderRejected
+	(*OrderAccepted)(nil),              // 48: entrepot.order.v1.OrderAccepted
+	(*OrderDelivered)(nil),             // 49: entrepot.order.v1.OrderDelivered
+	(*OrderCancelled)(nil),             // 50: entrepot.order.v1.OrderCancelled
+	nil,                                // 51: entrepot.order.v1.SumOrdersResponse.OrdersEntry
+	nil,                                // 52: entrepot.order.v1.SumOrdersResponse.UnitsEntry
+	nil,                                // 53: entrepot.order.v1.SumOrdersResponse.TotalMinorEntry
+	nil,                                // 54: entrepot.order.v1.SumOrdersResponse.AcceptedMinorEntry
+	(*v1.Money)(nil),                   // 55: entrepot.type.v1.Money
+	(*timestamppb.Timestamp)(nil),      // 56: google.protobuf.Timestamp
+	(*v1.Address)(nil),                 // 57: entrepot.type.v1.Address
 }
 var file_entrepot_order_v1_order_proto_depIdxs = []int32{
 	3,  // 0: entrepot.order.v1.CreateCartRequest.lines:type_name -> entrepot.order.v1.LineInput
@@ -3020,34 +3226,34 @@ var file_entrepot_order_v1_order_proto_depIdxs = []int32{
 	10, // 4: entrepot.order.v1.GetCartResponse.cart:type_name -> entrepot.order.v1.Cart
 	0,  // 5: entrepot.order.v1.Cart.state:type_name -> entrepot.order.v1.Cart.State
 	11, // 6: entrepot.order.v1.Cart.lines:type_name -> entrepot.order.v1.Line
-	51, // 7: entrepot.order.v1.Cart.total:type_name -> entrepot.type.v1.Money
-	52, // 8: entrepot.order.v1.Cart.quoted_at:type_name -> google.protobuf.Timestamp
-	51, // 9: entrepot.order.v1.Line.unit_price:type_name -> entrepot.type.v1.Money
-	51, // 10: entrepot.order.v1.Line.total:type_name -> entrepot.type.v1.Money
-	53, // 11: entrepot.order.v1.CheckoutRequest.ship_to:type_name -> entrepot.type.v1.Address
+	55, // 7: entrepot.order.v1.Cart.total:type_name -> entrepot.type.v1.Money
+	56, // 8: entrepot.order.v1.Cart.quoted_at:type_name -> google.protobuf.Timestamp
+	55, // 9: entrepot.order.v1.Line.unit_price:type_name -> entrepot.type.v1.Money
+	55, // 10: entrepot.order.v1.Line.total:type_name -> entrepot.type.v1.Money
+	57, // 11: entrepot.order.v1.CheckoutRequest.ship_to:type_name -> entrepot.type.v1.Address
 	14, // 12: entrepot.order.v1.CheckoutResponse.order:type_name -> entrepot.order.v1.Order
 	1,  // 13: entrepot.order.v1.Order.state:type_name -> entrepot.order.v1.Order.State
 	11, // 14: entrepot.order.v1.Order.lines:type_name -> entrepot.order.v1.Line
-	51, // 15: entrepot.order.v1.Order.total:type_name -> entrepot.type.v1.Money
-	53, // 16: entrepot.order.v1.Order.ship_to:type_name -> entrepot.type.v1.Address
-	52, // 17: entrepot.order.v1.Order.placed_at:type_name -> google.protobuf.Timestamp
+	55, // 15: entrepot.order.v1.Order.total:type_name -> entrepot.type.v1.Money
+	57, // 16: entrepot.order.v1.Order.ship_to:type_name -> entrepot.type.v1.Address
+	56, // 17: entrepot.order.v1.Order.placed_at:type_name -> google.protobuf.Timestamp
 	15, // 18: entrepot.order.v1.Order.consignments:type_name -> entrepot.order.v1.Consignment
 	2,  // 19: entrepot.order.v1.Consignment.state:type_name -> entrepot.order.v1.Consignment.State
-	51, // 20: entrepot.order.v1.Consignment.total:type_name -> entrepot.type.v1.Money
+	55, // 20: entrepot.order.v1.Consignment.total:type_name -> entrepot.type.v1.Money
 	14, // 21: entrepot.order.v1.GetOrderResponse.order:type_name -> entrepot.order.v1.Order
 	14, // 22: entrepot.order.v1.ListOrdersResponse.orders:type_name -> entrepot.order.v1.Order
 	22, // 23: entrepot.order.v1.GetTimelineResponse.entries:type_name -> entrepot.order.v1.TimelineEntry
-	52, // 24: entrepot.order.v1.TimelineEntry.at:type_name -> google.protobuf.Timestamp
+	56, // 24: entrepot.order.v1.TimelineEntry.at:type_name -> google.protobuf.Timestamp
 	14, // 25: entrepot.order.v1.CancelOrderResponse.order:type_name -> entrepot.order.v1.Order
-	47, // 26: entrepot.order.v1.SumOrdersResponse.orders:type_name -> entrepot.order.v1.SumOrdersResponse.OrdersEntry
-	48, // 27: entrepot.order.v1.SumOrdersResponse.units:type_name -> entrepot.order.v1.SumOrdersResponse.UnitsEntry
-	49, // 28: entrepot.order.v1.SumOrdersResponse.total_minor:type_name -> entrepot.order.v1.SumOrdersResponse.TotalMinorEntry
-	50, // 29: entrepot.order.v1.SumOrdersResponse.accepted_minor:type_name -> entrepot.order.v1.SumOrdersResponse.AcceptedMinorEntry
+	51, // 26: entrepot.order.v1.SumOrdersResponse.orders:type_name -> entrepot.order.v1.SumOrdersResponse.OrdersEntry
+	52, // 27: entrepot.order.v1.SumOrdersResponse.units:type_name -> entrepot.order.v1.SumOrdersResponse.UnitsEntry
+	53, // 28: entrepot.order.v1.SumOrdersResponse.total_minor:type_name -> entrepot.order.v1.SumOrdersResponse.TotalMinorEntry
+	54, // 29: entrepot.order.v1.SumOrdersResponse.accepted_minor:type_name -> entrepot.order.v1.SumOrdersResponse.AcceptedMinorEntry
 	2,  // 30: entrepot.order.v1.ListMerchantOrdersRequest.state:type_name -> entrepot.order.v1.Consignment.State
 	14, // 31: entrepot.order.v1.ListMerchantOrdersResponse.orders:type_name -> entrepot.order.v1.Order
 	31, // 32: entrepot.order.v1.AcceptOrdersResponse.results:type_name -> entrepot.order.v1.AcceptResult
 	2,  // 33: entrepot.order.v1.AcceptResult.state:type_name -> entrepot.order.v1.Consignment.State
-	51, // 34: entrepot.order.v1.OrderPlaced.total:type_name -> entrepot.type.v1.Money
+	55, // 34: entrepot.order.v1.OrderPlaced.total:type_name -> entrepot.type.v1.Money
 	11, // 35: entrepot.order.v1.OrderPlaced.lines:type_name -> entrepot.order.v1.Line
 	4,  // 36: entrepot.order.v1.CartService.CreateCart:input_type -> entrepot.order.v1.CreateCartRequest
 	6,  // 37: entrepot.order.v1.CartService.SetCartLines:input_type -> entrepot.order.v1.SetCartLinesRequest
@@ -3060,29 +3266,33 @@ var file_entrepot_order_v1_order_proto_depIdxs = []int32{
 	25, // 44: entrepot.order.v1.OrderService.SumOrders:input_type -> entrepot.order.v1.SumOrdersRequest
 	27, // 45: entrepot.order.v1.ProcessingService.ListMerchantOrders:input_type -> entrepot.order.v1.ListMerchantOrdersRequest
 	29, // 46: entrepot.order.v1.ProcessingService.AcceptOrders:input_type -> entrepot.order.v1.AcceptOrdersRequest
-	32, // 47: entrepot.order.v1.OrderStepService.PlaceOrder:input_type -> entrepot.order.v1.PlaceOrderRequest
-	34, // 48: entrepot.order.v1.OrderStepService.RejectOrder:input_type -> entrepot.order.v1.RejectOrderRequest
-	36, // 49: entrepot.order.v1.OrderStepService.FinishAcceptance:input_type -> entrepot.order.v1.FinishAcceptanceRequest
-	38, // 50: entrepot.order.v1.OrderStepService.KeepOrder:input_type -> entrepot.order.v1.KeepOrderRequest
-	40, // 51: entrepot.order.v1.OrderStepService.FinishCancellation:input_type -> entrepot.order.v1.FinishCancellationRequest
-	5,  // 52: entrepot.order.v1.CartService.CreateCart:output_type -> entrepot.order.v1.CreateCartResponse
-	7,  // 53: entrepot.order.v1.CartService.SetCartLines:output_type -> entrepot.order.v1.SetCartLinesResponse
-	9,  // 54: entrepot.order.v1.CartService.GetCart:output_type -> entrepot.order.v1.GetCartResponse
-	13, // 55: entrepot.order.v1.OrderService.Checkout:output_type -> entrepot.order.v1.CheckoutResponse
-	17, // 56: entrepot.order.v1.OrderService.GetOrder:output_type -> entrepot.order.v1.GetOrderResponse
-	19, // 57: entrepot.order.v1.OrderService.ListOrders:output_type -> entrepot.order.v1.ListOrdersResponse
-	21, // 58: entrepot.order.v1.OrderService.GetTimeline:output_type -> entrepot.order.v1.GetTimelineResponse
-	24, // 59: entrepot.order.v1.OrderService.CancelOrder:output_type -> entrepot.order.v1.CancelOrderResponse
-	26, // 60: entrepot.order.v1.OrderService.SumOrders:output_type -> entrepot.order.v1.SumOrdersResponse
-	28, // 61: entrepot.order.v1.ProcessingService.ListMerchantOrders:output_type -> entrepot.order.v1.ListMerchantOrdersResponse
-	30, // 62: entrepot.order.v1.ProcessingService.AcceptOrders:output_type -> entrepot.order.v1.AcceptOrdersResponse
-	33, // 63: entrepot.order.v1.OrderStepService.PlaceOrder:output_type -> entrepot.order.v1.PlaceOrderResponse
-	35, // 64: entrepot.order.v1.OrderStepService.RejectOrder:output_type -> entrepot.order.v1.RejectOrderResponse
-	37, // 65: entrepot.order.v1.OrderStepService.FinishAcceptance:output_type -> entrepot.order.v1.FinishAcceptanceResponse
-	39, // 66: entrepot.order.v1.OrderStepService.KeepOrder:output_type -> entrepot.order.v1.KeepOrderResponse
-	41, // 67: entrepot.order.v1.OrderStepService.FinishCancellation:output_type -> entrepot.order.v1.FinishCancellationResponse
-	52, // [52:68] is the sub-list for method output_type
-	36, // [36:52] is the sub-list for method input_type
+	38, // 47: entrepot.order.v1.ProcessingService.BookFulfilment:input_type -> entrepot.order.v1.BookFulfilmentRequest
+	40, // 48: entrepot.order.v1.OrderStepService.HoldFulfilment:input_type -> entrepot.order.v1.HoldFulfilmentRequest
+	32, // 49: entrepot.order.v1.OrderStepService.PlaceOrder:input_type -> entrepot.order.v1.PlaceOrderRequest
+	34, // 50: entrepot.order.v1.OrderStepService.RejectOrder:input_type -> entrepot.order.v1.RejectOrderRequest
+	36, // 51: entrepot.order.v1.OrderStepService.FinishAcceptance:input_type -> entrepot.order.v1.FinishAcceptanceRequest
+	42, // 52: entrepot.order.v1.OrderStepService.KeepOrder:input_type -> entrepot.order.v1.KeepOrderRequest
+	44, // 53: entrepot.order.v1.OrderStepService.FinishCancellation:input_type -> entrepot.order.v1.FinishCancellationRequest
+	5,  // 54: entrepot.order.v1.CartService.CreateCart:output_type -> entrepot.order.v1.CreateCartResponse
+	7,  // 55: entrepot.order.v1.CartService.SetCartLines:output_type -> entrepot.order.v1.SetCartLinesResponse
+	9,  // 56: entrepot.order.v1.CartService.GetCart:output_type -> entrepot.order.v1.GetCartResponse
+	13, // 57: entrepot.order.v1.OrderService.Checkout:output_type -> entrepot.order.v1.CheckoutResponse
+	17, // 58: entrepot.order.v1.OrderService.GetOrder:output_type -> entrepot.order.v1.GetOrderResponse
+	19, // 59: entrepot.order.v1.OrderService.ListOrders:output_type -> entrepot.order.v1.ListOrdersResponse
+	21, // 60: entrepot.order.v1.OrderService.GetTimeline:output_type -> entrepot.order.v1.GetTimelineResponse
+	24, // 61: entrepot.order.v1.OrderService.CancelOrder:output_type -> entrepot.order.v1.CancelOrderResponse
+	26, // 62: entrepot.order.v1.OrderService.SumOrders:output_type -> entrepot.order.v1.SumOrdersResponse
+	28, // 63: entrepot.order.v1.ProcessingService.ListMerchantOrders:output_type -> entrepot.order.v1.ListMerchantOrdersResponse
+	30, // 64: entrepot.order.v1.ProcessingService.AcceptOrders:output_type -> entrepot.order.v1.AcceptOrdersResponse
+	39, // 65: entrepot.order.v1.ProcessingService.BookFulfilment:output_type -> entrepot.order.v1.BookFulfilmentResponse
+	41, // 66: entrepot.order.v1.OrderStepService.HoldFulfilment:output_type -> entrepot.order.v1.HoldFulfilmentResponse
+	33, // 67: entrepot.order.v1.OrderStepService.PlaceOrder:output_type -> entrepot.order.v1.PlaceOrderResponse
+	35, // 68: entrepot.order.v1.OrderStepService.RejectOrder:output_type -> entrepot.order.v1.RejectOrderResponse
+	37, // 69: entrepot.order.v1.OrderStepService.FinishAcceptance:output_type -> entrepot.order.v1.FinishAcceptanceResponse
+	43, // 70: entrepot.order.v1.OrderStepService.KeepOrder:output_type -> entrepot.order.v1.KeepOrderResponse
+	45, // 71: entrepot.order.v1.OrderStepService.FinishCancellation:output_type -> entrepot.order.v1.FinishCancellationResponse
+	54, // [54:72] is the sub-list for method output_type
+	36, // [36:54] is the sub-list for method input_type
 	36, // [36:36] is the sub-list for extension type_name
 	36, // [36:36] is the sub-list for extension extendee
 	0,  // [0:36] is the sub-list for field type_name
@@ -3099,7 +3309,7 @@ func file_entrepot_order_v1_order_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_order_v1_order_proto_rawDesc), len(file_entrepot_order_v1_order_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   48,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

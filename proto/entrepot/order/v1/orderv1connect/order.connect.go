@@ -55,6 +55,12 @@ const (
 	// ProcessingServiceAcceptOrdersProcedure is the procedure name of the ProcessingService's
 	// AcceptOrders RPC.
 	ProcessingServiceAcceptOrdersProcedure = "/entrepot.order.v1.ProcessingService/AcceptOrders"
+	// ProcessingServiceBookFulfilmentProcedure is the procedure name of the ProcessingService's
+	// BookFulfilment RPC.
+	ProcessingServiceBookFulfilmentProcedure = "/entrepot.order.v1.ProcessingService/BookFulfilment"
+	// OrderStepServiceHoldFulfilmentProcedure is the procedure name of the OrderStepService's
+	// HoldFulfilment RPC.
+	OrderStepServiceHoldFulfilmentProcedure = "/entrepot.order.v1.OrderStepService/HoldFulfilment"
 	// OrderStepServicePlaceOrderProcedure is the procedure name of the OrderStepService's PlaceOrder
 	// RPC.
 	OrderStepServicePlaceOrderProcedure = "/entrepot.order.v1.OrderStepService/PlaceOrder"
@@ -502,6 +508,13 @@ var (
 			Procedure:  ProcessingServiceAcceptOrdersProcedure,
 		}
 	})
+	processingServiceBookFulfilmentSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_entrepot_order_v1_order_proto.Services().ByName("ProcessingService").Methods().ByName("BookFulfilment"),
+			Procedure:  ProcessingServiceBookFulfilmentProcedure,
+		}
+	})
 )
 
 // ProcessingServiceClient is a client for the entrepot.order.v1.ProcessingService service.
@@ -512,6 +525,9 @@ type ProcessingServiceClient interface {
 	// AcceptOrders takes orders into processing, up to 100 at once: the
 	// merchant's share of the money is captured. Each has its own result.
 	AcceptOrders(context.Context, *v1.AcceptOrdersRequest) (*v1.AcceptOrdersResponse, error)
+	// BookFulfilment books packed goods again of which a carrier refused the
+	// booking: with the carrier that is named, or by the market's rule.
+	BookFulfilment(context.Context, *v1.BookFulfilmentRequest) (*v1.BookFulfilmentResponse, error)
 }
 
 // NewProcessingServiceClient constructs a client for the entrepot.order.v1.ProcessingService
@@ -528,6 +544,9 @@ type ProcessingServiceHandler interface {
 	// AcceptOrders takes orders into processing, up to 100 at once: the
 	// merchant's share of the money is captured. Each has its own result.
 	AcceptOrders(context.Context, *v1.AcceptOrdersRequest) (*v1.AcceptOrdersResponse, error)
+	// BookFulfilment books packed goods again of which a carrier refused the
+	// booking: with the carrier that is named, or by the market's rule.
+	BookFulfilment(context.Context, *v1.BookFulfilmentRequest) (*v1.BookFulfilmentResponse, error)
 }
 
 // RegisterProcessingServiceHandler registers svc as the entrepot.order.v1.ProcessingService
@@ -537,6 +556,7 @@ func RegisterProcessingServiceHandler(server *connect.Server, svc ProcessingServ
 	server.Register(
 		connect.Method{Spec: processingServiceListMerchantOrdersSpec(), Handler: adapter.listMerchantOrders},
 		connect.Method{Spec: processingServiceAcceptOrdersSpec(), Handler: adapter.acceptOrders},
+		connect.Method{Spec: processingServiceBookFulfilmentSpec(), Handler: adapter.bookFulfilment},
 	)
 }
 
@@ -549,6 +569,10 @@ func (UnimplementedProcessingServiceHandler) ListMerchantOrders(context.Context,
 
 func (UnimplementedProcessingServiceHandler) AcceptOrders(context.Context, *v1.AcceptOrdersRequest) (*v1.AcceptOrdersResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.order.v1.ProcessingService.AcceptOrders is not implemented")
+}
+
+func (UnimplementedProcessingServiceHandler) BookFulfilment(context.Context, *v1.BookFulfilmentRequest) (*v1.BookFulfilmentResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.order.v1.ProcessingService.BookFulfilment is not implemented")
 }
 
 type processingServiceClient struct {
@@ -566,6 +590,14 @@ func (c *processingServiceClient) ListMerchantOrders(ctx context.Context, req *v
 func (c *processingServiceClient) AcceptOrders(ctx context.Context, req *v1.AcceptOrdersRequest) (*v1.AcceptOrdersResponse, error) {
 	var res v1.AcceptOrdersResponse
 	if err := c.client.CallUnary(ctx, processingServiceAcceptOrdersSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *processingServiceClient) BookFulfilment(ctx context.Context, req *v1.BookFulfilmentRequest) (*v1.BookFulfilmentResponse, error) {
+	var res v1.BookFulfilmentResponse
+	if err := c.client.CallUnary(ctx, processingServiceBookFulfilmentSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -597,7 +629,26 @@ func (h processingServiceHandler) acceptOrders(ctx context.Context, _ connect.Sp
 	return stream.Send(res)
 }
 
+func (h processingServiceHandler) bookFulfilment(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.BookFulfilmentRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.BookFulfilment(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
 var (
+	orderStepServiceHoldFulfilmentSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_entrepot_order_v1_order_proto.Services().ByName("OrderStepService").Methods().ByName("HoldFulfilment"),
+			Procedure:  OrderStepServiceHoldFulfilmentProcedure,
+		}
+	})
 	orderStepServicePlaceOrderSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType: connect.StreamTypeUnary,
@@ -637,6 +688,9 @@ var (
 
 // OrderStepServiceClient is a client for the entrepot.order.v1.OrderStepService service.
 type OrderStepServiceClient interface {
+	// HoldFulfilment is what a refused booking ends with: the packed goods wait
+	// for the merchant to say which carrier takes them.
+	HoldFulfilment(context.Context, *v1.HoldFulfilmentRequest) (*v1.HoldFulfilmentResponse, error)
 	// PlaceOrder is the end of a checkout.
 	PlaceOrder(context.Context, *v1.PlaceOrderRequest) (*v1.PlaceOrderResponse, error)
 	// RejectOrder is what a refused checkout ends with: the cart opens again.
@@ -658,6 +712,9 @@ func NewOrderStepServiceClient(client *connect.Client) OrderStepServiceClient {
 
 // OrderStepServiceHandler is an implementation of the entrepot.order.v1.OrderStepService service.
 type OrderStepServiceHandler interface {
+	// HoldFulfilment is what a refused booking ends with: the packed goods wait
+	// for the merchant to say which carrier takes them.
+	HoldFulfilment(context.Context, *v1.HoldFulfilmentRequest) (*v1.HoldFulfilmentResponse, error)
 	// PlaceOrder is the end of a checkout.
 	PlaceOrder(context.Context, *v1.PlaceOrderRequest) (*v1.PlaceOrderResponse, error)
 	// RejectOrder is what a refused checkout ends with: the cart opens again.
@@ -676,6 +733,7 @@ type OrderStepServiceHandler interface {
 func RegisterOrderStepServiceHandler(server *connect.Server, svc OrderStepServiceHandler) {
 	adapter := orderStepServiceHandler{svc: svc}
 	server.Register(
+		connect.Method{Spec: orderStepServiceHoldFulfilmentSpec(), Handler: adapter.holdFulfilment},
 		connect.Method{Spec: orderStepServicePlaceOrderSpec(), Handler: adapter.placeOrder},
 		connect.Method{Spec: orderStepServiceRejectOrderSpec(), Handler: adapter.rejectOrder},
 		connect.Method{Spec: orderStepServiceFinishAcceptanceSpec(), Handler: adapter.finishAcceptance},
@@ -686,6 +744,10 @@ func RegisterOrderStepServiceHandler(server *connect.Server, svc OrderStepServic
 
 // UnimplementedOrderStepServiceHandler returns CodeUnimplemented from all methods.
 type UnimplementedOrderStepServiceHandler struct{}
+
+func (UnimplementedOrderStepServiceHandler) HoldFulfilment(context.Context, *v1.HoldFulfilmentRequest) (*v1.HoldFulfilmentResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.order.v1.OrderStepService.HoldFulfilment is not implemented")
+}
 
 func (UnimplementedOrderStepServiceHandler) PlaceOrder(context.Context, *v1.PlaceOrderRequest) (*v1.PlaceOrderResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.order.v1.OrderStepService.PlaceOrder is not implemented")
@@ -709,6 +771,14 @@ func (UnimplementedOrderStepServiceHandler) FinishCancellation(context.Context, 
 
 type orderStepServiceClient struct {
 	client *connect.Client
+}
+
+func (c *orderStepServiceClient) HoldFulfilment(ctx context.Context, req *v1.HoldFulfilmentRequest) (*v1.HoldFulfilmentResponse, error) {
+	var res v1.HoldFulfilmentResponse
+	if err := c.client.CallUnary(ctx, orderStepServiceHoldFulfilmentSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
 }
 
 func (c *orderStepServiceClient) PlaceOrder(ctx context.Context, req *v1.PlaceOrderRequest) (*v1.PlaceOrderResponse, error) {
@@ -752,6 +822,18 @@ func (c *orderStepServiceClient) FinishCancellation(ctx context.Context, req *v1
 }
 
 type orderStepServiceHandler struct{ svc OrderStepServiceHandler }
+
+func (h orderStepServiceHandler) holdFulfilment(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.HoldFulfilmentRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.HoldFulfilment(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
 
 func (h orderStepServiceHandler) placeOrder(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 	var req v1.PlaceOrderRequest
