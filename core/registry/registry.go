@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -72,13 +73,24 @@ type Instance struct {
 	Reason   string
 }
 
+// Has tells whether the instance declares a capability of a contract. Every
+// one has the empty capability.
+func (in *Instance) Has(contract, capability string) bool {
+	return capability == "" || slices.ContainsFunc(in.Plugin.Manifest.GetServes(), func(s *pluginv1.ServedContract) bool {
+		return s.GetContract() == contract && slices.Contains(s.GetCapabilities(), capability)
+	})
+}
+
 // Method is one method that some plugin serves.
 type Method struct {
 	// Procedure is "/package.Service/Method", Contract its package.
 	Procedure, Contract string
 	Desc                protoreflect.MethodDescriptor
 	// Access is nil for a method that declares none: refused to everybody.
-	Access                                    *optionsv1.Access
+	Access *optionsv1.Access
+	// Capability is what an instance must declare to be called by it; empty
+	// for a method that every instance has.
+	Capability                                string
 	ServerStream, ClientStream, NoSideEffects bool
 }
 

@@ -119,6 +119,7 @@ func method(contract string, m protoreflect.MethodDescriptor) *Method {
 	if proto.HasExtension(opts, optionsv1.E_Access) {
 		out.Access, _ = proto.GetExtension(opts, optionsv1.E_Access).(*optionsv1.Access)
 	}
+	out.Capability, _ = proto.GetExtension(opts, optionsv1.E_Capability).(string)
 	return out
 }
 

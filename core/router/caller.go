@@ -42,7 +42,7 @@ func (c *Caller) Unary(ctx context.Context, procedure string, info call.Info, re
 		},
 	}
 	if m := c.router.Snapshot().Methods[procedure]; m != nil {
-		x.contract, x.repeatable = m.Contract, m.NoSideEffects
+		x.contract, x.capability, x.repeatable = m.Contract, m.Capability, m.NoSideEffects
 	} else if Lifecycle(procedure) {
 		x.contract = lifecycle
 	} else {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -136,4 +137,27 @@ func TestTheKernelKnowsWhatIsInsideOfAPlugin(t *testing.T) {
 	require.True(t, strings.HasPrefix(id.GetValue(), "outer."))
 	_, ok := r.InFlight("echo", id.GetValue())
 	require.False(t, ok)
+}
+
+// A provider's code for what it does not declare is never run, whoever asks.
+func TestACallNeedsTheCapabilityThatItsMethodNames(t *testing.T) {
+	t.Parallel()
+	reg := registry.New()
+	carrier := func(name string, capabilities ...string) plugintest.Plugin {
+		return plugintest.Plugin{Name: name, Contract: "acme.carrier.v1", Capabilities: capabilities, Methods: []plugintest.Method{
+			{Name: "Track", Capability: "track", Unary: func(context.Context, string) (string, error) { return name, nil }},
+		}}
+	}
+	able, not := carrier("able", "track"), carrier("not")
+	plugintest.Start(t, reg, able)
+	plugintest.Start(t, reg, not)
+	r := router.New(router.Config{Registry: reg})
+	outside := connect.NewClient(connecthttp.NewTransport(http.DefaultClient, front(t, r, call.Info{Instance: "not"}, limits).URL))
+	_, err := plugintest.Call(t.Context(), outside, able.Spec("Track"), "x")
+	require.Equal(t, connect.CodeUnimplemented, plugintest.Code(err))
+	_, _, err = router.NewCaller(r).Unary(t.Context(), able.Procedure("Track"), call.Info{Instance: "not"}, marshal(t, "x"))
+	require.Equal(t, router.ReasonCapabilityMissing, fault.Reason(err))
+	require.ErrorIs(t, err, router.ErrNotSent)
+	_, _, err = router.NewCaller(r).Unary(t.Context(), able.Procedure("Track"), call.Info{Instance: "able"}, marshal(t, "x"))
+	require.NoError(t, err)
 }

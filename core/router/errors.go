@@ -26,6 +26,7 @@ const (
 	ReasonMethodUnknown     = "METHOD_UNKNOWN"
 	ReasonInstanceUnknown   = "INSTANCE_UNKNOWN"
 	ReasonNoRoute           = "NO_ROUTE"
+	ReasonCapabilityMissing = "CAPABILITY_MISSING"
 	ReasonPluginUnavailable = "PLUGIN_UNAVAILABLE"
 	ReasonPluginAnswer      = "PLUGIN_ANSWER_INVALID"
 	ReasonDeadline          = "DEADLINE_EXCEEDED"

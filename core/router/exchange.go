@@ -28,7 +28,9 @@ type exchange struct {
 	ctx       context.Context
 	procedure string
 	contract  string
-	info      call.Info
+	// capability that the method needs.
+	capability string
+	info       call.Info
 	// repeatable is true for methods without side effects.
 	repeatable bool
 
@@ -105,7 +107,7 @@ func (r *Router) roundTrip(x *exchange) (*http.Response, hop, error) {
 
 // acquire enters the first process that takes the call.
 func (r *Router) acquire(x *exchange, failed []*registry.Process) (hop, error) {
-	t := Target{Contract: x.contract, Market: x.info.Market, Merchant: x.info.Principal.Merchant, Instance: x.info.Instance}
+	t := Target{Contract: x.contract, Capability: x.capability, Market: x.info.Market, Merchant: x.info.Principal.Merchant, Instance: x.info.Instance}
 	for v := r.view(); ; {
 		ins, err := v.resolve(t, time.Now(), rand.IntN)
 		if err != nil {

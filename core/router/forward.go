@@ -65,7 +65,7 @@ func (r *Router) Forward(w http.ResponseWriter, req *http.Request, m *registry.M
 	ctx, cancel := context.WithTimeout(req.Context(), d+grace)
 	defer cancel()
 	x := &exchange{
-		ctx: ctx, procedure: m.Procedure, contract: m.Contract, info: info,
+		ctx: ctx, procedure: m.Procedure, contract: m.Contract, capability: m.Capability, info: info,
 		repeatable: m.NoSideEffects, method: req.Method, rawQuery: req.URL.RawQuery,
 		header: req.Header, http2: needsHTTP2(req.Header.Get(headerContentType)), grace: grace,
 	}

@@ -2,6 +2,7 @@ package router
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,8 +21,9 @@ func Lifecycle(procedure string) bool { return strings.HasPrefix(procedure, "/"+
 
 // Target is what a call is for.
 type Target struct {
-	// Contract is the proto package of the method.
-	Contract string
+	// Contract is the proto package of the method, Capability what an instance
+	// must declare of it.
+	Contract, Capability string
 	// Market and Merchant choose among bindings.
 	Market, Merchant string
 	// Instance, when set, is the only one that may serve.
@@ -51,9 +53,25 @@ func newView(snap *registry.Snapshot, table *Table) *view {
 // resolve returns the instances that may serve a call, the preferred first:
 // the named one; else those bound for the most specific scope, healthy ones
 // first, by priority, chance and weight deciding among equals; else the only
-// one there is. It never returns none without an error. roll draws from
-// [0, n).
+// one there is. One that does not declare the capability is never among them,
+// and no less specific binding stands in for it. It never returns none without
+// an error. roll draws from [0, n).
 func (v *view) resolve(t Target, at time.Time, roll func(n int) int) ([]*registry.Instance, *connect.Error) {
+	ins, err := v.candidates(t, at, roll)
+	if err != nil || t.Capability == "" {
+		return ins, err
+	}
+	able := slices.DeleteFunc(slices.Clone(ins), func(in *registry.Instance) bool { return !in.Has(t.Contract, t.Capability) })
+	if len(able) == 0 {
+		return nil, Fault(connect.CodeUnimplemented, ReasonCapabilityMissing,
+			"what serves "+t.Contract+" here does not declare the capability "+t.Capability, "contract", t.Contract, "capability", t.Capability, "instance", ins[0].Name)
+	}
+	return able, nil
+}
+
+// candidates are the instances that may serve a call by what is named and
+// bound.
+func (v *view) candidates(t Target, at time.Time, roll func(n int) int) ([]*registry.Instance, *connect.Error) {
 	if t.Instance != "" {
 		in := v.snap.Instances[t.Instance]
 		if in == nil || t.Contract != lifecycle && !in.Contracts[t.Contract] {

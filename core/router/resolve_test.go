@@ -1,6 +1,7 @@
 package router
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -9,7 +10,9 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/entrepot/entrepot/core/registry"
+	pluginv1 "github.com/entrepot/entrepot/proto/entrepot/plugin/v1"
 	"github.com/entrepot/entrepot/sdk/call"
+	"github.com/entrepot/entrepot/sdk/fault"
 )
 
 const contract = "acme.pay.v1"
@@ -32,6 +35,7 @@ func instances(names ...string) *registry.Snapshot {
 }
 
 func resolveNames(t require.TestingT, s *registry.Snapshot, bs []Binding, target Target, at time.Time, roll int) ([]string, error) {
+	bs = slices.Clone(bs)
 	for i := range bs {
 		bs[i].Contract = contract
 	}
@@ -47,6 +51,39 @@ func resolveNames(t require.TestingT, s *registry.Snapshot, bs []Binding, target
 		names = append(names, in.Name)
 	}
 	return names, nil
+}
+
+func TestWhatAnInstanceDoesNotDeclareItIsNotCalledFor(t *testing.T) {
+	t.Parallel()
+	s := instances("tracks", "books", "both")
+	for name, capabilities := range map[string][]string{"tracks": {"track"}, "books": {"book"}, "both": {"book", "track"}} {
+		s.Instances[name].Plugin.Manifest = &pluginv1.Manifest{Serves: []*pluginv1.ServedContract{
+			{Contract: "acme.other.v1", Capabilities: []string{"track"}}, {Contract: contract, Capabilities: capabilities},
+		}}
+	}
+	all := []Binding{{Instance: "tracks"}, {Market: "JP", Instance: "books"}, {Market: "DE", Instance: "books", Priority: 1}, {Market: "DE", Instance: "both", Priority: 2}}
+	for _, c := range []struct {
+		name string
+		in   Target
+		want []string
+	}{
+		{"what needs nothing is everybody's", Target{Market: "JP"}, []string{"books"}},
+		{"the bound one declares it", Target{Market: "JP", Capability: "book"}, []string{"books"}},
+		{"the next that is bound declares it", Target{Market: "DE", Capability: "track"}, []string{"both"}},
+		{"a less specific binding does not stand in", Target{Market: "JP", Capability: "track"}, nil},
+		{"a named one that does not", Target{Instance: "books", Capability: "track"}, nil},
+		{"a named one that does", Target{Instance: "tracks", Capability: "track"}, []string{"tracks"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			got, err := resolveNames(t, s, all, c.in, now, 0)
+			require.Equal(t, c.want, got)
+			if c.want == nil {
+				require.Equal(t, connect.CodeUnimplemented, connect.CodeOf(err))
+				require.Equal(t, ReasonCapabilityMissing, fault.Reason(err))
+			}
+		})
+	}
 }
 
 func TestTheMostSpecificBindingWins(t *testing.T) {

@@ -31,6 +31,7 @@ type Method struct {
 	Kind          connect.StreamType
 	Access        *optionsv1.Access
 	NoSideEffects bool
+	Capability    string
 	Unary         func(ctx context.Context, text string) (string, error)
 	Stream        func(ctx context.Context, stream connect.ServerStream) error
 }
@@ -230,6 +231,9 @@ func (r *Running) file() *descriptorpb.FileDescriptorProto {
 		opts := &descriptorpb.MethodOptions{}
 		if m.Access != nil {
 			proto.SetExtension(opts, optionsv1.E_Access, m.Access)
+		}
+		if m.Capability != "" {
+			proto.SetExtension(opts, optionsv1.E_Capability, m.Capability)
 		}
 		if m.NoSideEffects {
 			opts.IdempotencyLevel = descriptorpb.MethodOptions_NO_SIDE_EFFECTS.Enum()
