@@ -208,7 +208,7 @@ func (p *putting) write(ctx context.Context, tx *store.Tx) error {
 		return fmt.Errorf("variants: %w", err)
 	}
 	for _, made := range p.products {
-		if err := tx.Publish(&catalogv1.ProductChanged{ProductId: made.ID, MerchantId: p.merchant, Skus: made.skus()}); err != nil {
+		if err := tx.Publish(&catalogv1.ProductChanged{ProductId: made.ID, MerchantId: p.merchant, Skus: made.skus(), Goods: made.goods()}); err != nil {
 			return err
 		}
 	}

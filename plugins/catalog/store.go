@@ -100,6 +100,19 @@ func (p *product) skus() []string {
 	return out
 }
 
+// goods are the facts of what can be bought, for handling it.
+func (p *product) goods() []*catalogv1.GoodsFacts {
+	var out []*catalogv1.GoodsFacts
+	for _, v := range p.Variants {
+		if !v.Retired {
+			out = append(out, &catalogv1.GoodsFacts{
+				Sku: v.SKU, Gtin: v.GTIN, WeightGrams: v.WeightGrams, Category: p.Category, HsCode: p.HSCode, OriginCountry: p.OriginCountry,
+			})
+		}
+	}
+	return out
+}
+
 func byPlace(q *bun.SelectQuery) *bun.SelectQuery { return q.Order("n") }
 
 // alone makes the transaction the only one that writes goods of a merchant:

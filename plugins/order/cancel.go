@@ -14,12 +14,17 @@ import (
 	"github.com/entrepot/entrepot/proto/entrepot/warehouse/v1/warehousev1connect"
 	"github.com/entrepot/entrepot/sdk/call"
 	"github.com/entrepot/entrepot/sdk/fault"
+	"github.com/entrepot/entrepot/sdk/id"
 	"github.com/entrepot/entrepot/sdk/saga"
 	"github.com/entrepot/entrepot/sdk/store"
 )
 
-// cancelSaga gives money and stock back. It only goes forward.
+// cancelSaga stops what the warehouse does and gives money and stock back. It
+// is refused while something is handed over, and only goes forward once the
+// warehouse has stopped.
 var cancelSaga = saga.Define("cancel", 1,
+	saga.Step{Name: "open", Undo: orderv1connect.OrderStepServiceKeepOrderProcedure},
+	saga.Step{Name: "halt", Do: warehousev1connect.FulfilmentStepServiceCancelFulfilmentProcedure},
 	saga.Step{Name: "reverse", Do: paymentv1connect.PaymentServiceReversePaymentProcedure, Kind: saga.Retriable},
 	saga.Step{Name: "release", Do: warehousev1connect.StockServiceReleaseReservationProcedure, Kind: saga.Retriable},
 	saga.Step{Name: "finish", Do: orderv1connect.OrderStepServiceFinishCancellationProcedure, Kind: saga.Retriable},
@@ -46,6 +51,8 @@ func (s *service) CancelOrder(ctx context.Context, req *orderv1.CancelOrderReque
 		switch o.state {
 		case orderv1.Order_STATE_CANCELLING, orderv1.Order_STATE_CANCELLED:
 			return nil
+		case orderv1.Order_STATE_HANDED_OVER, orderv1.Order_STATE_DELIVERED:
+			return fault.New(connect.CodeFailedPrecondition, "HANDED_OVER", "the goods are with a carrier; return them instead")
 		case orderv1.Order_STATE_PLACED, orderv1.Order_STATE_ACCEPTED:
 		default:
 			return fault.New(connect.CodeFailedPrecondition, "ORDER_NOT_PLACED", "only a placed order can be cancelled")
@@ -70,10 +77,13 @@ func (s *service) CancelOrder(ctx context.Context, req *orderv1.CancelOrderReque
 
 func (s *service) startCancel(ctx context.Context, tx *store.Tx, o *order, reason string) (*saga.Started, error) {
 	ctx = call.With(ctx, inMarket(call.From(ctx), o.market))
-	started, err := tx.StartSaga(ctx, cancelSaga, o.id, saga.Requests{
-		"reverse": &paymentv1.ReversePaymentRequest{PaymentId: o.paymentID, Reason: "order cancelled"},
-		"release": &warehousev1.ReleaseReservationRequest{ReservationId: o.reservationID, Reason: "order cancelled"},
-		"finish":  &orderv1.FinishCancellationRequest{OrderId: o.id},
+	// A cancellation that was refused may be tried again: as another saga.
+	started, err := tx.StartSaga(ctx, cancelSaga, o.id+"/"+id.New("cnl"), saga.Requests{
+		"open.undo": &orderv1.KeepOrderRequest{OrderId: o.id},
+		"halt":      &warehousev1.CancelFulfilmentRequest{Reference: o.id, Reason: "order cancelled"},
+		"reverse":   &paymentv1.ReversePaymentRequest{PaymentId: o.paymentID, Reason: "order cancelled"},
+		"release":   &warehousev1.ReleaseReservationRequest{ReservationId: o.reservationID, Reason: "order cancelled"},
+		"finish":    &orderv1.FinishCancellationRequest{OrderId: o.id},
 	})
 	if err != nil {
 		return nil, err
@@ -93,6 +103,18 @@ func (s *service) finishCancel(ctx context.Context, o *order, started *saga.Star
 		return s.host.AwaitSaga(ctx, o.saga)
 	}
 	return nil
+}
+
+// KeepOrder is what a refused cancellation ends with.
+func (s *service) KeepOrder(ctx context.Context, req *orderv1.KeepOrderRequest) (*orderv1.KeepOrderResponse, error) {
+	if err := onlyInSaga(ctx); err != nil {
+		return nil, err
+	}
+	return store.Mutate(ctx, s.db, req, func(ctx context.Context, tx *store.Tx) (*orderv1.KeepOrderResponse, error) {
+		_, err := tx.Do(ctx, `WITH o AS (UPDATE orders o SET state = `+progress+`, cancel_reason = '' WHERE o.id = $1 AND o.state = 4 RETURNING o.id)
+			INSERT INTO timeline (order_id, what, who) SELECT id, 'cancellation.refused', 'system' FROM o`, req.GetOrderId())
+		return &orderv1.KeepOrderResponse{}, err
+	})
 }
 
 const finishCancellation = `WITH o AS (UPDATE orders SET state = 5 WHERE id = $1 AND state = 4 RETURNING id, cancel_reason),

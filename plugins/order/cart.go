@@ -43,6 +43,12 @@ type line struct {
 	Quantity int64  `json:"quantity"`
 	// Unit is the price of one in minor units.
 	Unit int64 `json:"unit"`
+	// Authenticated: only units that passed inspection will do.
+	Authenticated bool `json:"authenticated,omitempty"`
+	// What a customs declaration wants to know, of one piece.
+	Weight int32  `json:"weight,omitempty"` // grams
+	HSCode string `json:"hs,omitempty"`
+	Origin string `json:"origin,omitempty"`
 }
 
 func (l line) total() int64 { return l.Quantity * l.Unit }
@@ -153,7 +159,10 @@ func (s *service) quote(ctx context.Context, market string, wants []want) (curre
 		if price.GetMinorUnits() > 0 && wants[i].quantity > math.MaxInt64/price.GetMinorUnits() {
 			return "", nil, fault.New(connect.CodeOutOfRange, "TOTAL_TOO_LARGE", "the cart's total is too large")
 		}
-		lines[i] = line{SKU: q.GetSku(), Merchant: q.GetMerchantId(), Title: q.GetTitle(), Quantity: wants[i].quantity, Unit: price.GetMinorUnits()}
+		lines[i] = line{
+			SKU: q.GetSku(), Merchant: q.GetMerchantId(), Title: q.GetTitle(), Quantity: wants[i].quantity, Unit: price.GetMinorUnits(),
+			Authenticated: q.GetRequiresAuthentication(), Weight: q.GetWeightGrams(), HSCode: q.GetHsCode(), Origin: q.GetOriginCountry(),
+		}
 		if total += lines[i].total(); total > maxTotal || total < 0 {
 			return "", nil, fault.New(connect.CodeOutOfRange, "TOTAL_TOO_LARGE", "the cart's total is too large")
 		}

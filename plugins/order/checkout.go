@@ -130,16 +130,17 @@ const insertOrder = `WITH o AS (
   INSERT INTO orders (id, market, state, currency, total, cart_id, account, subject, ship_to_ref, email_ref, payment_id, reservation_id, saga)
   VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::uuid) RETURNING id, placed_at),
 l AS (
-  INSERT INTO order_line (order_id, n, sku, merchant, title, quantity, unit, total)
-  SELECT o.id, u.n, u.sku, u.merchant, u.title, u.quantity, u.unit, u.quantity * u.unit
-    FROM o, ROWS FROM (unnest($13::text[]), unnest($14::text[]), unnest($15::text[]), unnest($16::bigint[]), unnest($17::bigint[]))
-         WITH ORDINALITY u(sku, merchant, title, quantity, unit, n)
+  INSERT INTO order_line (order_id, n, sku, merchant, title, quantity, unit, total, authenticated, weight, hs_code, origin)
+  SELECT o.id, u.n, u.sku, u.merchant, u.title, u.quantity, u.unit, u.quantity * u.unit, u.authenticated, u.weight, u.hs_code, u.origin
+    FROM o, ROWS FROM (unnest($13::text[]), unnest($14::text[]), unnest($15::text[]), unnest($16::bigint[]), unnest($17::bigint[]),
+                  unnest($18::boolean[]), unnest($19::int[]), unnest($20::text[]), unnest($21::text[]))
+         WITH ORDINALITY u(sku, merchant, title, quantity, unit, authenticated, weight, hs_code, origin, n)
   RETURNING merchant, total),
 c AS (
   INSERT INTO consignment (order_id, merchant, total)
   SELECT $1, l.merchant, sum(l.total) FROM l GROUP BY l.merchant RETURNING merchant, total),
 t AS (
-  INSERT INTO timeline (order_id, what, who) VALUES ($1, 'checkout.started', $18))
+  INSERT INTO timeline (order_id, what, who) VALUES ($1, 'checkout.started', $22))
 SELECT o.placed_at, (SELECT json_agg(json_build_object('merchant', c.merchant, 'state', 1, 'total', c.total) ORDER BY c.merchant) FROM c) FROM o`
 
 // open writes the order and starts its saga. No saga with an order means that
@@ -228,13 +229,16 @@ func (o *order) take(c *cart) {
 func (o *order) insert(ctx context.Context, tx *store.Tx, who string) error {
 	n := len(o.lines)
 	skus, merchants, titles := make([]string, n), make([]string, n), make([]string, n)
-	quantities, units := make([]int64, n), make([]int64, n)
+	quantities, units, weights := make([]int64, n), make([]int64, n), make([]int32, n)
+	authenticated, codes, origins := make([]bool, n), make([]string, n), make([]string, n)
 	for i, l := range o.lines {
 		skus[i], merchants[i], titles[i], quantities[i], units[i] = l.SKU, l.Merchant, l.Title, l.Quantity, l.Unit
+		authenticated[i], weights[i], codes[i], origins[i] = l.Authenticated, l.Weight, l.HSCode, l.Origin
 	}
 	var doc []byte
 	err := tx.Row(ctx, insertOrder, o.id, o.market, o.currency, o.total, o.cartID, o.account, o.subject, o.shipToRef, o.emailRef,
-		o.paymentID, o.reservationID, o.saga, skus, merchants, titles, quantities, units, who).Scan(&o.placedAt, &doc)
+		o.paymentID, o.reservationID, o.saga, skus, merchants, titles, quantities, units,
+		authenticated, weights, codes, origins, who).Scan(&o.placedAt, &doc)
 	if err != nil {
 		return err
 	}
@@ -244,9 +248,9 @@ func (o *order) insert(ctx context.Context, tx *store.Tx, who string) error {
 // checkoutRequests are what the saga's steps are asked. Ids are chosen here,
 // so that no step needs another's answer.
 func (o *order) checkoutRequests(req *orderv1.CheckoutRequest) saga.Requests {
-	reserve := &warehousev1.ReserveStockRequest{ReservationId: o.reservationID, Reference: o.id}
+	reserve := &warehousev1.ReserveStockRequest{ReservationId: o.reservationID, Reference: o.id, Market: o.market}
 	for _, l := range o.lines {
-		reserve.Lines = append(reserve.Lines, &warehousev1.ReservationLine{Sku: l.SKU, Quantity: l.Quantity})
+		reserve.Lines = append(reserve.Lines, &warehousev1.ReservationLine{Sku: l.SKU, Quantity: l.Quantity, Authenticated: l.Authenticated})
 	}
 	return saga.Requests{
 		"open.undo":    &orderv1.RejectOrderRequest{OrderId: o.id},

@@ -20,7 +20,7 @@ func main() { plugin.Main(module()) }
 func module() plugin.Plugin {
 	files, _ := fs.Sub(migrations, "migrations") // embedded above
 	return plugin.Plugin{
-		Manifest: manifest, Migrations: files, Sagas: []*saga.Definition{checkoutSaga, acceptSaga, cancelSaga},
+		Manifest: manifest, Migrations: files, Sagas: []*saga.Definition{checkoutSaga, acceptSaga, cancelSaga, shipSaga, recallSaga},
 		New: register,
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	catalogv1 "github.com/entrepot/entrepot/proto/entrepot/catalog/v1"
 	"github.com/entrepot/entrepot/proto/entrepot/catalog/v1/catalogv1connect"
+	"github.com/entrepot/entrepot/proto/entrepot/logistics/v1/logisticsv1connect"
 	orderv1 "github.com/entrepot/entrepot/proto/entrepot/order/v1"
 	"github.com/entrepot/entrepot/proto/entrepot/order/v1/orderv1connect"
 	paymentv1 "github.com/entrepot/entrepot/proto/entrepot/payment/v1"
@@ -39,6 +40,8 @@ type world struct {
 	payments map[string]int64 // authorised minor units
 	captured map[string]int64
 	declines map[string]bool // by method token
+
+	hands // see hands_test.go
 }
 
 func newWorld() *world {
@@ -54,6 +57,8 @@ func (w *world) register(s *connect.Server) {
 	catalogv1connect.RegisterQuoteServiceHandler(s, w)
 	warehousev1connect.RegisterStockServiceHandler(s, w)
 	paymentv1connect.RegisterPaymentServiceHandler(s, w)
+	warehousev1connect.RegisterFulfilmentStepServiceHandler(s, &w.hands)
+	logisticsv1connect.RegisterShipmentServiceHandler(s, &w.hands)
 }
 
 func (w *world) QuotePrices(_ context.Context, req *catalogv1.QuotePricesRequest) (*catalogv1.QuotePricesResponse, error) {

@@ -37,15 +37,20 @@ type consignment struct {
 	Merchant string                    `json:"merchant"`
 	State    orderv1.Consignment_State `json:"state"`
 	Total    int64                     `json:"total"`
+	// Shipments carry it, one for each fulfilment.
+	Shipments []string `json:"shipments"`
 }
 
 // orderColumns read an order from a relation o with the columns of orders, its
 // lines and consignments as documents: one statement, one row.
 const orderColumns = `o.id, o.market, o.state, o.currency, o.total, o.cart_id, o.account, o.subject, o.ship_to_ref, o.email_ref,
   o.payment_id, o.reservation_id, o.saga::text, o.placed_at,
-  (SELECT json_agg(json_build_object('sku', l.sku, 'merchant', l.merchant, 'title', l.title, 'quantity', l.quantity, 'unit', l.unit) ORDER BY l.n)
+  (SELECT json_agg(json_build_object('sku', l.sku, 'merchant', l.merchant, 'title', l.title, 'quantity', l.quantity, 'unit', l.unit,
+     'authenticated', l.authenticated, 'weight', l.weight, 'hs', l.hs_code, 'origin', l.origin) ORDER BY l.n)
      FROM order_line l WHERE l.order_id = o.id),
-  (SELECT json_agg(json_build_object('merchant', c.merchant, 'state', c.state, 'total', c.total) ORDER BY c.merchant)
+  (SELECT json_agg(json_build_object('merchant', c.merchant, 'state', c.state, 'total', c.total,
+     'shipments', (SELECT json_agg(f.shipment_id ORDER BY f.id) FROM fulfilment f
+                    WHERE f.order_id = c.order_id AND f.merchant = c.merchant AND f.shipment_id <> '')) ORDER BY c.merchant)
      FROM consignment c WHERE c.order_id = o.id)`
 
 func scanOrder(row interface{ Scan(...any) error }) (*order, error) {
@@ -82,7 +87,9 @@ func (o *order) proto() *orderv1.Order {
 		PlacedAt: timestamppb.New(o.placedAt),
 	}
 	for _, c := range o.consignments {
-		out.Consignments = append(out.Consignments, &orderv1.Consignment{MerchantId: c.Merchant, State: c.State, Total: money(o.currency, c.Total)})
+		out.Consignments = append(out.Consignments, &orderv1.Consignment{
+			MerchantId: c.Merchant, State: c.State, Total: money(o.currency, c.Total), ShipmentIds: c.Shipments,
+		})
 	}
 	return out
 }
@@ -245,6 +252,7 @@ func (s *service) GetTimeline(ctx context.Context, req *orderv1.GetTimelineReque
 var stateNames = map[orderv1.Order_State]string{
 	orderv1.Order_STATE_PLACING: "placing", orderv1.Order_STATE_PLACED: "placed", orderv1.Order_STATE_ACCEPTED: "accepted",
 	orderv1.Order_STATE_CANCELLING: "cancelling", orderv1.Order_STATE_CANCELLED: "cancelled", orderv1.Order_STATE_REJECTED: "rejected",
+	orderv1.Order_STATE_HANDED_OVER: "handed_over", orderv1.Order_STATE_DELIVERED: "delivered",
 }
 
 // SumOrders counts for reconciliation.
@@ -272,9 +280,9 @@ func (s *service) SumOrders(ctx context.Context, _ *orderv1.SumOrdersRequest) (*
 	state := func(k string) string { return stateNames[orderv1.Order_State(k[0]-'0')] }
 	return res, errors.Join(
 		sum(res.GetOrders(), state, `SELECT state::text, count(*) FROM orders GROUP BY 1`),
-		sum(res.GetUnits(), same, `SELECT l.sku, sum(l.quantity)::bigint FROM orders o JOIN order_line l ON l.order_id = o.id WHERE o.state IN (2, 3) GROUP BY 1`),
-		sum(res.GetTotalMinor(), same, `SELECT currency, sum(total)::bigint FROM orders WHERE state IN (2, 3) GROUP BY 1`),
+		sum(res.GetUnits(), same, `SELECT l.sku, sum(l.quantity)::bigint FROM orders o JOIN order_line l ON l.order_id = o.id WHERE o.state IN (2, 3, 7, 8) GROUP BY 1`),
+		sum(res.GetTotalMinor(), same, `SELECT currency, sum(total)::bigint FROM orders WHERE state IN (2, 3, 7, 8) GROUP BY 1`),
 		sum(res.GetAcceptedMinor(), same, `SELECT o.currency, sum(c.total)::bigint FROM orders o JOIN consignment c ON c.order_id = o.id
-			WHERE o.state IN (2, 3) AND c.state = 3 GROUP BY 1`),
+			WHERE o.state IN (2, 3, 7, 8) AND c.state >= 3 GROUP BY 1`),
 	)
 }

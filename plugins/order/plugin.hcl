@@ -9,6 +9,7 @@ calls = [
   "entrepot.catalog.v1",
   "entrepot.warehouse.v1",
   "entrepot.payment.v1",
+  "entrepot.logistics.v1",
 ]
 
 publishes = [
@@ -16,6 +17,7 @@ publishes = [
   "entrepot.order.v1.OrderRejected",
   "entrepot.order.v1.OrderAccepted",
   "entrepot.order.v1.OrderCancelled",
+  "entrepot.order.v1.OrderDelivered",
 ]
 
 subscription "payments" {
@@ -24,6 +26,24 @@ subscription "payments" {
     "entrepot.payment.v1.PaymentCaptured",
     "entrepot.payment.v1.PaymentVoided",
     "entrepot.payment.v1.PaymentRefunded",
+  ]
+}
+
+subscription "fulfilment" {
+  topics = [
+    "entrepot.warehouse.v1.FulfilmentOpened",
+    "entrepot.warehouse.v1.FulfilmentSplit",
+    "entrepot.warehouse.v1.FulfilmentPacked",
+    "entrepot.warehouse.v1.FulfilmentHandedOver",
+    "entrepot.warehouse.v1.FulfilmentDelivered",
+    "entrepot.warehouse.v1.FulfilmentCancelled",
+  ]
+}
+
+subscription "shipments" {
+  topics = [
+    "entrepot.logistics.v1.ShipmentBooked",
+    "entrepot.logistics.v1.ShipmentMoved",
   ]
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
 	"strings"
 
@@ -12,15 +13,18 @@ import (
 	"github.com/entrepot/entrepot/proto/entrepot/order/v1/orderv1connect"
 	paymentv1 "github.com/entrepot/entrepot/proto/entrepot/payment/v1"
 	"github.com/entrepot/entrepot/proto/entrepot/payment/v1/paymentv1connect"
+	"github.com/entrepot/entrepot/proto/entrepot/warehouse/v1/warehousev1connect"
 	"github.com/entrepot/entrepot/sdk/call"
 	"github.com/entrepot/entrepot/sdk/id"
 	"github.com/entrepot/entrepot/sdk/saga"
 	"github.com/entrepot/entrepot/sdk/store"
 )
 
-// acceptSaga captures a merchant's share of an order that it has accepted.
+// acceptSaga captures a merchant's share of an order that it has accepted, and
+// has the warehouse fulfil it.
 var acceptSaga = saga.Define("accept", 1,
 	saga.Step{Name: "capture", Do: paymentv1connect.PaymentServiceCapturePaymentProcedure, Kind: saga.Retriable},
+	saga.Step{Name: "fulfil", Do: warehousev1connect.FulfilmentStepServiceRequestFulfilmentProcedure, Kind: saga.Retriable},
 	saga.Step{Name: "finish", Do: orderv1connect.OrderStepServiceFinishAcceptanceProcedure, Kind: saga.Retriable},
 )
 
@@ -33,7 +37,7 @@ func (s *service) ListMerchantOrders(ctx context.Context, req *orderv1.ListMerch
 	}
 	size, merchant := pageSize(req.GetPageSize(), 50), call.From(ctx).Principal.Merchant
 	found, err := s.readOrders(ctx, `SELECT `+orderColumns+` FROM consignment p JOIN orders o ON o.id = p.order_id
-		WHERE p.merchant = $1 AND ($2 = 0 OR p.state = $2) AND p.order_id > $3 AND o.state IN (2, 3) ORDER BY p.order_id LIMIT $4`,
+		WHERE p.merchant = $1 AND ($2 = 0 OR p.state = $2) AND p.order_id > $3 AND o.state IN (2, 3, 7, 8) ORDER BY p.order_id LIMIT $4`,
 		merchant, int16(req.GetState()), after, size+1)
 	if err != nil {
 		return nil, err
@@ -63,7 +67,9 @@ func (o *order) part(merchant string) *order {
 
 // lockParts locks orders in the order of their ids, and with them the
 // merchant's consignments.
-const lockParts = `SELECT o.id, o.state, o.currency, o.payment_id, o.market, c.state, c.total
+const lockParts = `SELECT o.id, o.state, o.currency, o.payment_id, o.reservation_id, o.market, c.state, c.total,
+  (SELECT json_agg(json_build_object('sku', l.sku, 'quantity', l.quantity, 'authenticated', l.authenticated) ORDER BY l.n)
+     FROM order_line l WHERE l.order_id = o.id AND l.merchant = $2)
   FROM orders o JOIN consignment c ON c.order_id = o.id AND c.merchant = $2
  WHERE o.id = ANY ($1) ORDER BY o.id FOR UPDATE OF o, c`
 
@@ -125,10 +131,15 @@ func (s *service) accept(ctx context.Context, tx *store.Tx, p call.Principal, or
 	var log entries
 	var accepted, captures []string
 	for rows.Next() {
-		var orderID, currency, payment, market string
+		var orderID, currency, payment, reservation, market string
 		var state, part int16
 		var total int64
-		if err := rows.Scan(&orderID, &state, &currency, &payment, &market, &part, &total); err != nil {
+		var doc []byte
+		if err := rows.Scan(&orderID, &state, &currency, &payment, &reservation, &market, &part, &total, &doc); err != nil {
+			return nil, err
+		}
+		var lines []line
+		if err := json.Unmarshal(doc, &lines); err != nil {
 			return nil, err
 		}
 		a := &acceptance{result: &orderv1.AcceptResult{OrderId: orderID, State: orderv1.Consignment_State(part)}}
@@ -147,6 +158,7 @@ func (s *service) accept(ctx context.Context, tx *store.Tx, p call.Principal, or
 				PaymentId: payment, OperationId: capture, Amount: money(currency, total),
 				Shares: []*paymentv1.MerchantShare{{MerchantId: p.Merchant, MinorUnits: total}},
 			},
+			"fulfil": fulfilmentOf(orderID, reservation, p.Merchant, market, lines),
 			"finish": &orderv1.FinishAcceptanceRequest{OrderId: orderID, MerchantId: p.Merchant},
 		}); err != nil {
 			return nil, err
@@ -182,7 +194,7 @@ func (s *service) accept(ctx context.Context, tx *store.Tx, p call.Principal, or
 const lockOrder = `SELECT state FROM orders WHERE id = $1 FOR UPDATE`
 
 const finishAcceptance = `WITH c AS (UPDATE consignment SET state = 3 WHERE order_id = $1 AND merchant = $2 AND state = 2 RETURNING order_id),
-rest AS (SELECT count(*) AS n FROM consignment WHERE order_id = $1 AND merchant <> $2 AND state <> 3),
+rest AS (SELECT count(*) AS n FROM consignment WHERE order_id = $1 AND merchant <> $2 AND state < 3),
 o AS (UPDATE orders SET state = 3 FROM c, rest WHERE orders.id = c.order_id AND rest.n = 0 AND orders.state = 2 RETURNING orders.id)
 SELECT (SELECT n FROM rest) = 0 FROM c`
 

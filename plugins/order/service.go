@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 
 	"github.com/entrepot/entrepot/proto/entrepot/catalog/v1/catalogv1connect"
 	"github.com/entrepot/entrepot/proto/entrepot/order/v1/orderv1connect"
 	paymentv1 "github.com/entrepot/entrepot/proto/entrepot/payment/v1"
+	"github.com/entrepot/entrepot/sdk/event"
 	"github.com/entrepot/entrepot/sdk/host"
 	"github.com/entrepot/entrepot/sdk/plugin"
 	"github.com/entrepot/entrepot/sdk/store"
@@ -29,9 +31,13 @@ func register(ctx context.Context, in *plugin.Instance) error {
 	orderv1connect.RegisterOrderServiceHandler(in.Server, s)
 	orderv1connect.RegisterProcessingServiceHandler(in.Server, s)
 	orderv1connect.RegisterOrderStepServiceHandler(in.Server, s)
-	return in.Subscribe("payments",
-		noted[*paymentv1.PaymentAuthorized]("payment.authorized"), noted[*paymentv1.PaymentCaptured]("payment.captured"),
-		noted[*paymentv1.PaymentVoided]("payment.voided"), noted[*paymentv1.PaymentRefunded]("payment.refunded"))
+	return errors.Join(
+		in.Subscribe("payments",
+			noted[*paymentv1.PaymentAuthorized]("payment.authorized"), noted[*paymentv1.PaymentCaptured]("payment.captured"),
+			noted[*paymentv1.PaymentVoided]("payment.voided"), noted[*paymentv1.PaymentRefunded]("payment.refunded")),
+		in.Subscribe("fulfilment",
+			event.On(opened), event.On(split), event.On(packed), event.On(handedOver), event.On(delivered), event.On(cancelled)),
+		in.Subscribe("shipments", event.On(booked), event.On(moved)))
 }
 
 var (

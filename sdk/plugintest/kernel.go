@@ -8,6 +8,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectinprocess"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -176,9 +177,11 @@ func (k *kernel) Run(ctx context.Context, req *kernelv1.RunRequest) (*kernelv1.R
 	if err != nil {
 		return nil, err
 	}
-	k.mu.Lock()
-	k.ended[req.GetSagaId()] = res
-	k.mu.Unlock()
+	if res.GetState() != kernelv1.SagaState_SAGA_STATE_WAITING {
+		k.mu.Lock()
+		k.ended[req.GetSagaId()] = res
+		k.mu.Unlock()
+	}
 	return res, nil
 }
 
@@ -189,7 +192,14 @@ func (k *kernel) drive(ctx context.Context, saga string, def *pluginv1.SagaDefin
 			continue
 		}
 		st := call.Step{Saga: saga, N: i + 1, Epoch: 1, Last: i == len(steps)-1}
-		err := k.step(ctx, s.GetMethod(), in.GetRequests()[s.GetName()], in.GetMarket(), st)
+		body, given, err := k.request(ctx, saga, s, in)
+		if err != nil {
+			return nil, err
+		}
+		if !given {
+			return &kernelv1.RunResponse{State: kernelv1.SagaState_SAGA_STATE_WAITING, Step: s.GetName()}, nil
+		}
+		err = k.step(ctx, s.GetMethod(), body, in.GetMarket(), st)
 		if err == nil {
 			continue
 		}
@@ -212,6 +222,30 @@ func (k *kernel) drive(ctx context.Context, saga string, def *pluginv1.SagaDefin
 		return &kernelv1.RunResponse{State: kernelv1.SagaState_SAGA_STATE_COMPENSATED, Step: s.GetName(), Error: b}, nil
 	}
 	return &kernelv1.RunResponse{State: kernelv1.SagaState_SAGA_STATE_DONE}, nil
+}
+
+// request is what a step is asked: given with the saga, or by a signal.
+func (k *kernel) request(ctx context.Context, saga string, s *pluginv1.SagaStep, in *kernelv1.SagaInput) (body []byte, given bool, err error) {
+	body, given = in.GetRequests()[s.GetName()]
+	if given && s.GetWaitSignal() == "" {
+		return body, true, nil
+	}
+	name := s.GetWaitSignal()
+	if name == "" {
+		name = s.GetName()
+	}
+	rows, err := k.module.Admin.Query(ctx, "SELECT payload FROM bus.saga_signal WHERE saga = $1 AND name = $2", saga, name)
+	if err != nil {
+		return nil, false, err
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
+	if err != nil || len(found) == 0 {
+		return nil, false, err
+	}
+	if len(found[0]) > 0 {
+		body = found[0]
+	}
+	return body, true, nil
 }
 
 // step calls one step at the module itself or at a neighbour.

@@ -11,10 +11,12 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectinprocess"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
+	kernelv1 "github.com/entrepot/entrepot/proto/entrepot/kernel/v1"
 	pluginv1 "github.com/entrepot/entrepot/proto/entrepot/plugin/v1"
 	"github.com/entrepot/entrepot/proto/entrepot/plugin/v1/pluginv1connect"
 	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
@@ -160,6 +162,30 @@ func (m *Module) Deliver(ctx context.Context, subscription string, events ...pro
 		m.next[sub] = move.GetNext()
 	}
 	return err
+}
+
+// RunSagas drives every saga that the plugin has started and that has not
+// ended, also one that an event's handler started and nobody waits for, in the
+// order of their starts. It answers how each stands, by its key. One that
+// waits is driven from its first step when this is called again: steps that are
+// recorded answer as before.
+func (m *Module) RunSagas(ctx context.Context) (map[string]*kernelv1.RunResponse, error) {
+	rows, err := m.Admin.Query(ctx, "SELECT id::text, key FROM bus.saga WHERE status < 3 ORDER BY id")
+	if err != nil {
+		return nil, err
+	}
+	type started struct{ ID, Key string }
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[started])
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]*kernelv1.RunResponse, len(all))
+	for _, s := range all {
+		if out[s.Key], err = m.kernel.Run(ctx, &kernelv1.RunRequest{SagaId: s.ID}); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // Published returns everything the plugin has put on the bus, in order.

@@ -22,7 +22,7 @@ CREATE TABLE cart (
 CREATE TABLE orders (
   id             text PRIMARY KEY,
   market         text NOT NULL,
-  state          smallint NOT NULL CHECK (state BETWEEN 1 AND 6),
+  state          smallint NOT NULL CHECK (state BETWEEN 1 AND 8),
   currency       text NOT NULL,
   total          bigint NOT NULL CHECK (total >= 0),
   cart_id        text NOT NULL REFERENCES cart,
@@ -48,16 +48,34 @@ CREATE TABLE order_line (
   quantity bigint NOT NULL CHECK (quantity > 0),
   unit     bigint NOT NULL CHECK (unit >= 0),
   total    bigint NOT NULL CHECK (total = quantity * unit),
+  authenticated boolean NOT NULL,                  -- only units that passed inspection will do
+  weight   int NOT NULL,                           -- grams of a piece; 0: nobody said
+  hs_code  text NOT NULL,
+  origin   text NOT NULL,
   PRIMARY KEY (order_id, n));
 
 CREATE TABLE consignment (
   order_id   text NOT NULL REFERENCES orders,
   merchant   text NOT NULL,
-  state      smallint NOT NULL DEFAULT 1 CHECK (state BETWEEN 1 AND 3),
+  state      smallint NOT NULL DEFAULT 1 CHECK (state BETWEEN 1 AND 5),
   total      bigint NOT NULL CHECK (total >= 0),
   capture_id text NOT NULL DEFAULT '',
   PRIMARY KEY (order_id, merchant)) WITH (fillfactor = 80);
 CREATE INDEX consignment_queue ON consignment (merchant, state, order_id);
+
+-- What the warehouse does about a merchant's part: its own picture, kept from
+-- its events.
+CREATE TABLE fulfilment (
+  id          text PRIMARY KEY,
+  order_id    text NOT NULL REFERENCES orders,
+  merchant    text NOT NULL,
+  state       smallint NOT NULL DEFAULT 1 CHECK (state BETWEEN 1 AND 6), -- opened, packed, held, handed over, delivered, cancelled
+  parcels     bytea,                               -- entrepot.warehouse.v1.FulfilmentPacked
+  -- Bookings are numbered: one that was refused is followed by another.
+  booking     int NOT NULL DEFAULT 0,
+  shipment_id text NOT NULL DEFAULT '',
+  saga        uuid) WITH (fillfactor = 80);
+CREATE INDEX fulfilment_order ON fulfilment (order_id);
 
 -- What happened, in order. Append only.
 CREATE TABLE timeline (
