@@ -25,7 +25,7 @@ demo: setup build ## from nothing to a reconciled trade (ORDERS=n, KEEP=1 leaves
 	@$(BUILD)/demo -orders $(or $(ORDERS),2000) $(if $(KEEP),-keep)
 
 .PHONY: test
-test: setup build $(BIN)/gotestsum ## every test, on a private PostgreSQL
+test: setup readers build $(BIN)/gotestsum ## every test, on a private PostgreSQL
 	@$(BIN)/gotestsum --format pkgname --hide-summary skipped -- -timeout 9m ./...
 	@cd examples/giftwrap && go test ./...
 
@@ -59,6 +59,10 @@ build: ## the kernel, every plugin, the demo and the benchmark, into .build
 .PHONY: setup
 setup: ## PostgreSQL >= 15 where there is none, unless DATABASE_URL is set
 	@scripts/setup-postgres
+
+.PHONY: readers
+readers: ## programs that read labels back, for tests (zbar, poppler)
+	@scripts/setup-readers
 
 .PHONY: clean
 clean: ## remove what was built and run
