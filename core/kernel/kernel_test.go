@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -163,6 +164,24 @@ func TestOnlyTheOperatorSeesWhatTheRoomsCount(t *testing.T) {
 	status, text = get(t, k.url+"/metrics")
 	require.Equal(t, http.StatusNotFound, status)
 	require.NotContains(t, text, "entrepot_")
+}
+
+func TestAMistypedFieldOfTheKernelsOwnServicesIsRefusedByItsName(t *testing.T) {
+	t.Parallel()
+	k := newHouse(t, "").start()
+	const register = "/entrepot.identity.v1.IdentityService/RegisterConsumer"
+	for body, kind := range map[string]string{`{"emial": "a@shop.example"}`: "application/json", "\x00\x00": "application/grpc-web+proto"} {
+		res, err := http.Post(k.url+register, kind, strings.NewReader(body))
+		require.NoError(t, err)
+		text, err := io.ReadAll(res.Body)
+		require.NoError(t, errors.Join(err, res.Body.Close()))
+		if kind == "application/json" {
+			require.Equal(t, http.StatusBadRequest, res.StatusCode)
+			require.Contains(t, string(text), "emial")
+			continue
+		}
+		require.Contains(t, string(text)+"grpc-status: "+res.Header.Get("Grpc-Status"), "grpc-status: 3", "%v", res.Header)
+	}
 }
 
 func TestTheLogIsKeptForAsLongAsTheOperatorSays(t *testing.T) {

@@ -13,12 +13,13 @@ import (
 	"github.com/entrepot/entrepot/core/vault"
 	"github.com/entrepot/entrepot/proto/entrepot/kernel/v1/kernelv1connect"
 	"github.com/entrepot/entrepot/proto/entrepot/operator/v1/operatorv1connect"
+	"github.com/entrepot/entrepot/sdk/fault"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // hostServices are what plugins may ask of the kernel.
 func (k *kernel) hostServices() *connect.Server {
-	s := connect.NewServer(validate.NewServerInterceptor())
+	s := connect.NewServer(fault.Receiving, validate.NewServerInterceptor())
 	kernelv1connect.RegisterBusServiceHandler(s, bus.NewPublisher(k.bus, k.busCaller, k.schema))
 	kernelv1connect.RegisterSagaServiceHandler(s, saga.NewService(k.sagas, sagaCaller))
 	kernelv1connect.RegisterVaultServiceHandler(s, k.vault)
@@ -28,7 +29,7 @@ func (k *kernel) hostServices() *connect.Server {
 
 // publicServices are the kernel's own on the public port.
 func (k *kernel) publicServices() *connect.Server {
-	s := connect.NewServer(validate.NewServerInterceptor())
+	s := connect.NewServer(fault.Receiving, validate.NewServerInterceptor())
 	k.identity.Register(s)
 	operatorv1connect.RegisterOperatorServiceHandler(s, operator.New(operator.Config{
 		Version: k.cfg.Version, Node: k.node.ID(), StartedAt: k.started, Database: k.db.Kind(), Deployment: k.cfg.Deployment.Deployment,

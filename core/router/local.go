@@ -9,12 +9,14 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
+	"connectrpc.com/connect/v2/connectproto"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/entrepot/entrepot/core/registry"
 	optionsv1 "github.com/entrepot/entrepot/proto/entrepot/options/v1"
 	"github.com/entrepot/entrepot/sdk/call"
+	"github.com/entrepot/entrepot/sdk/fault"
 )
 
 // compressFrom is the size from which an answer is compressed for clients that
@@ -56,7 +58,8 @@ func NewLocal(server *connect.Server, otherwise *optionsv1.Access, readMax int64
 		}
 		l.methods[spec.Procedure] = m
 	}
-	connecthttp.Mount(l.mux, server, connecthttp.WithReadMaxBytes(int(readMax)), connecthttp.WithCompressMinBytes(compressFrom))
+	connecthttp.Mount(l.mux, server, connecthttp.WithCodecs(connectproto.NewBinaryCodec(), fault.JSON()),
+		connecthttp.WithReadMaxBytes(int(readMax)), connecthttp.WithCompressMinBytes(compressFrom))
 	return l
 }
 

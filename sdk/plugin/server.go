@@ -136,10 +136,10 @@ func draining() error {
 }
 
 // instanceServer is where an instance registers its services: requests are
-// validated against the contract, errors that nobody authored are logged and
-// lose their text.
+// validated against the contract, what cannot be read is the client's mistake,
+// errors that nobody authored are logged and lose their text.
 func instanceServer(log *slog.Logger) *connect.Server {
-	return connect.NewServer(guard(log), validate.NewServerInterceptor())
+	return connect.NewServer(guard(log), fault.Receiving, validate.NewServerInterceptor())
 }
 
 func guard(log *slog.Logger) connect.ServerInterceptor {

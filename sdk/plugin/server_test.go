@@ -1,10 +1,16 @@
 package plugin
 
 import (
+	"bytes"
 	"context"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
 	"connectrpc.com/connect/v2/connectinprocess"
 	"github.com/stretchr/testify/require"
 
@@ -22,6 +28,29 @@ func serving(t *testing.T) *Server {
 	_, err = lifecycle{s}.Configure(t.Context(), &pluginv1.ConfigureRequest{Instance: "pay", Revision: 1})
 	require.NoError(t, err)
 	return s
+}
+
+// Anybody can send rubbish: an operator is not to be told of it each time.
+func TestAClientsMistakeIsNoErrorInTheLog(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	s := instanceServer(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	s.Register(connect.Method{
+		Spec: connect.Spec{Procedure: "/x.v1.X/Do", StreamType: connect.StreamTypeUnary},
+		Handler: func(_ context.Context, _ connect.Spec, stream connect.ServerStream) error {
+			return stream.Receive(&pluginv1.DrainRequest{})
+		},
+	})
+	mux := http.NewServeMux()
+	connecthttp.Mount(mux, s)
+	// A frame that promises 900 bytes and has two.
+	r := httptest.NewRequest(http.MethodPost, "/x.v1.X/Do", strings.NewReader("\x00\x00\x00\x03\x84xx"))
+	r.Header.Set("Content-Type", "application/grpc-web+proto")
+	w := httptest.NewRecorder()
+	mux.ServeHTTP(w, r)
+	require.Equal(t, "3", w.Header().Get("Grpc-Status"), "invalid_argument: %v %q", w.Header(), w.Body)
+	require.Contains(t, log.String(), "level=DEBUG")
+	require.NotContains(t, log.String(), "level=ERROR")
 }
 
 // A caller that is told "unknown" gives up; one that is told "unavailable"

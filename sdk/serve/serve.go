@@ -22,7 +22,9 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
+	"connectrpc.com/connect/v2/connectproto"
 
+	"github.com/entrepot/entrepot/sdk/fault"
 	"github.com/entrepot/entrepot/sdk/handshake"
 )
 
@@ -174,7 +176,8 @@ func (p *process) serve(stdout *os.File, build Build) error {
 func (p *process) server(s *connect.Server) *http.Server {
 	mux := http.NewServeMux()
 	connecthttp.Mount(mux, p.control(), connecthttp.WithReadMaxBytes(maxControl))
-	connecthttp.Mount(mux, recovered(s), connecthttp.WithReadMaxBytes(maxMessage), connecthttp.WithCompressMinBytes(compressFrom))
+	connecthttp.Mount(mux, recovered(s), connecthttp.WithCodecs(connectproto.NewBinaryCodec(), fault.JSON()),
+		connecthttp.WithReadMaxBytes(maxMessage), connecthttp.WithCompressMinBytes(compressFrom))
 	srv := &http.Server{
 		Handler: mux, Protocols: new(http.Protocols), ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),

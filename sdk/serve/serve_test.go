@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -27,6 +28,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
 	"github.com/entrepot/entrepot/sdk/handshake"
 )
 
@@ -61,7 +63,7 @@ func plugin(mode string) Build {
 				return out, err
 			}
 			return in, nil
-		}))
+		}), unary("/test.v1.T/Market", func(in *typev1.Market) (*typev1.Market, error) { return in, nil }))
 		return s, func(context.Context) {
 			fmt.Fprintln(os.Stderr, "drained")
 			if mode == "hangs while it drains" {
@@ -222,6 +224,26 @@ func TestTheFirstLineIsTheHandshakeAndEveryProtocolIsServed(t *testing.T) {
 		got, err := call()
 		require.NoError(t, err, name)
 		require.Equal(t, "hello", got, name)
+	}
+}
+
+// What a client mistypes must not count as left out.
+func TestAWordThatTheMethodDoesNotHaveIsRefusedByItsName(t *testing.T) {
+	t.Parallel()
+	k := start(t, "")
+	k.handshake(t)
+	for body, want := range map[string]string{
+		`{"code": "GB", "curency_code": "GBP"}`:  `"code":"invalid_argument"`,
+		`{"code": "GB", "currency_code": "GBP"}`: `"currencyCode":`,
+	} {
+		res, err := k.client.Post("https://localhost/test.v1.T/Market", "application/json", strings.NewReader(body))
+		require.NoError(t, err)
+		text, err := io.ReadAll(res.Body)
+		require.NoError(t, errors.Join(err, res.Body.Close()))
+		require.Contains(t, string(text), want)
+		if res.StatusCode != http.StatusOK {
+			require.Contains(t, string(text), "curency_code")
+		}
 	}
 }
 
