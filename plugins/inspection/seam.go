@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
+	"net/url"
+	"strings"
 
 	"github.com/entrepot/entrepot/sdk/plugin"
 	"github.com/entrepot/entrepot/sdk/store"
@@ -29,4 +32,32 @@ func (s *service) revokeCertificates(context.Context, *store.Tx, []string, strin
 // countCertificates tells how many were issued and revoked.
 func (s *service) countCertificates(context.Context) (issued, revoked int64, err error) {
 	return 0, 0, nil
+}
+
+func digitalLink(base, gtin, serial string) string {
+	return base + "/01/" + gtin + "/21/" + url.PathEscape(serial)
+}
+
+func parseDigitalLink(link string) (gtin, serial string, err error) {
+	u, err := url.Parse(link)
+	if err != nil {
+		return "", "", err
+	}
+	parts := strings.Split(u.EscapedPath(), "/")
+	for i := 0; i+1 < len(parts); i++ {
+		v, err := url.PathUnescape(parts[i+1])
+		if err != nil {
+			return "", "", err
+		}
+		switch parts[i] {
+		case "01":
+			gtin = v
+		case "21":
+			serial = v
+		}
+	}
+	if len(gtin) != 14 {
+		return "", "", errors.New("no GTIN")
+	}
+	return gtin, serial, nil
 }

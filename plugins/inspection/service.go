@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 
 	"github.com/entrepot/entrepot/proto/entrepot/inspection/v1/inspectionv1connect"
 	"github.com/entrepot/entrepot/sdk/call"
+	"github.com/entrepot/entrepot/sdk/event"
 	"github.com/entrepot/entrepot/sdk/fault"
 	"github.com/entrepot/entrepot/sdk/host"
 	"github.com/entrepot/entrepot/sdk/plugin"
@@ -23,15 +26,15 @@ import (
 // service serves entrepot.inspection.v1. Safe for concurrent use.
 type service struct {
 	inspectionv1connect.UnimplementedUnitServiceHandler
-	inspectionv1connect.UnimplementedConsignmentServiceHandler
-	inspectionv1connect.UnimplementedCaseServiceHandler
-	inspectionv1connect.UnimplementedInspectionStepServiceHandler
-	inspectionv1connect.UnimplementedDestructionServiceHandler
 	records
 
-	db   *store.DB
-	host *host.Host
-	log  *slog.Logger
+	db             *store.DB
+	host           *host.Host
+	log            *slog.Logger
+	authenticators *authenticators
+	errands        *errands
+	// markets of the deployment.
+	markets []string
 	// market is that of calls and events that name none.
 	market string
 	// base is the address under which Digital Links of units stand.
@@ -57,7 +60,14 @@ func register(in *plugin.Instance) (*service, error) {
 	if err := in.Config(&conf); err != nil {
 		return nil, err
 	}
-	s := &service{db: in.DB, host: in.Host, log: in.Log, market: in.DefaultMarket, base: strings.TrimSuffix(in.PublicURL, "/")}
+	a, err := newAuthenticators(in.Host.Client(), conf.Methods)
+	if err != nil {
+		return nil, err
+	}
+	s := &service{
+		db: in.DB, host: in.Host, log: in.Log, authenticators: a, markets: slices.Sorted(maps.Keys(in.Markets)), market: in.DefaultMarket,
+		base: strings.TrimSuffix(in.PublicURL, "/"),
+	}
 	if s.base == "" {
 		s.base = canonical
 	}
@@ -68,7 +78,6 @@ func register(in *plugin.Instance) (*service, error) {
 	}{{&s.appeal, conf.Appeal, 72 * time.Hour}, {&s.patience, conf.Patience, 7 * 24 * time.Hour}} {
 		*d.into = d.none
 		if d.given != nil {
-			var err error
 			if *d.into, err = time.ParseDuration(*d.given); err != nil {
 				return nil, err
 			}
@@ -79,7 +88,23 @@ func register(in *plugin.Instance) (*service, error) {
 	inspectionv1connect.RegisterCaseServiceHandler(in.Server, s)
 	inspectionv1connect.RegisterInspectionStepServiceHandler(in.Server, s)
 	inspectionv1connect.RegisterDestructionServiceHandler(in.Server, s)
-	return s, s.registerRecords(in)
+	for name, handlers := range map[string][]event.Handler{
+		"warehouse": {
+			event.On(s.onInspectionRequested), event.On(s.onHandedOver), event.On(s.onDelivered), event.On(s.onReturnReceived),
+		},
+		"logistics":      {event.On(s.onShipmentMoved)},
+		"authenticators": {event.OnBatch(s.onCheckCompleted)},
+		"schedules":      {event.OnBatch(s.onTick)},
+	} {
+		if err := in.Subscribe(name, handlers...); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.registerRecords(in); err != nil {
+		return nil, err
+	}
+	s.work(in)
+	return s, nil
 }
 
 // reader is a transaction, or the database outside of one.
