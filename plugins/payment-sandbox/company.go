@@ -1,10 +1,15 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
+
+	"github.com/entrepot/entrepot/sdk/journal"
+	"github.com/entrepot/entrepot/sdk/webhook"
 )
 
 // The company's words.
@@ -62,7 +67,7 @@ func (e *entry) wait() error {
 // payment, as a bank would let it. Safe for concurrent use.
 type company struct {
 	mu       sync.Mutex
-	journal  *journal
+	journal  *journal.Journal[record]
 	last     int64
 	byKey    map[string]*entry
 	order    []*entry
@@ -81,9 +86,9 @@ var (
 	errUnknown   = errors.New("no such operation")
 )
 
-// openCompany reads the books. tells says whether next is to be asked for what
+// openCompany reads the books. tells says whether Next is to be asked for what
 // is told by webhook.
-func openCompany(j *journal, all []record, tells bool) *company {
+func openCompany(j *journal.Journal[record], all []record, tells bool) *company {
 	c := &company{journal: j, byKey: map[string]*entry{}, accounts: map[string]*account{}, tells: tells, news: make(chan struct{}, 1)}
 	for _, v := range all {
 		c.book(&entry{record: v})
@@ -166,7 +171,7 @@ func (c *company) do(q asked) (record, error) {
 
 // enter writes a record into the books, with the lock held.
 func (c *company) enter(v record) *entry {
-	e := &entry{record: v, durable: c.journal.append(v)}
+	e := &entry{record: v, durable: c.journal.Append(v)}
 	c.book(e)
 	return e
 }
@@ -215,10 +220,8 @@ func (c *company) settle(key string) (record, error) {
 	return v, end.wait()
 }
 
-// next is the first entry after line n that is to be told by webhook; nil when
-// there is none. Those up to n are told and forgotten. The entry may not be on
-// disk yet: its wait tells.
-func (c *company) next(n int64) *entry {
+// Next implements webhook.Source.
+func (c *company) Next(n int64) *webhook.Message {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.untold) > 0 && c.untold[0].N <= n {
@@ -227,8 +230,16 @@ func (c *company) next(n int64) *entry {
 	if len(c.untold) == 0 {
 		return nil
 	}
-	return c.untold[0]
+	e := c.untold[0]
+	body, err := json.Marshal(e.record)
+	if err != nil {
+		return nil // a record is strings, numbers and a time
+	}
+	return &webhook.Message{N: e.N, ID: "msg_" + e.Reference + "_" + strconv.FormatInt(e.N, 10), Body: body, Times: e.Tell, Wait: e.wait}
 }
+
+// News implements webhook.Source.
+func (c *company) News() <-chan struct{} { return c.news }
 
 // lookup tells what became of a key.
 func (c *company) lookup(key string) (record, error) {

@@ -23,8 +23,10 @@ import (
 	pluginv1 "github.com/entrepot/entrepot/proto/entrepot/plugin/v1"
 	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
 	"github.com/entrepot/entrepot/sdk/fault"
+	"github.com/entrepot/entrepot/sdk/journal"
 	"github.com/entrepot/entrepot/sdk/money"
 	"github.com/entrepot/entrepot/sdk/plugin"
+	"github.com/entrepot/entrepot/sdk/webhook"
 )
 
 // settings are an instance's configuration; the manifest describes them.
@@ -66,7 +68,7 @@ type adapter struct {
 
 	opening sync.Mutex
 	company *company
-	sender  *sender
+	sender  *webhook.Sender
 	later   sync.WaitGroup
 	ended   chan struct{}
 
@@ -108,21 +110,21 @@ func (a *adapter) open(ctx context.Context) (*company, error) {
 	if a.company != nil {
 		return a.company, nil
 	}
-	j, all, err := openJournal(filepath.Join(a.in.DataDir, "journal.jsonl"), ctx.Done())
-	if errors.Is(err, errTorn) {
+	j, all, err := journal.Open(filepath.Join(a.in.DataDir, "journal.jsonl"), number, ctx.Done())
+	if errors.Is(err, journal.ErrTorn) {
 		a.in.Log.WarnContext(ctx, "journal", "error", err)
 	} else if err != nil {
 		return nil, fault.Downstream(connect.NewError(connect.CodeUnavailable, "the company cannot open its books").WithCause(err))
 	}
 	if a.secret != "" {
-		if a.sender, err = newSender(a.in.DataDir, a.in.PublicURL+"/webhooks/"+a.in.Name, a.secret, a.in.Log); err != nil {
-			j.close()
+		if a.sender, err = webhook.New(a.in.DataDir, a.in.PublicURL+"/webhooks/"+a.in.Name, a.secret, a.in.Log); err != nil {
+			j.Close()
 			return nil, err
 		}
 	}
 	a.company = openCompany(j, all, a.sender != nil)
 	if a.sender != nil {
-		a.sender.start(ctx, a.company)
+		a.sender.Start(ctx, a.company)
 	}
 	for _, key := range a.company.unsettled() {
 		a.settle(key)
@@ -139,9 +141,9 @@ func (a *adapter) close(context.Context) {
 		return
 	}
 	if a.sender != nil {
-		a.sender.close()
+		a.sender.Close()
 	}
-	a.company.journal.close()
+	a.company.journal.Close()
 }
 
 // settle ends a pending operation a little later.

@@ -1,14 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -26,7 +23,9 @@ import (
 	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
 	"github.com/entrepot/entrepot/sdk/call"
 	"github.com/entrepot/entrepot/sdk/fault"
+	"github.com/entrepot/entrepot/sdk/journal"
 	"github.com/entrepot/entrepot/sdk/plugintest"
+	"github.com/entrepot/entrepot/sdk/webhook"
 )
 
 type bank struct {
@@ -151,78 +150,6 @@ func TestTokensBehave(t *testing.T) {
 	require.Equal(t, "currency_not_supported", res.GetOutcome().GetCode())
 }
 
-// Cut at any byte, the journal opens with every whole line and nothing else.
-func TestTheBooksSurviveBeingCutAnywhere(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	path := filepath.Join(dir, "journal.jsonl")
-	j, _, err := openJournal(path, nil)
-	require.NoError(t, err)
-	for n := range 3 {
-		require.NoError(t, <-j.append(record{N: int64(n + 1), Key: fmt.Sprint(n), Operation: authorize, Status: succeeded, Currency: "GBP", Minor: 5}))
-	}
-	j.close()
-	whole, err := os.ReadFile(path)
-	require.NoError(t, err)
-	ends := []int{0}
-	for i, c := range whole {
-		if c == '\n' {
-			ends = append(ends, i+1)
-		}
-	}
-	for cut := range len(whole) + 1 {
-		require.NoError(t, os.WriteFile(path, whole[:cut], 0o600))
-		j, all, err := openJournal(path, nil)
-		want := 0
-		for want+1 < len(ends) && ends[want+1] <= cut {
-			want++
-		}
-		if cut == ends[want] {
-			require.NoError(t, err, "cut at %d", cut)
-		} else {
-			require.ErrorIs(t, err, errTorn, "cut at %d", cut)
-		}
-		require.Len(t, all, want, "cut at %d", cut)
-		require.NoError(t, <-j.append(record{N: int64(want + 1), Key: "next"}))
-		j.close()
-		_, all, err = reopen(path)
-		require.NoError(t, err)
-		require.Len(t, all, want+1)
-	}
-}
-
-func reopen(path string) (*journal, []record, error) {
-	j, all, err := openJournal(path, nil)
-	if j != nil {
-		j.close()
-	}
-	return j, all, err
-}
-
-func TestABookThatWasChangedIsNotOpened(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "journal.jsonl")
-	line, err := json.Marshal(record{N: 2})
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(path, append(line, '\n'), 0o600))
-	_, _, err = openJournal(path, nil)
-	require.ErrorContains(t, err, "the book was changed")
-}
-
-func TestOneProcessWritesAtATime(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "journal.jsonl")
-	first, _, err := openJournal(path, nil)
-	require.NoError(t, err)
-	cancel := make(chan struct{})
-	close(cancel)
-	_, _, err = openJournal(path, cancel)
-	require.ErrorContains(t, err, "another process")
-	first.close()
-	_, _, err = reopen(path)
-	require.NoError(t, err)
-}
-
 // The vector of the Standard Webhooks specification.
 const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -262,9 +189,9 @@ func TestAPendingPaymentIsToldOnceItEnds(t *testing.T) {
 	}))
 	t.Cleanup(srv.Close)
 	c := books(t, dir)
-	s, err := newSender(dir, srv.URL, secret, slog.Default())
+	s, err := webhook.New(dir, srv.URL, secret, slog.Default())
 	require.NoError(t, err)
-	s.start(t.Context(), c)
+	s.Start(t.Context(), c)
 	_, err = c.do(asked{key: "k", operation: authorize, currency: "GBP", minor: 5, tell: 2})
 	require.NoError(t, err)
 	<-taken
@@ -272,14 +199,14 @@ func TestAPendingPaymentIsToldOnceItEnds(t *testing.T) {
 	events := b.Published(t)
 	require.Len(t, events, 1, "told twice, it is published once")
 	require.Equal(t, "k", events[0].(*providerv1.TransactionUpdated).GetKey())
-	s.close()
+	s.Close()
 }
 
 func books(t *testing.T, dir string) *company {
 	t.Helper()
-	j, all, err := openJournal(filepath.Join(dir, "journal.jsonl"), nil)
+	j, all, err := journal.Open(filepath.Join(dir, "journal.jsonl"), number, nil)
 	require.NoError(t, err)
-	t.Cleanup(j.close)
+	t.Cleanup(j.Close)
 	return openCompany(j, all, true)
 }
 
@@ -320,18 +247,18 @@ func TestNoWebhookIsLostOrOvertakesAnother(t *testing.T) {
 	}
 	// The first sender ends somewhere in the middle; the next goes on from the
 	// books, as after a crash.
-	first, err := newSender(dir, srv.URL, secret, slog.Default())
+	first, err := webhook.New(dir, srv.URL, secret, slog.Default())
 	require.NoError(t, err)
-	first.start(t.Context(), c)
+	first.Start(t.Context(), c)
 	wg.Wait()
-	first.close()
-	c.journal.close()
+	first.Close()
+	c.journal.Close()
 	again := books(t, dir)
-	second, err := newSender(dir, srv.URL, secret, slog.Default())
+	second, err := webhook.New(dir, srv.URL, secret, slog.Default())
 	require.NoError(t, err)
-	second.start(t.Context(), again)
+	second.Start(t.Context(), again)
 	<-all
-	second.close()
+	second.Close()
 	last := int64(0)
 	for _, n := range heard {
 		if n > 0 {
@@ -340,16 +267,7 @@ func TestNoWebhookIsLostOrOvertakesAnother(t *testing.T) {
 		}
 	}
 	require.EqualValues(t, operations, last)
-	require.GreaterOrEqual(t, second.at, int64(operations-1), "the cursor follows what was taken")
-}
-
-func TestTheSandboxCallsThisMachineOnly(t *testing.T) {
-	t.Parallel()
-	for _, url := range []string{"http://192.0.2.1/webhooks/x", "http://[2001:db8::1]/webhooks/x"} {
-		s, err := newSender(t.TempDir(), url, secret, slog.Default())
-		require.NoError(t, err)
-		require.ErrorContains(t, s.post(t.Context(), record{N: 1}), "not this machine")
-	}
+	require.Nil(t, again.Next(operations), "what is told is forgotten")
 }
 
 func TestAPendingPaymentSettles(t *testing.T) {
@@ -360,19 +278,4 @@ func TestAPendingPaymentSettles(t *testing.T) {
 		res, err := b.Lookup(t.Context(), &providerv1.LookupRequest{Key: "p"})
 		return err == nil && res.GetOutcome().GetStatus() == providerv1.Outcome_STATUS_SUCCEEDED
 	}, 5*time.Second, 5*time.Millisecond)
-}
-
-func FuzzReadJournal(f *testing.F) {
-	f.Add([]byte(`{"n":1,"key":"k","operation":"authorize","status":"succeeded","currency":"GBP","minor":5}` + "\n" + `{"n":2`))
-	f.Add([]byte("{}\n"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		all, good, err := readJournal(bytes.NewReader(b))
-		require.LessOrEqual(t, good, int64(len(b)))
-		again, _, gerr := readJournal(bytes.NewReader(b[:good]))
-		require.NoError(t, gerr, "what is good stays good")
-		require.Equal(t, all, again)
-		if err == nil {
-			require.EqualValues(t, len(b), good, "nothing is dropped in silence")
-		}
-	})
 }

@@ -1,4 +1,7 @@
-package main
+// Package journal keeps the books of a provider that has no database: a
+// carrier's numbers that must never be given twice, a practice company's
+// operations. It survives kill -9.
+package journal
 
 import (
 	"bufio"
@@ -13,35 +16,10 @@ import (
 	"time"
 )
 
-// record is one line of the journal: an operation, or the later end of one
-// that was pending. README.md documents it for who reconciles against it.
-type record struct {
-	N  int64     `json:"n"`
-	At time.Time `json:"at"`
-	// Key is the caller's, Fingerprint the SHA-256 of what was asked with it.
-	Key         string `json:"key"`
-	Fingerprint string `json:"fingerprint"`
-	// Operation is authorize, capture, void or refund; Status succeeded,
-	// declined or pending.
-	Operation string `json:"operation"`
-	Status    string `json:"status"`
-	Currency  string `json:"currency"`
-	// Minor is what was processed, in minor units.
-	Minor int64 `json:"minor"`
-	// Payment is the company's number of the payment, Reference of the
-	// operation.
-	Payment   string `json:"payment"`
-	Reference string `json:"reference"`
-	Merchant  string `json:"merchant_reference,omitempty"`
-	Code      string `json:"code,omitempty"`
-	// Tell is how many times the webhook of it is sent.
-	Tell int `json:"tell,omitempty"`
-}
-
-// journal is the company's own book: append-only lines of JSON, each synced
-// to disk before the operation is answered. Appends that come together share
-// one sync. One process writes at a time.
-type journal struct {
+// Journal is an append-only file of records, one line of JSON each, synced to
+// disk before an append is over. Appends that come together share one sync. One
+// process writes at a time; the next waits for it. Safe for concurrent use.
+type Journal[T any] struct {
 	file  *os.File
 	queue chan appended
 	done  chan struct{}
@@ -53,16 +31,18 @@ type appended struct {
 	done chan error
 }
 
-// errTorn is returned beside the records when the last line was cut off by a
-// crash; it was never answered, and is gone.
-var errTorn = errors.New("the last line was cut off and is dropped")
+// ErrTorn is returned beside a journal that is open, and its records, when the
+// last line was cut off by a crash; its append was never over, and it is gone.
+var ErrTorn = errors.New("the last line was cut off and is dropped")
 
 // maxQueue bounds appends that wait for the disk.
 const maxQueue = 1024
 
-// openJournal reads what is there and makes ready to append. Another process
-// that still writes is waited for until cancel is closed.
-func openJournal(path string, cancel <-chan struct{}) (*journal, []record, error) {
+// Open reads what is there and makes ready to append. number is a record's own
+// number: lines are numbered from 1 without a gap, so that a book that was
+// changed is seen. Another process that still writes is waited for until cancel
+// is closed.
+func Open[T any](path string, number func(T) int64, cancel <-chan struct{}) (*Journal[T], []T, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, nil, err
@@ -71,8 +51,8 @@ func openJournal(path string, cancel <-chan struct{}) (*journal, []record, error
 		_ = f.Close()
 		return nil, nil, err
 	}
-	all, good, err := readJournal(f)
-	torn := errors.Is(err, errTorn)
+	all, good, err := read(f, number)
+	torn := errors.Is(err, ErrTorn)
 	if err != nil && !torn {
 		_ = f.Close()
 		return nil, nil, fmt.Errorf("%s: %w", path, err)
@@ -87,10 +67,10 @@ func openJournal(path string, cancel <-chan struct{}) (*journal, []record, error
 		_ = f.Close()
 		return nil, nil, err
 	}
-	j := &journal{file: f, queue: make(chan appended, maxQueue), done: make(chan struct{})}
+	j := &Journal[T]{file: f, queue: make(chan appended, maxQueue), done: make(chan struct{})}
 	go j.write()
 	if torn {
-		return j, all, errTorn
+		return j, all, ErrTorn
 	}
 	return j, all, nil
 }
@@ -111,35 +91,37 @@ func lock(f *os.File, cancel <-chan struct{}) error {
 	}
 }
 
-// readJournal reads records and tells how many bytes of them are good.
-func readJournal(r io.Reader) (all []record, good int64, err error) {
+// read reads records and tells how many bytes of them are good.
+func read[T any](r io.Reader, number func(T) int64) (all []T, good int64, err error) {
 	br := bufio.NewReader(r)
 	for {
 		line, err := br.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
 			if len(line) > 0 {
-				return all, good, errTorn
+				return all, good, ErrTorn
 			}
 			return all, good, nil
 		}
 		if err != nil {
 			return all, good, err
 		}
-		var v record
+		var v T
 		if err := json.Unmarshal(line, &v); err != nil {
 			return all, good, fmt.Errorf("line %d: %w", len(all)+1, err)
 		}
-		if v.N != int64(len(all)+1) {
-			return all, good, fmt.Errorf("line %d has number %d: the book was changed", len(all)+1, v.N)
+		if n := number(v); n != int64(len(all)+1) {
+			return all, good, fmt.Errorf("line %d has number %d: the book was changed", len(all)+1, n)
 		}
 		all = append(all, v)
 		good += int64(len(line))
 	}
 }
 
-// append writes a record and returns a channel that tells when it is on disk.
-// Records reach the file in the order of the calls.
-func (j *journal) append(v record) <-chan error {
+// Append writes a record and returns a channel that tells when it is on disk.
+// Records reach the file in the order of the calls. After a write that failed
+// every append fails: nobody knows what is on disk until the file is opened
+// again. Not to be called after Close.
+func (j *Journal[T]) Append(v T) <-chan error {
 	a := appended{done: make(chan error, 1)}
 	line, err := json.Marshal(v)
 	if err != nil {
@@ -153,7 +135,7 @@ func (j *journal) append(v record) <-chan error {
 }
 
 // write is the one writer: everything that waits is one write and one sync.
-func (j *journal) write() {
+func (j *Journal[T]) write() {
 	defer close(j.done)
 	var failed error
 	for a := range j.queue {
@@ -185,8 +167,8 @@ func (j *journal) write() {
 	}
 }
 
-// close ends the writer and lets the next process have the file.
-func (j *journal) close() {
+// Close ends the writer and lets the next process have the file.
+func (j *Journal[T]) Close() {
 	j.once.Do(func() {
 		close(j.queue)
 		<-j.done

@@ -1,9 +1,11 @@
-package main
+// Package webhook tells somebody of what happened by signed webhooks (Standard
+// Webhooks), in order and from a journal, however often the process dies. It is
+// for companies to practise with, and calls nobody but this machine.
+package webhook
 
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -28,11 +30,31 @@ const (
 	slowest     = 30 * time.Second
 )
 
-// sender tells the marketplace of operations by webhook, signed after Standard
-// Webhooks, in the order of the journal and from it. How far it is stands in a
-// file, so that a crash loses none; one may be sent twice. It calls nobody but
-// this machine.
-type sender struct {
+// Message is what is told of one line of the journal.
+type Message struct {
+	// N is the line, ID the webhook's own id: the same for every repetition.
+	N    int64
+	ID   string
+	Body []byte
+	// Times is how often it is sent, on purpose.
+	Times int
+	// Wait tells when the line is on disk: what is not is not told. Nil means
+	// that it is.
+	Wait func() error
+}
+
+// Source is what is to be told. Safe for concurrent use.
+type Source interface {
+	// Next is the first message after a line; nil when there is none yet. Those
+	// up to the line are told and may be forgotten.
+	Next(after int64) *Message
+	// News tells that there may be more.
+	News() <-chan struct{}
+}
+
+// Sender tells of a source's messages in their order. How far it is stands in
+// a file, so that a crash loses none; one may be sent twice.
+type Sender struct {
 	url    string
 	cursor string
 	wh     *standardwebhooks.Webhook
@@ -44,13 +66,14 @@ type sender struct {
 	done   chan struct{}
 }
 
-// newSender makes a sender that goes on where the one before was.
-func newSender(dir, url, secret string, log *slog.Logger) (*sender, error) {
+// New makes a sender that goes on where the one before was: dir holds how far
+// that is. secret is one of Standard Webhooks, "whsec_" and base64.
+func New(dir, url, secret string, log *slog.Logger) (*Sender, error) {
 	wh, err := standardwebhooks.NewWebhook(secret)
 	if err != nil {
-		return nil, errors.New("webhook_secret is no secret of Standard Webhooks: want whsec_ and base64")
+		return nil, errors.New("the secret is none of Standard Webhooks: want whsec_ and base64")
 	}
-	s := &sender{url: url, cursor: filepath.Join(dir, "webhooks.sent"), wh: wh, log: log, client: toThisMachine(), done: make(chan struct{})}
+	s := &Sender{url: url, cursor: filepath.Join(dir, "webhooks.sent"), wh: wh, log: log, client: toThisMachine(), done: make(chan struct{})}
 	b, err := os.ReadFile(s.cursor)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(b) == 0 {
 		return s, nil
@@ -81,37 +104,38 @@ func toThisMachine() *http.Client {
 	}
 }
 
-// start begins to send what the company has to tell, until close; that ctx
-// ends does not matter.
-func (s *sender) start(ctx context.Context, c *company) {
+// Start begins to send, until Close; that ctx ends does not matter.
+func (s *Sender) Start(ctx context.Context, from Source) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.cancel = cancel
-	go s.run(ctx, c)
+	go s.run(ctx, from)
 }
 
-func (s *sender) run(ctx context.Context, c *company) {
+func (s *Sender) run(ctx context.Context, from Source) {
 	defer close(s.done)
 	for {
-		e := c.next(s.at)
-		if e == nil {
+		m := from.Next(s.at)
+		if m == nil {
 			select {
 			case <-ctx.Done():
 				return
-			case <-c.news:
+			case <-from.News():
 			}
 			continue
 		}
-		if err := e.wait(); err != nil {
-			// Neither this nor what comes after it is on disk.
-			s.log.Error("webhooks end with the books", "error", err)
-			return
-		}
-		for range e.Tell {
-			if !s.deliver(ctx, e.record) {
+		if m.Wait != nil {
+			if err := m.Wait(); err != nil {
+				// Neither this nor what comes after it is on disk.
+				s.log.Error("webhooks end with the books", "error", err)
 				return
 			}
 		}
-		s.at = e.N
+		for range m.Times {
+			if !s.deliver(ctx, m) {
+				return
+			}
+		}
+		s.at = m.N
 		if err := s.sent(); err != nil {
 			s.log.Error("webhook cursor", "error", err)
 		}
@@ -119,18 +143,18 @@ func (s *sender) run(ctx context.Context, c *company) {
 }
 
 // deliver tries until it is taken, given up, or the process ends.
-func (s *sender) deliver(ctx context.Context, v record) bool {
+func (s *Sender) deliver(ctx context.Context, m *Message) bool {
 	began := time.Now()
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, slowest) {
-		err := s.post(ctx, v)
+		err := s.post(ctx, m)
 		if err == nil {
 			return true
 		}
 		if time.Since(began) > giveUpAfter {
-			s.log.Error("webhook given up", "operation", v.Reference, "error", err)
+			s.log.Error("webhook given up", "webhook", m.ID, "error", err)
 			return true
 		}
-		s.log.Debug("webhook not taken", "operation", v.Reference, "error", err)
+		s.log.Debug("webhook not taken", "webhook", m.ID, "error", err)
 		select {
 		case <-ctx.Done():
 			return false
@@ -139,22 +163,18 @@ func (s *sender) deliver(ctx context.Context, v record) bool {
 	}
 }
 
-func (s *sender) post(ctx context.Context, v record) error {
-	body, err := json.Marshal(v)
+func (s *Sender) post(ctx context.Context, m *Message) error {
+	now := time.Now()
+	signature, err := s.wh.Sign(m.ID, now, m.Body)
 	if err != nil {
 		return err
 	}
-	id, now := "msg_"+v.Reference+"_"+strconv.FormatInt(v.N, 10), time.Now()
-	signature, err := s.wh.Sign(id, now, body)
-	if err != nil {
-		return err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, bytes.NewReader(m.Body))
 	if err != nil {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set(standardwebhooks.HeaderWebhookID, id)
+	req.Header.Set(standardwebhooks.HeaderWebhookID, m.ID)
 	req.Header.Set(standardwebhooks.HeaderWebhookTimestamp, strconv.FormatInt(now.Unix(), 10))
 	req.Header.Set(standardwebhooks.HeaderWebhookSignature, signature)
 	res, err := s.client.Do(req)
@@ -171,7 +191,7 @@ func (s *sender) post(ctx context.Context, v record) error {
 
 // sent writes down how far it is. What a crash of the machine loses of it is
 // told again.
-func (s *sender) sent() error {
+func (s *Sender) sent() error {
 	tmp := s.cursor + ".new"
 	if err := os.WriteFile(tmp, []byte(strconv.FormatInt(s.at, 10)+"\n"), 0o600); err != nil {
 		return err
@@ -179,7 +199,8 @@ func (s *sender) sent() error {
 	return os.Rename(tmp, s.cursor)
 }
 
-func (s *sender) close() {
+// Close ends it. What is not told yet is told by the next one.
+func (s *Sender) Close() {
 	s.cancel()
 	<-s.done
 }
