@@ -105,10 +105,12 @@ var (
 type CarrierServiceClient interface {
 	// Quote prices a way. No service for it is an empty answer, not an error.
 	Quote(context.Context, *v1.QuoteRequest) (*v1.QuoteResponse, error)
-	// Book makes the carrier carry it, and answers labels and forms.
+	// Book makes the carrier carry it, and answers labels and forms. The same key
+	// answers the same booking, with its documents drawn again.
 	Book(context.Context, *v1.BookRequest) (*v1.BookResponse, error)
 	// Lookup tells what became of a booking. A key that the carrier never saw is
-	// not_found: it did not happen.
+	// not_found: it did not happen. It may leave the documents out, since a
+	// provider need not keep addresses: Book with the same key has them.
 	Lookup(context.Context, *v1.LookupRequest) (*v1.LookupResponse, error)
 	// Cancel gives a booking back. One that was handed over is
 	// failed_precondition; one that is cancelled already, ok.
@@ -131,10 +133,12 @@ func NewCarrierServiceClient(client *connect.Client) CarrierServiceClient {
 type CarrierServiceHandler interface {
 	// Quote prices a way. No service for it is an empty answer, not an error.
 	Quote(context.Context, *v1.QuoteRequest) (*v1.QuoteResponse, error)
-	// Book makes the carrier carry it, and answers labels and forms.
+	// Book makes the carrier carry it, and answers labels and forms. The same key
+	// answers the same booking, with its documents drawn again.
 	Book(context.Context, *v1.BookRequest) (*v1.BookResponse, error)
 	// Lookup tells what became of a booking. A key that the carrier never saw is
-	// not_found: it did not happen.
+	// not_found: it did not happen. It may leave the documents out, since a
+	// provider need not keep addresses: Book with the same key has them.
 	Lookup(context.Context, *v1.LookupRequest) (*v1.LookupResponse, error)
 	// Cancel gives a booking back. One that was handed over is
 	// failed_precondition; one that is cancelled already, ok.
