@@ -8,10 +8,17 @@ import (
 	"github.com/entrepot/entrepot/sdk/busdb"
 )
 
+// still is a runner that does nothing by itself.
+func (w *world) still(keepDays int) *Runner {
+	r, err := New(Config{Pool: w.pool, Node: "still", Caller: w, KeepDays: keepDays})
+	require.NoError(w.t, err)
+	return r
+}
+
 func TestWhatEndedWellIsKeptForAWhileAndWhatIsStuckForEver(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	h := w.host(func(c *Config) { c.KeepDays = 10 })
+	r := w.still(10)
 	w.define("checkout", step(1, shop, compensatable))
 	aged := func(status int, days int) started {
 		s := w.start("nobody", "checkout")
@@ -25,7 +32,7 @@ func TestWhatEndedWellIsKeptForAWhileAndWhatIsStuckForEver(t *testing.T) {
 		busdb.SagaDone: "done", busdb.SagaCompensated: "compensated", busdb.SagaStuck: "stuck",
 	} {
 		young, old := aged(status, 9), aged(status, 11)
-		require.NoError(t, h.forgetOld(t.Context()))
+		require.NoError(t, r.forgetOld(t.Context()))
 		require.EqualValues(t, 1, w.number(`SELECT count(*) FROM bus.saga WHERE id = $1`, young.id), name)
 		kept := int64(1)
 		if status == busdb.SagaDone || status == busdb.SagaCompensated {
@@ -37,19 +44,19 @@ func TestWhatEndedWellIsKeptForAWhileAndWhatIsStuckForEver(t *testing.T) {
 	// One that took long and ended yesterday is young.
 	late := aged(busdb.SagaDone, 11)
 	w.exec(`UPDATE bus.saga SET ended_at = now() - interval '1 day' WHERE id = $1`, late.id)
-	require.NoError(t, h.forgetOld(t.Context()))
+	require.NoError(t, r.forgetOld(t.Context()))
 	require.EqualValues(t, busdb.SagaDone, w.status(late.id))
 }
 
 func TestHoweverManyAreOldOneLookIsBoundedAndTheNextGoesOn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	h := w.host()
+	r := w.still(0)
 	w.exec(`INSERT INTO bus.saga (id, def, ver, key, status, input, created_at, ended_at)
 		SELECT gen_random_uuid(), 'shop/checkout', 1, n::text, 3, '', now() - interval '31 days', now() - interval '31 days' FROM generate_series(1, 2500) n`)
-	n, err := h.forgetSome(t.Context())
+	n, err := r.forgetSome(t.Context())
 	require.NoError(t, err)
 	require.EqualValues(t, forgetBatch, n)
-	require.NoError(t, h.forgetOld(t.Context()))
+	require.NoError(t, r.forgetOld(t.Context()))
 	require.Zero(t, w.number(`SELECT count(*) FROM bus.saga`), "thirty days, where nothing else is said")
 }

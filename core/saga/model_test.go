@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -69,12 +70,16 @@ func (p plan) expected() (status int, effects map[string]int) {
 // stage gives a saga's runners in turn: the one at work may die, or be taken
 // for dead, in the middle of a step.
 type stage struct {
-	w       *world
+	w *world
+
+	mu      sync.Mutex // of a zombie that acts when the saga has ended
 	current *host
 	old     []*host
 }
 
 func (s *stage) replace(kill bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	dead := s.current
 	s.current = s.w.host()
 	s.old = append(s.old, dead)
@@ -187,8 +192,10 @@ func TestASagaEndsAsTheModelSays(t *testing.T) {
 		require.NoError(rt, err)
 		require.Eventually(rt, func() bool { return w.status(st.id) >= busdb.SagaDone }, 20*time.Second, 2*time.Millisecond, "the saga ends")
 		w.late.Wait()
-		s.current.kill()
-		for _, h := range s.old {
+		s.mu.Lock()
+		all := append(s.old, s.current)
+		s.mu.Unlock()
+		for _, h := range all {
 			h.kill()
 		}
 		status, effects := p.expected()

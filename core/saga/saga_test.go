@@ -102,14 +102,14 @@ func TestTheKernelSpendsNoStatementOnASagaThatSucceeds(t *testing.T) {
 func TestANodeThatFindsNothingToDoWritesAndLocksNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	statements, pool := traced(t, w.db.URL)
-	w.host(func(c *Config) { c.Pool = pool })
 	// One that another node drives, and one that waits for long.
 	w.define("checkout", step(1, shop, compensatable))
 	other := w.host(func(c *Config) { c.Poll = time.Hour })
 	w.start(other.c.Node, "checkout")
-	waiting := w.start("nobody", "checkout")
+	waiting := w.start(other.c.Node, "checkout")
 	w.exec(`UPDATE bus.saga SET status = 1, lease_until = NULL, due = 'infinity' WHERE id = $1`, waiting.id)
+	statements, pool := traced(t, w.db.URL)
+	w.host(func(c *Config) { c.Pool = pool })
 	var seen []string
 	w.eventually("it has looked some times", func() bool {
 		seen = append(seen, statements.take()...)

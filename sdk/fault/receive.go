@@ -9,7 +9,7 @@ import (
 	"connectrpc.com/connect/v2/connectproto"
 )
 
-// ReasonMessageUnreadable: what came is no message of the method.
+// ReasonMessageUnreadable is given for what is no message of the method.
 const ReasonMessageUnreadable = "MESSAGE_UNREADABLE"
 
 // JSON is the codec of servers for JSON: a field that the method does not have
