@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"strings"
+	"unicode"
 
 	providerv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/provider/v1"
 	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
@@ -49,7 +51,17 @@ func documents(req *providerv1.BookRequest, l line) ([]*providerv1.Document, err
 
 func lines(a *typev1.Address) []string {
 	out := append([]string{a.GetRecipient()}, a.GetLines()...)
-	return append(out, a.GetPostalCode()+" "+a.GetLocality(), a.GetCountryCode())
+	out = append(out, a.GetPostalCode()+" "+a.GetLocality(), a.GetCountryCode())
+	for i, s := range out {
+		// What no label can hold.
+		out[i] = strings.Map(func(r rune) rune {
+			if unicode.IsControl(r) {
+				return ' '
+			}
+			return r
+		}, s)
+	}
+	return out
 }
 
 func manifestDocument(l line) (*providerv1.Document, error) {

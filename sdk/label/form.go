@@ -72,7 +72,7 @@ func (f *Form) PDF() ([]byte, error) {
 		room(pdf, 20)
 		pdf.Ln(10)
 		pdf.SetFont("go", "", 8)
-		pdf.CellFormat(formWidth, 5, fit(pdf, f.Signature, formWidth), "T", 1, "L", false, 0, "")
+		pdf.MultiCell(formWidth, 4, f.Signature, "T", "L", false)
 	}
 	return output(pdf)
 }
