@@ -38,18 +38,21 @@ func announce(ctx context.Context, tx *store.Tx, changes []*catalogv1.ListingCha
 // keep stores what may be promised. An older version changes nothing: events
 // of different documents overtake each other. Rows are written in one order,
 // so that deliveries side by side do not deadlock.
-const keep = `INSERT INTO stock_level AS s (sku, site, sellable, version)
-SELECT DISTINCT ON (u.sku, u.site) u.sku, u.site, u.sellable, u.version
-  FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) u(sku, site, sellable, version) ORDER BY u.sku, u.site, u.version DESC
-ON CONFLICT (sku, site) DO UPDATE SET sellable = EXCLUDED.sellable, version = EXCLUDED.version WHERE s.version < EXCLUDED.version`
+const keep = `INSERT INTO stock_level AS s (sku, site, lot, authenticated, expires_on, sellable, version)
+SELECT DISTINCT ON (u.sku, u.site, u.lot, u.authenticated) u.sku, u.site, u.lot, u.authenticated, nullif(u.expires_on, '')::date, u.sellable, u.version
+  FROM unnest($1::text[], $2::text[], $3::text[], $4::boolean[], $5::text[], $6::bigint[], $7::bigint[])
+    u(sku, site, lot, authenticated, expires_on, sellable, version) ORDER BY u.sku, u.site, u.lot, u.authenticated, u.version DESC
+ON CONFLICT (sku, site, lot, authenticated) DO UPDATE SET sellable = EXCLUDED.sellable, version = EXCLUDED.version WHERE s.version < EXCLUDED.version`
 
 func keepLevels(ctx context.Context, tx *store.Tx, levels []*warehousev1.StockLevel) error {
-	skus, sites := make([]string, len(levels)), make([]string, len(levels))
-	sellable, versions := make([]int64, len(levels)), make([]int64, len(levels))
+	n := len(levels)
+	skus, sites, lots, expiries := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	authenticated, sellable, versions := make([]bool, n), make([]int64, n), make([]int64, n)
 	for i, l := range levels {
-		skus[i], sites[i], sellable[i], versions[i] = l.GetSku(), l.GetSite(), l.GetSellable(), l.GetVersion()
+		skus[i], sites[i], lots[i], expiries[i] = l.GetSku(), l.GetSite(), l.GetLot(), l.GetExpiresOn()
+		authenticated[i], sellable[i], versions[i] = l.GetAuthenticated(), l.GetSellable(), l.GetVersion()
 	}
-	_, err := tx.Do(ctx, keep, skus, sites, sellable, versions)
+	_, err := tx.Do(ctx, keep, skus, sites, lots, authenticated, expiries, sellable, versions)
 	return err
 }
 

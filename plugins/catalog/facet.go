@@ -16,7 +16,8 @@ const maxFacetValues = 100
 // found are the rows that facets count, read once and put together by what
 // the facets tell apart; stock is hashed once.
 const found = `WITH found AS MATERIALIZED (SELECT l.category, l.brand, l.merchant,
-  (l.sku IN (SELECT s.sku FROM stock_level s WHERE s.sellable > 0))::text AS in_stock, count(*) AS n FROM listing l WHERE %s GROUP BY 1, 2, 3, 4)
+  (CASE WHEN l.requires_authentication THEN l.sku IN (SELECT s.sku FROM stock_level s WHERE s.sellable > 0 AND s.authenticated AND ` + unexpired + `)
+        ELSE l.sku IN (SELECT s.sku FROM stock_level s WHERE s.sellable > 0 AND ` + unexpired + `) END)::text AS in_stock, count(*) AS n FROM listing l WHERE %s GROUP BY 1, 2, 3, 4)
 SELECT u.n, u.value, u.count FROM (%s) u WHERE $2::text IS NOT NULL AND $3::text IS NOT NULL ORDER BY u.n, u.count DESC, u.value`
 
 // facets counts everything that the search finds, not only the page, with one

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/stretchr/testify/require"
@@ -190,6 +191,49 @@ func TestAvailabilityIsTheNewestWordOfEverySite(t *testing.T) {
 		&warehousev1.ReservationReleased{ReservationId: "rsv_2", Levels: []*warehousev1.StockLevel{level(sku, "main", 9, 4)}},
 		&warehousev1.StockAdjusted{Sku: sku, Delta: -5, Level: level(sku, "east", 0, 2)}))
 	require.EqualValues(t, 9, available())
+}
+
+// A listing that wants authenticated goods counts those alone; what is expired
+// is nobody's.
+func TestAvailabilityIsOfWhatTheListingMayBeSoldFrom(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	sku := s.put(t, s.one, article("A", "Candle"))["A"]
+	s.offer(t, "GB", "GBP", 500, sku)
+	plain, passed := level(sku, "main", 10, 1), level(sku, "main", 2, 1)
+	passed.Authenticated = true
+	fresh, stale := level(sku, "main", 3, 1), level(sku, "main", 100, 1)
+	fresh.Lot, fresh.ExpiresOn = "L2", time.Now().UTC().AddDate(0, 0, 1).Format(time.DateOnly)
+	stale.Lot, stale.ExpiresOn = "L1", time.Now().UTC().AddDate(0, 0, -1).Format(time.DateOnly)
+	s.stock(t, plain, fresh, stale)
+	require.NoError(t, s.Deliver(t.Context(), "stock", &warehousev1.StockPutAway{PutAwayId: "1", Levels: []*warehousev1.StockLevel{passed}}))
+
+	shown := func() (int64, string) {
+		res := s.search(t, "GB", &catalogv1.SearchListingsRequest{WithFacets: true})
+		for _, f := range res.GetFacets() {
+			if f.GetName() == "in_stock" {
+				return res.GetListings()[0].GetAvailable(), f.GetValues()[0].GetValue()
+			}
+		}
+		return res.GetListings()[0].GetAvailable(), ""
+	}
+	available, inStock := shown()
+	require.EqualValues(t, 15, available)
+	require.Equal(t, "true", inStock)
+
+	_, err := s.one.SetListings(t.Context(), &catalogv1.SetListingsRequest{Listings: []*catalogv1.ListingChange{
+		{Sku: sku, Market: "GB", Listed: true, RequiresAuthentication: true},
+	}})
+	require.NoError(t, err)
+	available, _ = shown()
+	require.EqualValues(t, 2, available)
+	gone := level(sku, "main", 0, 2)
+	gone.Authenticated = true
+	require.NoError(t, s.Deliver(t.Context(), "stock", &warehousev1.StockMoved{MoveId: "1", Levels: []*warehousev1.StockLevel{gone}}))
+	available, inStock = shown()
+	require.EqualValues(t, 0, available)
+	require.Equal(t, "false", inStock)
+	require.Empty(t, s.search(t, "GB", &catalogv1.SearchListingsRequest{InStockOnly: true}).GetListings())
 }
 
 // One request may change more listings than a transaction may publish.

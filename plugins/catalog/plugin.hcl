@@ -17,5 +17,7 @@ subscription "stock" {
     "entrepot.warehouse.v1.StockReserved",
     "entrepot.warehouse.v1.ReservationReleased",
     "entrepot.warehouse.v1.StockAdjusted",
+    "entrepot.warehouse.v1.StockPutAway",
+    "entrepot.warehouse.v1.StockMoved",
   ]
 }

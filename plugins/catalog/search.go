@@ -24,10 +24,16 @@ const listingsPage = 40
 // title in the asked language, without its region, or as the row has it.
 const title = `coalesce(l.titles ->> $2, l.titles ->> $3, l.title)`
 
-// promised is what may be promised of a listing now, over all sites.
-const promised = `(SELECT coalesce(sum(s.sellable), 0)::bigint FROM stock_level s WHERE s.sku = l.sku)`
+// sold are the levels s that a listing l may be sold from: what is not expired
+// and, where the listing says so, what passed an inspection.
+const sold = `(s.authenticated OR NOT l.requires_authentication) AND ` + unexpired
 
-const inStock = `EXISTS (SELECT FROM stock_level s WHERE s.sku = l.sku AND s.sellable > 0)`
+const unexpired = `(s.expires_on IS NULL OR s.expires_on >= (now() AT TIME ZONE 'UTC')::date)`
+
+// promised is what may be promised of a listing now, over all sites.
+const promised = `(SELECT coalesce(sum(s.sellable), 0)::bigint FROM stock_level s WHERE s.sku = l.sku AND ` + sold + `)`
+
+const inStock = `EXISTS (SELECT FROM stock_level s WHERE s.sku = l.sku AND s.sellable > 0 AND ` + sold + `)`
 
 // search is a SearchListings as SQL: conditions by name, so that a facet can
 // leave out its own. Texts differ by shape only; values are parameters, so

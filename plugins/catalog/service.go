@@ -28,7 +28,8 @@ func register(in *plugin.Instance) error {
 	catalogv1connect.RegisterQuoteServiceHandler(in.Server, s)
 	return in.Subscribe("stock",
 		event.OnBatch(onLevels[*warehousev1.StockReceived]), event.OnBatch(onLevels[*warehousev1.StockReserved]),
-		event.OnBatch(onLevels[*warehousev1.ReservationReleased]), event.OnBatch(onAdjusted))
+		event.OnBatch(onLevels[*warehousev1.ReservationReleased]), event.OnBatch(onLevels[*warehousev1.StockPutAway]),
+		event.OnBatch(onLevels[*warehousev1.StockMoved]), event.OnBatch(onAdjusted))
 }
 
 var (

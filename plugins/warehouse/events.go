@@ -28,8 +28,25 @@ func onProducts(ctx context.Context, tx *store.Tx, events []event.Of[*catalogv1.
 // no more events. What is left is due at the next tick.
 const expiryBatch = 400
 
-// onTicks ends reservations that are due, once however many ticks came.
-func onTicks(ctx context.Context, tx *store.Tx, _ []event.Of[*pluginv1.Tick]) error {
+// onTicks does what each schedule is for, once however many ticks came.
+func onTicks(ctx context.Context, tx *store.Tx, events []event.Of[*pluginv1.Tick]) error {
+	fired := make(map[string]bool)
+	for _, e := range events {
+		fired[e.Body.GetSchedule()] = true
+	}
+	if fired["warehouse/expiry"] {
+		if err := expireReservations(ctx, tx); err != nil {
+			return err
+		}
+	}
+	if fired["warehouse/reorder"] {
+		return tellLow(ctx, tx)
+	}
+	return nil
+}
+
+// expireReservations ends reservations that are due.
+func expireReservations(ctx context.Context, tx *store.Tx) error {
 	gone, err := end(ctx, tx, expire, warehousev1.Reservation_STATE_EXPIRED, expiryBatch, actor(ctx))
 	if err != nil {
 		return err

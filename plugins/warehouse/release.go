@@ -14,15 +14,21 @@ import (
 )
 
 // giveBack moves what the reservations of the CTE "ended" still hold back to
-// sellable.
+// sellable, and onto the merchant's shelf in the market, unless the merchant
+// has said since what is to stand there.
 func giveBack(ended, reason string) string {
-	return `WITH ended AS (` + ended + ` RETURNING r.id, r.reference, r.created_at, r.expires_at),
-held AS (SELECT m.sku, m.site, ended.id, sum(CASE WHEN m.to_disposition = 'reserved' THEN m.quantity ELSE -m.quantity END)::bigint AS quantity
-  FROM ended JOIN stock_move m ON m.reference = ended.id AND 'reserved' IN (m.from_disposition, m.to_disposition) GROUP BY m.sku, m.site, ended.id),
-entry AS MATERIALIZED (SELECT p.* FROM (SELECT array_agg(h.sku) AS skus, array_agg(h.site) AS sites, array_agg(h.quantity) AS quantities,
-    array_agg(h.id) AS ids FROM held h WHERE h.quantity > 0) a, post('` + reason + `', 'reserved', 'sellable', a.skus, a.sites, a.quantities, a.ids, '', $2) p)
+	return `WITH ended AS (` + ended + ` RETURNING r.id, r.reference, r.market, r.created_at, r.expires_at),
+held AS (SELECT m.sku, m.site, m.lot, m.authenticated, ended.id, sum(CASE WHEN m.to_disposition = 'reserved' THEN m.quantity ELSE -m.quantity END)::bigint AS quantity
+  FROM ended JOIN stock_move m ON m.reference = ended.id AND 'reserved' IN (m.from_disposition, m.to_disposition)
+ GROUP BY m.sku, m.site, m.lot, m.authenticated, ended.id),
+entry AS MATERIALIZED (SELECT p.* FROM (SELECT array_agg(h.sku) AS skus, array_agg(h.site) AS sites, array_agg(h.lot) AS lots,
+    array_agg(h.authenticated) AS kinds, array_agg(h.quantity) AS quantities, array_agg(h.id) AS ids FROM held h WHERE h.quantity > 0) a,
+  post('` + reason + `', 'reserved', 'sellable', a.skus, a.sites, a.lots, a.kinds, '{}', a.quantities, a.ids, '', '', $2) p),
+shelf AS (UPDATE stock_policy p SET on_shelf = p.on_shelf + g.n FROM
+  (SELECT e.sku, ended.market, min(ended.created_at) AS since, sum(e.quantity)::bigint AS n FROM entry e JOIN ended ON ended.id = e.reference
+    WHERE ended.market <> '' GROUP BY 1, 2) g WHERE p.sku = g.sku AND p.market = g.market AND p.on_shelf IS NOT NULL AND p.set_at <= g.since)
 SELECT ended.reference, ended.created_at, ended.expires_at, e.* FROM entry e JOIN ended ON ended.id = e.reference
- ORDER BY e.reference, e.sku, e.site <> 'main', e.site`
+ ORDER BY e.reference, e.sku, e.site <> 'main', e.site, e.expires_on = '', e.expires_on, e.lot, e.authenticated`
 }
 
 var release = giveBack(`UPDATE reservation r SET state = 2, ended_at = now(), reason = $3 WHERE r.id = $1 AND r.state = 1`, "release")
@@ -60,7 +66,7 @@ func end(ctx context.Context, tx *store.Tx, statement string, state warehousev1.
 			e.times(created, expires)
 			out = append(out, e)
 		}
-		e.Lines = append(e.Lines, &warehousev1.ReservationLine{Sku: l.GetSku(), Site: l.GetSite(), Quantity: quantity})
+		e.Lines = append(e.Lines, reservedLine(l, quantity))
 		e.levels = append(e.levels, l)
 		return nil
 	})

@@ -24,6 +24,9 @@ func register(in *plugin.Instance) error {
 	if err := in.Subscribe("catalog", event.OnBatch(onProducts)); err != nil {
 		return err
 	}
+	if err := in.Subscribe("inspection", event.OnBatch(onPassed), event.OnBatch(onVerdicts)); err != nil {
+		return err
+	}
 	return in.Subscribe("schedules", event.OnBatch(onTicks))
 }
 

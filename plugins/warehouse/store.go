@@ -17,39 +17,29 @@ import (
 	"github.com/entrepot/entrepot/sdk/fault"
 )
 
-// balance is what stands where.
-type balance struct {
-	bun.BaseModel `bun:"table:stock_balance"`
-
-	SKU, Site, Merchant                                string
-	Sellable, Reserved, Quarantine, Damaged, Destroyed int64
-	Version                                            int64
-}
-
-func (b *balance) proto() *warehousev1.StockLevel {
-	return &warehousev1.StockLevel{
-		Sku: b.SKU, Site: b.Site, MerchantId: b.Merchant, Sellable: b.Sellable, Reserved: b.Reserved,
-		Quarantine: b.Quarantine, Damaged: b.Damaged, Destroyed: b.Destroyed, Version: b.Version,
-	}
-}
-
 // move is one entry of the ledger.
 type move struct {
 	bun.BaseModel `bun:"table:stock_move"`
 
 	ID                  int64
 	SKU, Site, Merchant string
+	Lot, Unit           string
+	Authenticated       bool
 	FromDisposition     string
 	ToDisposition       string
 	Quantity            int64
 	Reason, Reference   string
+	CaseID              string
 	At                  time.Time
 }
 
 // posted is where a row of post is scanned into: the entry's document and
 // quantity, and what stands there after it.
 func posted(reference *string, quantity *int64, l *warehousev1.StockLevel) []any {
-	return []any{reference, quantity, &l.Sku, &l.Site, &l.MerchantId, &l.Sellable, &l.Reserved, &l.Quarantine, &l.Damaged, &l.Destroyed, &l.Version}
+	return []any{
+		reference, quantity, new(string), &l.Sku, &l.Site, &l.MerchantId, &l.Sellable, &l.Reserved, &l.Quarantine, &l.Damaged, &l.Destroyed, &l.Version,
+		&l.Lot, &l.ExpiresOn, &l.Authenticated,
+	}
 }
 
 // scan reads every row of an answer and closes it.
@@ -85,9 +75,13 @@ func ordered(sum map[string]int64) quantities {
 	return q
 }
 
-// stateShort is the SQLSTATE with which post refuses to take
-// what is not there.
-const stateShort = "WH001"
+// SQLSTATEs with which the ledger refuses.
+const (
+	stateShort     = "WH001" // less is there than asked for
+	stateNoWay     = "WH002" // the reason opens no such way
+	stateElsewhere = "WH004" // a serial is not there
+	stateNoPass    = "WH005" // no inspection let it through
+)
 
 // outOfStock is the refusal for want of goods: what there is, per sku.
 func outOfStock(available map[string]int64) error {
@@ -102,17 +96,31 @@ func outOfStock(available map[string]int64) error {
 // shortage turns the ledger's refusal into words; other errors pass.
 func shortage(err error) error {
 	var pe *pgconn.PgError
-	if !errors.As(err, &pe) || pe.Code != stateShort {
+	if !errors.As(err, &pe) {
 		return err
 	}
 	var d struct {
 		SKU       string `json:"sku"`
+		Unit      string `json:"unit"`
 		Available int64  `json:"available"`
 	}
-	if jerr := json.Unmarshal([]byte(pe.Detail), &d); jerr != nil {
-		return err
+	switch pe.Code {
+	case stateNoWay:
+		return fault.New(connect.CodeFailedPrecondition, "NO_SUCH_WAY", "goods do not go that way").WithCause(err)
+	case stateShort, stateElsewhere, stateNoPass:
+		if jerr := json.Unmarshal([]byte(pe.Detail), &d); jerr != nil {
+			return err
+		}
 	}
-	return outOfStock(map[string]int64{d.SKU: d.Available})
+	switch pe.Code {
+	case stateShort:
+		return outOfStock(map[string]int64{d.SKU: d.Available})
+	case stateElsewhere:
+		return fault.New(connect.CodeFailedPrecondition, "UNIT_ELSEWHERE", "this serialised good does not stand there", "sku", d.SKU, "unit", d.Unit)
+	case stateNoPass:
+		return fault.New(connect.CodeFailedPrecondition, "NOT_PASSED", "no inspection let this much of these goods through", "sku", d.SKU, "unit", d.Unit)
+	}
+	return err
 }
 
 func skuUnknown(code connect.Code, skus ...string) error {

@@ -62,11 +62,14 @@ CREATE INDEX listing_price ON listing (market, price, position);
 CREATE INDEX listing_title ON listing (market, sort_title, position);
 CREATE INDEX listing_words ON listing USING gin (words);
 
--- The warehouse's word on what may be promised, by sku and site. An older
--- version changes nothing.
+-- The warehouse's word on what may be promised, by sku, site, lot and kind. An
+-- older version changes nothing.
 CREATE TABLE stock_level (
-  sku      text NOT NULL,
-  site     text NOT NULL,
-  sellable bigint NOT NULL,
-  version  bigint NOT NULL,
-  PRIMARY KEY (sku, site)) WITH (fillfactor = 50);
+  sku           text NOT NULL,
+  site          text NOT NULL,
+  lot           text NOT NULL,
+  authenticated boolean NOT NULL,
+  expires_on    date,                              -- of the lot; nothing of it is promised after
+  sellable      bigint NOT NULL,
+  version       bigint NOT NULL,
+  PRIMARY KEY (sku, site, lot, authenticated)) WITH (fillfactor = 50);
