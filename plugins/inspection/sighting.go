@@ -94,14 +94,14 @@ func (s *service) raise(ctx context.Context, tx *store.Tx, list ...sighting) err
 }
 
 const openSightings = `WITH found AS (
-  SELECT x.case_id, u.*, x.document AS found_in, x.note FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) x(case_id, unit, document, note)
+  SELECT x.case_id AS new_id, u.*, x.document AS found_in, x.note FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) x(case_id, unit, document, note)
     JOIN unit u ON u.id = x.unit
    WHERE x.note <> 'TAG_REPLAYED' AND NOT EXISTS (SELECT FROM case_unit cu JOIN case_file c ON c.id = cu.case_id
      WHERE cu.unit = u.id AND c.origin = 4 AND c.state <> 8)),
 made AS (
   INSERT INTO case_file (id, origin, merchant, sku, gtin, lot, quantity, reference, site, destination, market, category, reason)
-  SELECT f.case_id, 4, f.merchant, f.sku, f.gtin, f.lot, 1, f.found_in, 'main', 'main', $5,
+  SELECT f.new_id, 4, f.merchant, f.sku, f.gtin, f.lot, 1, f.found_in, 'main', 'main', $5,
     coalesce((SELECT c.category FROM case_file c WHERE c.sku = f.sku AND c.category <> '' ORDER BY c.opened_at DESC LIMIT 1), ''), f.note
     FROM found f RETURNING id, reason),
 entry AS (INSERT INTO case_entry (case_id, what, who, note) SELECT id, 'opened', 'system', reason FROM made)
-INSERT INTO case_unit (case_id, unit, held) SELECT f.case_id, f.id, false FROM found f`
+INSERT INTO case_unit (case_id, unit, held) SELECT f.new_id, f.id, false FROM found f`

@@ -168,7 +168,7 @@ func (s *service) stand(ctx context.Context, tx *store.Tx, c *caseFile, units []
 			return err
 		}
 	}
-	if _, err := tx.Do(ctx, `UPDATE unit SET verdict = $2, verdict_at = now(), case_id = $3, clone_suspected = clone_suspected AND $2 <> 1, updated_at = now()
+	if _, err := tx.Do(ctx, `UPDATE unit SET verdict = $2::int2, verdict_at = now(), case_id = $3, clone_suspected = clone_suspected AND $2::int2 <> 1, updated_at = now()
 		WHERE id = ANY ($1)`, ids(units), int16(c.verdict), c.id); err != nil {
 		return err
 	}
