@@ -1,7 +1,8 @@
 // Package label draws what is stuck on goods and put beside them: parcel and
 // logistic labels, and forms, as PDF and, for label printers, as ZPL II. What it
-// draws is the same bytes for the same input, so that a document can be drawn
-// again instead of kept.
+// draws shows the same for the same input, so that a document can be drawn again
+// instead of kept; ZPL is the same bytes, PDF is not: the glyphs of its font
+// stand in any order.
 //
 // Text is set in a face with Latin, Greek and Cyrillic letters: international
 // mail is addressed in Latin script (UPU Convention Manual, 17-107.3). A letter
@@ -101,7 +102,7 @@ func (l *Label) check() error {
 	return nil
 }
 
-// epoch dates every document, so that the same input is the same bytes.
+// epoch dates every document: when it was drawn says nothing.
 var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func newPDF(size fpdf.SizeType) *fpdf.Fpdf {

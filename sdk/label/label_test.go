@@ -104,13 +104,19 @@ func run(t *testing.T, doc []byte, program string, args ...string) string {
 	return string(out)
 }
 
-func TestTheSameLabelIsTheSameBytes(t *testing.T) {
+func TestTheSameLabelIsDrawnTheSame(t *testing.T) {
 	t.Parallel()
-	a, err := PDF(parcel, parcel)
-	require.NoError(t, err)
-	b, err := PDF(parcel, parcel)
-	require.NoError(t, err)
-	require.True(t, bytes.Equal(a, b))
+	var zpl, text [2]string
+	for i := range zpl {
+		b, err := ZPL(parcel, parcel)
+		require.NoError(t, err)
+		zpl[i] = string(b)
+		b, err = PDF(parcel, parcel)
+		require.NoError(t, err)
+		text[i] = run(t, b, "pdftotext", "-layout", "{}", "-")
+	}
+	require.Equal(t, zpl[0], zpl[1])
+	require.Equal(t, text[0], text[1])
 }
 
 func TestWhatDoesNotFitIsRefused(t *testing.T) {
