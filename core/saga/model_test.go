@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -193,7 +194,7 @@ func TestASagaEndsAsTheModelSays(t *testing.T) {
 		require.Eventually(rt, func() bool { return w.status(st.id) >= busdb.SagaDone }, 20*time.Second, 2*time.Millisecond, "the saga ends")
 		w.late.Wait()
 		s.mu.Lock()
-		all := append(s.old, s.current)
+		all := slices.Concat(s.old, []*host{s.current})
 		s.mu.Unlock()
 		for _, h := range all {
 			h.kill()
