@@ -62,8 +62,9 @@ func (m *Map[T]) Get(ctx context.Context, id string) (record T, known bool, err 
 
 // Update changes a record and returns it as it then is. change may be called
 // several times, each time with what is stored then; it answers whether
-// anything is to be written. An error, its own or of the kernel, may leave a
-// change of the kernel's undone or done: it is made again with the same change.
+// anything is to be written, and its error ends the matter. After an error of
+// the kernel's the change may have been written or not: who tries again has to
+// recognise it.
 func (m *Map[T]) Update(ctx context.Context, id string, change func(record *T, known bool) (write bool, err error)) (T, error) {
 	n := m.bucketOf(id)
 	for try := 0; ; try++ {
