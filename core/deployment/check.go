@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -114,6 +115,7 @@ func (p *parser) kernel(b *kernelBlock) {
 	p.limits(b, &k)
 	p.metrics(b, &k)
 	p.bus(b.Bus, &k)
+	p.blobs(b.Blobs, &k)
 	p.d.Kernel = k
 }
 
@@ -146,6 +148,19 @@ func (p *parser) bus(b *busBlock, k *Kernel) {
 		p.found.Add(b.KeepDaysAt, fmt.Sprintf("keep_days %d is out of range", b.KeepDays), "Write 1 or more, or leave the bus block out to keep the log for ever")
 	}
 	k.Bus.KeepDays = b.KeepDays
+}
+
+func (p *parser) blobs(b *blobsBlock, k *Kernel) {
+	k.Blobs.Dir = filepath.Join(k.DataDir, "blobs")
+	if b == nil {
+		return
+	}
+	u, err := url.Parse(b.URL)
+	if err != nil || u.Scheme != "file" || u.Host != "" || u.RawQuery != "" || u.Fragment != "" || !filepath.IsAbs(u.Path) || filepath.Clean(u.Path) == "/" {
+		p.found.Add(b.URLAt, fmt.Sprintf("url %q is no folder", b.URL), `Write it like "file:///srv/shop/blobs", or leave the blobs block out to keep them in data_dir`)
+		return
+	}
+	k.Blobs.Dir = filepath.Clean(u.Path)
 }
 
 func (p *parser) limits(b *kernelBlock, k *Kernel) {

@@ -46,6 +46,13 @@ type Kernel struct {
 	CORS     CORS
 	Identity Identity
 	Bus      Bus
+	Blobs    Blobs
+}
+
+// Blobs are the settings of where photos, labels and documents are kept.
+type Blobs struct {
+	// Dir is a folder of their own, absolute. Default "blobs" in DataDir.
+	Dir string
 }
 
 // Bus are the settings of what is kept of the past.

@@ -30,6 +30,12 @@ type kernelBlock struct {
 	CORS            *corsBlock     `hcl:"cors,block"`
 	Identity        *identityBlock `hcl:"identity,block"`
 	Bus             *busBlock      `hcl:"bus,block"`
+	Blobs           *blobsBlock    `hcl:"blobs,block"`
+}
+
+type blobsBlock struct {
+	URL   string    `hcl:"url"`
+	URLAt hcl.Range `hcl:"url,attr_value_range"`
 }
 
 type busBlock struct {
@@ -106,6 +112,7 @@ type bindBlock struct {
 	InstanceAt hcl.Range `hcl:"instance,attr_value_range"`
 	Merchant   string    `hcl:"merchant,optional"`
 	Priority   int       `hcl:"priority,optional"`
+	PriorityAt hcl.Range `hcl:"priority,attr_value_range"`
 	Weight     int       `hcl:"weight,optional"`
 	WeightAt   hcl.Range `hcl:"weight,attr_value_range"`
 	From       string    `hcl:"from,optional"`

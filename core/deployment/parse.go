@@ -165,14 +165,20 @@ func (p *parser) attributes(b *openBlock, i *Instance) map[string]cty.Value {
 	return values
 }
 
+// mostShare bounds weights and priorities.
+const mostShare = 1_000_000
+
 func (p *parser) binds(market string, blocks []bindBlock) {
 	for _, b := range blocks {
 		g := &Binding{Contract: b.Contract, Market: market, Merchant: b.Merchant, Instance: b.Instance, Priority: b.Priority, Weight: b.Weight, at: b.InstanceAt}
 		if g.Weight == 0 {
 			g.Weight = 1
 		}
-		if b.Weight < 0 {
-			p.found.Add(b.WeightAt, fmt.Sprintf("weight %d is negative", b.Weight), "Write 1 or more, or leave it out")
+		if b.Weight < 0 || b.Weight > mostShare {
+			p.found.Add(b.WeightAt, fmt.Sprintf("weight %d is out of range", b.Weight), "Write 1 to %d, or leave it out for 1", mostShare)
+		}
+		if b.Priority < 0 || b.Priority > mostShare {
+			p.found.Add(b.PriorityAt, fmt.Sprintf("priority %d is out of range", b.Priority), "Write 0, which serves first, to %d, or leave it out for 0", mostShare)
 		}
 		if !p.instances[b.Instance] {
 			p.found.Add(b.InstanceAt, fmt.Sprintf("no instance is named %q", b.Instance), "%s", p.suggest(b.Instance))

@@ -31,6 +31,7 @@ kernel {
   }
   metrics = "127.0.0.1:9464"
   bus { keep_days = 90 }
+  blobs { url = "file:///srv/shop/blobs" }
 }
 
 plugin "catalog" {
@@ -106,7 +107,7 @@ func TestAnOperatorsFileIsRead(t *testing.T) {
 		Listen: "127.0.0.1:9090", DataDir: filepath.Join(dir, "data"), PublicURL: "http://127.0.0.1:9090", DefaultMarket: "DE",
 		LogLevel: slog.LevelDebug, Limits: Limits{Body: 2 << 20, RatePerSecond: 50},
 		CORS: CORS{Origins: []string{"https://shop.example"}}, Identity: Identity{Mail: "discard", Argon2MemoryKiB: 19456, ClientBurst: 9},
-		Metrics: "127.0.0.1:9464", Bus: Bus{KeepDays: 90},
+		Metrics: "127.0.0.1:9464", Bus: Bus{KeepDays: 90}, Blobs: Blobs{Dir: "/srv/shop/blobs"},
 	}, d.Kernel)
 	require.Len(t, d.Plugins, 2)
 	catalog, payment := d.Plugins[0], d.Plugins[1]
@@ -123,6 +124,45 @@ func TestAnOperatorsFileIsRead(t *testing.T) {
 	require.Equal(t, "GB", d.Bindings[1].Market)
 	require.Equal(t, 1, d.Bindings[1].Weight)
 	require.Equal(t, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), d.Bindings[1].From)
+}
+
+func TestAMarketBindsSeveralInstancesToOneContract(t *testing.T) {
+	dir := folder(t, map[string]string{"carriers": ""})
+	d, err := read(t, dir, `
+plugin "carriers" {
+  path = "bin/carriers"
+  instance "fast" {}
+  instance "cheap" {}
+  instance "spare" {}
+}
+market "GB" {
+  currency  = "GBP"
+  languages = ["en"]
+  bind "acme.carrier.v1" {
+    instance = "fast"
+    weight   = 30
+  }
+  bind "acme.carrier.v1" {
+    instance = "cheap"
+    weight   = 70
+  }
+  bind "acme.carrier.v1" {
+    instance = "spare"
+    priority = 1
+  }
+  bind "acme.carrier.v1" {
+    instance = "cheap"
+    merchant = "mrc_1"
+  }
+}
+`)
+	require.NoError(t, err)
+	var got []string
+	for _, b := range d.Bindings {
+		got = append(got, fmt.Sprintf("%s %s%s %d/%d", b.Market, b.Merchant, b.Instance, b.Priority, b.Weight))
+	}
+	require.Equal(t, []string{"GB fast 0/30", "GB cheap 0/70", "GB spare 1/1", "GB mrc_1cheap 0/1"}, got)
+	require.Equal(t, filepath.Join(dir, ".run/data/blobs"), d.Kernel.Blobs.Dir, "blobs are kept with the rest")
 }
 
 func TestASecretDoesNotShowItself(t *testing.T) {
@@ -145,7 +185,7 @@ func TestFindingsNamePlaceAndRemedy(t *testing.T) {
 		"unknown attribute":    {`listen  `, `lisen  `, at + `:3:3: Unsupported argument. An argument named "lisen" is not expected here. Did you mean "listen"?`},
 		"unknown block":        {`cors {`, `corse {`, `Did you mean "cors"?`},
 		"missing path":         {`path = "bin/catalog"`, ``, `The argument "path" is required`},
-		"no such file":         {`"bin/catalog"`, `"bin/catalogue"`, at + `:22:10: plugin "catalog": there is no file ` + filepath.Join(dir, "bin/catalogue") + `. Build the plugin`},
+		"no such file":         {`"bin/catalog"`, `"bin/catalogue"`, at + `:23:10: plugin "catalog": there is no file ` + filepath.Join(dir, "bin/catalogue") + `. Build the plugin`},
 		"not executable":       {`"bin/catalog"`, `"bin/plain"`, `is not executable. chmod +x`},
 		"a folder":             {`"bin/catalog"`, `"bin"`, `is a folder`},
 		"port":                 {`127.0.0.1:9090`, `127.0.0.1:http`, at + `:3:20: listen "127.0.0.1:http" is no address. Write host and port`},
@@ -160,7 +200,7 @@ func TestFindingsNamePlaceAndRemedy(t *testing.T) {
 		"instance twice":       {`instance "sandbox-de"`, `instance "catalog"`, `instance "catalog" stands twice`},
 		"config beside":        {`max_connections = 3`, "config {}", `has instance blocks beside a config`},
 		"connections":          {`max_connections = 3`, `max_connections = 500`, `max_connections 500 is out of range`},
-		"unknown instance":     {`instance = "sandbox-gb"`, `instance = "sandbox-bg"`, at + `:45:16: no instance is named "sandbox-bg". Did you mean`},
+		"unknown instance":     {`instance = "sandbox-gb"`, `instance = "sandbox-bg"`, at + `:46:16: no instance is named "sandbox-bg". Did you mean`},
 		"nearest instance":     {`instance = "sandbox-gb"`, `instance = "sandbox-gg"`, `Did you mean "sandbox-gb"?`},
 		"binding twice":        {`bind "entrepot.payment.provider.v1" { instance = "sandbox-de" }`, strings.Repeat("bind \"entrepot.payment.provider.v1\" { instance = \"sandbox-de\" }\n", 2), `stands twice`},
 		"time":                 {`"2026-01-01T00:00:00Z"`, `"2026-01-01"`, `"2026-01-01" is no time`},
@@ -181,6 +221,16 @@ func TestFindingsNamePlaceAndRemedy(t *testing.T) {
 		"metrics as a switch":  {`"127.0.0.1:9464"`, `true`, `metrics "true" is no address. Write host and port, like "127.0.0.1:9464"`},
 		"no days":              {`keep_days = 90`, `keep_days = 0`, at + `:18:21: keep_days 0 is out of range. Write 1 or more`},
 		"no days at all":       {`keep_days = 90`, ``, `The argument "keep_days" is required`},
+		"blobs elsewhere":      {`"file:///srv/shop/blobs"`, `"s3://shop"`, at + `:19:17: url "s3://shop" is no folder. Write it like "file:///srv/shop/blobs"`},
+		"blobs of a host":      {`"file:///srv/shop/blobs"`, `"file://srv/shop"`, `is no folder`},
+		"blobs nowhere":        {`"file:///srv/shop/blobs"`, `"file:///"`, `is no folder`},
+		"blobs with options":   {`"file:///srv/shop/blobs"`, `"file:///srv?no_tmp_dir=1"`, `is no folder`},
+		"a path for blobs":     {`"file:///srv/shop/blobs"`, `"blobs"`, `is no folder`},
+		"blobs unsaid":         {`url = "file:///srv/shop/blobs"`, ``, `The argument "url" is required`},
+		"negative weight":      {`priority = 1`, `weight = -1`, `weight -1 is out of range. Write 1 to 1000000`},
+		"too much weight":      {`priority = 1`, `weight = 3000000000`, `weight 3000000000 is out of range`},
+		"negative priority":    {`priority = 1`, `priority = -1`, `priority -1 is out of range. Write 0, which serves first, to 1000000`},
+		"half a priority":      {`priority = 1`, `priority = 1.5`, `must be a whole number`},
 		"too little memory":    {`mail = "discard"`, `argon2_memory_kib = 1`, `argon2_memory_kib 1 is out of range`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -121,7 +121,7 @@ func TestAPluginMoreOrLessThanLockedIsRefused(t *testing.T) {
 
 func TestTheFileIsCheckedAgainstTheManifests(t *testing.T) {
 	for name, c := range map[string]struct{ change, to, want string }{
-		"unknown field":     {"pages = 20", "page = 20", `:24:5: "page" is unknown. Plugin catalog takes pages, tags, key`},
+		"unknown field":     {"pages = 20", "page = 20", `:25:5: "page" is unknown. Plugin catalog takes pages, tags, key`},
 		"secret in config":  {`config { delay = "1s" }`, `config { token = "1s" }`, `"token" is a secret. Move it into the secrets block`},
 		"config in secrets": {`key = env("SHOP_KEY")`, `tags = env("SHOP_KEY")`, `"tags" stands under config and under secrets`},
 		"contract unserved": {`bind "entrepot.payment.provider.v1" { `, `bind "entrepot.tax.v1" { `, `instance "sandbox-de" does not serve entrepot.tax.v1. No instance of this deployment does`},

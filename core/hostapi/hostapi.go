@@ -47,7 +47,8 @@ type Config struct {
 	// names none and belongs to none.
 	Markets       []string
 	DefaultMarket string
-	// MaxBody is the most bytes of a message. Default 8 MiB.
+	// MaxBody is the most bytes of a message. Default 8 MiB and 64 KiB: the
+	// largest blob, and what stands around it.
 	MaxBody int64
 	// Timeout is the longest a call may take, StreamTimeout a stream.
 	// Defaults 10 minutes and 1 hour: callers' own deadlines ride along and
@@ -87,7 +88,7 @@ func New(cfg Config) (*Host, error) {
 		h.most = 1024
 	}
 	if h.limits.Body <= 0 {
-		h.limits.Body = 8 << 20
+		h.limits.Body = 8<<20 + 64<<10
 	}
 	if h.limits.Time <= 0 {
 		h.limits.Time = 10 * time.Minute
@@ -185,8 +186,7 @@ func (h *Host) info(plugin string, header http.Header) (call.Info, *connect.Erro
 	}
 	if market := header.Get(call.HeaderMarket); market != "" {
 		if !slices.Contains(h.markets, market) {
-			return call.Info{}, router.Fault(connect.CodeInvalidArgument, ReasonMarketUnknown,
-				"the markets here are "+strings.Join(h.markets, ", "))
+			return call.Info{}, unknownMarket(h.markets)
 		}
 		info.Market = market
 	}
@@ -200,8 +200,13 @@ func inScope(manifest *pluginv1.Manifest, procedure string) *connect.Error {
 	if !ok || dot < 0 {
 		return router.UnknownMethod(procedure)
 	}
-	contract := service[:dot]
-	if !slices.Contains(manifest.GetCalls(), contract) || router.Lifecycle(procedure) {
+	return granted(manifest, service[:dot])
+}
+
+// granted tells whether a plugin may call a contract. The lifecycle is the
+// kernel's alone, whatever a manifest lists.
+func granted(manifest *pluginv1.Manifest, contract string) *connect.Error {
+	if !slices.Contains(manifest.GetCalls(), contract) || router.Lifecycle("/"+contract+".") {
 		return router.Fault(connect.CodePermissionDenied, ReasonScopeMissing,
 			"the manifest of this plugin does not list "+contract+" under calls", "contract", contract)
 	}
