@@ -3,7 +3,8 @@ package gateway
 import "net/http"
 
 const (
-	corsMethods = "GET, POST"
+	// PUT is for uploads.
+	corsMethods = "GET, POST, PUT"
 	corsAllow   = "Authorization, Content-Type, Connect-Protocol-Version, Connect-Timeout-Ms, Entrepot-Market, " +
 		"Grpc-Timeout, Idempotency-Key, Traceparent, X-Grpc-Web, X-User-Agent"
 	corsExpose = "Grpc-Message, Grpc-Status, Grpc-Status-Details-Bin, X-Request-Id"

@@ -39,6 +39,8 @@ type Parts struct {
 	Kernel *connect.Server
 	// Authenticator is required.
 	Authenticator Authenticator
+	// Blobs serves what lies under /blobs/. Nil when nothing does.
+	Blobs http.Handler
 	// Ready tells why the deployment cannot serve; nothing when it can. Nil
 	// is always ready. It answers at once.
 	Ready func() []string
@@ -54,6 +56,7 @@ type Gateway struct {
 	kernel   *router.Local // identity, operator, ...
 	builtin  *router.Local // health and reflection
 	auth     Authenticator
+	blobs    http.Handler
 	ready    func() []string
 	log      *slog.Logger
 	limits   router.Limits
@@ -77,7 +80,7 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 	}
 	cfg = cfg.withDefaults()
 	g := &Gateway{
-		cfg: cfg, router: parts.Router, auth: parts.Authenticator, ready: parts.Ready, log: parts.Log,
+		cfg: cfg, router: parts.Router, auth: parts.Authenticator, blobs: parts.Blobs, ready: parts.Ready, log: parts.Log,
 		kernel: router.NewLocal(parts.Kernel, nil, cfg.MaxBody),
 		limits: router.Limits{
 			Body: cfg.MaxBody, StreamBody: cfg.MaxStreamBody, Time: cfg.CallTimeout, StreamTime: cfg.StreamTimeout,
@@ -142,6 +145,11 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.metrics.handler.ServeHTTP(seen, r)
 	case strings.HasPrefix(path, "/webhooks/"):
 		g.bounded(seen, r, "webhook", g.anonymous, g.serveWebhook)
+	case strings.HasPrefix(path, "/blobs/") && g.blobs != nil:
+		// The path is the permission: nobody is authenticated.
+		g.bounded(seen, r, "blob", g.anonymous, func(w http.ResponseWriter, r *http.Request, _ call.Info) {
+			g.blobs.ServeHTTP(w, r)
+		})
 	case isProcedure(path):
 		g.serveProcedure(seen, r)
 	default:

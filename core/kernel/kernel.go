@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/entrepot/entrepot/core/artifact"
+	"github.com/entrepot/entrepot/core/blob"
 	"github.com/entrepot/entrepot/core/bus"
 	"github.com/entrepot/entrepot/core/deployment"
 	"github.com/entrepot/entrepot/core/gateway"
@@ -62,6 +63,7 @@ type kernel struct {
 	db       *persistence.DB
 	vault    *vault.Vault
 	identity *identity.Service
+	blobs    *blob.Store
 	node     *bus.Node
 	registry *registry.Registry
 	router   *router.Router
@@ -132,6 +134,12 @@ func (k *kernel) open(ctx context.Context) (err error) {
 	k.identity, err = identity.New(ctx, identity.Options{
 		Pool: people, Vault: k.vault, KeyFile: filepath.Join(data, "keys", "identity.json"), Mailer: k.mailer(),
 		Argon2MemoryKiB: d.Kernel.Identity.Argon2MemoryKiB, ClientAddr: gateway.ClientAddress, Limits: limits(d.Kernel.Identity), Log: k.log,
+	})
+	if err != nil {
+		return err
+	}
+	k.blobs, err = blob.Open(blob.Options{
+		Dir: d.Kernel.Blobs.Dir, KeyFile: filepath.Join(data, "keys", "blob.key"), CallerFrom: pluginName, Log: k.log,
 	})
 	if err != nil {
 		return err
@@ -207,7 +215,7 @@ func (k *kernel) openDoors() (err error) {
 	for i, m := range d.Markets {
 		markets[i] = m.Code
 	}
-	k.host, err = hostapi.New(hostapi.Config{Router: k.router, Kernel: k.hostServices(), Markets: markets, DefaultMarket: d.Kernel.DefaultMarket, Log: k.log})
+	k.host, err = hostapi.New(hostapi.Config{Router: k.router, Kernel: k.hostServices(markets), Markets: markets, DefaultMarket: d.Kernel.DefaultMarket, Log: k.log})
 	if err != nil {
 		return err
 	}
@@ -218,7 +226,7 @@ func (k *kernel) openDoors() (err error) {
 		Address: d.Kernel.Listen, Markets: markets, DefaultMarket: d.Kernel.DefaultMarket, MaxBody: d.Kernel.Limits.Body,
 		MaxInFlight: d.Kernel.Limits.InFlight, RatePerSecond: d.Kernel.Limits.RatePerSecond, RateBurst: d.Kernel.Limits.Burst,
 		AllowedOrigins: d.Kernel.CORS.Origins, Metrics: d.Kernel.Metrics != "",
-	}, gateway.Parts{Router: k.router, Kernel: k.publicServices(), Authenticator: k.identity, Ready: k.unready, Log: k.log})
+	}, gateway.Parts{Router: k.router, Kernel: k.publicServices(), Authenticator: k.identity, Blobs: k.blobs, Ready: k.unready, Log: k.log})
 	return err
 }
 
@@ -229,6 +237,7 @@ func (k *kernel) serve(ctx context.Context, listener net.Listener) error {
 		return err
 	}
 	defer closeMetrics()
+	defer func() { _ = k.blobs.Close() }()
 	base := newGroup(ctx)
 	defer base.stop()
 	base.run("node", k.node.Run)

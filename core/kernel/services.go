@@ -18,12 +18,14 @@ import (
 )
 
 // hostServices are what plugins may ask of the kernel.
-func (k *kernel) hostServices() *connect.Server {
+func (k *kernel) hostServices(markets []string) *connect.Server {
 	s := connect.NewServer(fault.Receiving, validate.NewServerInterceptor())
 	kernelv1connect.RegisterBusServiceHandler(s, bus.NewPublisher(k.bus, k.busCaller, k.schema))
 	kernelv1connect.RegisterSagaServiceHandler(s, saga.NewService(k.sagas, sagaCaller))
 	kernelv1connect.RegisterVaultServiceHandler(s, k.vault)
 	kernelv1connect.RegisterStateServiceHandler(s, k.db.NewState(pluginName))
+	kernelv1connect.RegisterInstanceServiceHandler(s, hostapi.NewInstances(k.router, markets))
+	kernelv1connect.RegisterBlobServiceHandler(s, k.blobs)
 	return s
 }
 

@@ -28,19 +28,26 @@ type Host struct {
 	Vault kernelv1connect.VaultServiceClient
 	// State is small key-value state for providers.
 	State kernelv1connect.StateServiceClient
-	bus   kernelv1connect.BusServiceClient
-	sagas kernelv1connect.SagaServiceClient
+	// Blobs keeps photos, labels and documents, and makes links to them.
+	Blobs kernelv1connect.BlobServiceClient
+	// Instances tells which instances of a contract there are to choose from;
+	// ToInstance then makes calls go to one of them.
+	Instances kernelv1connect.InstanceServiceClient
+	bus       kernelv1connect.BusServiceClient
+	sagas     kernelv1connect.SagaServiceClient
 }
 
 // New makes a host over a transport to the kernel's socket.
 func New(t connect.Transport) *Host {
 	c := connect.NewClient(t, carry)
 	return &Host{
-		client: c,
-		Vault:  kernelv1connect.NewVaultServiceClient(c),
-		State:  kernelv1connect.NewStateServiceClient(c),
-		bus:    kernelv1connect.NewBusServiceClient(c),
-		sagas:  kernelv1connect.NewSagaServiceClient(c),
+		client:    c,
+		Vault:     kernelv1connect.NewVaultServiceClient(c),
+		State:     kernelv1connect.NewStateServiceClient(c),
+		Blobs:     kernelv1connect.NewBlobServiceClient(c),
+		Instances: kernelv1connect.NewInstanceServiceClient(c),
+		bus:       kernelv1connect.NewBusServiceClient(c),
+		sagas:     kernelv1connect.NewSagaServiceClient(c),
 	}
 }
 

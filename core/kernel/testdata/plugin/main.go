@@ -1,6 +1,7 @@
 // Command plugin is a provider for tests of the kernel. Built as "front" it
 // serves test.front.v1, whose one method asks "back", which serves
 // test.back.v1. Both leave marks in the folder that their configuration names.
+// Asked for "paper", back keeps a blob and answers a link to it and a grant.
 package main
 
 import (
@@ -18,6 +19,8 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	kernelv1 "github.com/entrepot/entrepot/proto/entrepot/kernel/v1"
+	"github.com/entrepot/entrepot/proto/entrepot/kernel/v1/kernelv1connect"
 	optionsv1 "github.com/entrepot/entrepot/proto/entrepot/options/v1"
 	"github.com/entrepot/entrepot/sdk/plugin"
 )
@@ -62,7 +65,12 @@ func instance(_ context.Context, in *plugin.Instance) error {
 	if err := in.Config(&config); err != nil {
 		return err
 	}
-	answer := func(_ context.Context, text string) (string, error) { return "heard: " + text, nil }
+	answer := func(ctx context.Context, text string) (string, error) {
+		if text == "paper" {
+			return paper(ctx, in.Host.Blobs)
+		}
+		return "heard: " + text, nil
+	}
 	if name == "front" {
 		// It asks when the file "go" is there.
 		answer = func(ctx context.Context, text string) (string, error) {
@@ -99,4 +107,17 @@ func instance(_ context.Context, in *plugin.Instance) error {
 		},
 	})
 	return nil
+}
+
+func paper(ctx context.Context, blobs kernelv1connect.BlobServiceClient) (string, error) {
+	put, err := blobs.PutBlob(ctx, &kernelv1.PutBlobRequest{MediaType: "text/plain", Content: []byte("a paper")})
+	if err != nil {
+		return "", err
+	}
+	link, err := blobs.LinkBlob(ctx, &kernelv1.LinkBlobRequest{BlobId: put.GetBlobId()})
+	if err != nil {
+		return "", err
+	}
+	grant, err := blobs.GrantUpload(ctx, &kernelv1.GrantUploadRequest{MediaTypes: []string{"text/plain"}})
+	return link.GetPath() + " " + grant.GetPath(), err
 }
