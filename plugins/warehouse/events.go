@@ -19,9 +19,11 @@ func onProducts(ctx context.Context, tx *store.Tx, events []event.Of[*catalogv1.
 			skus, merchants = append(skus, sku), append(merchants, e.Body.GetMerchantId())
 		}
 	}
-	_, err := tx.Do(ctx, `INSERT INTO stock_item (sku, merchant) SELECT u.sku, u.merchant
-		FROM unnest($1::text[], $2::text[]) WITH ORDINALITY u(sku, merchant, n) ORDER BY u.sku, u.n ON CONFLICT DO NOTHING`, skus, merchants)
-	return err
+	if _, err := tx.Do(ctx, `INSERT INTO stock_item (sku, merchant) SELECT u.sku, u.merchant
+		FROM unnest($1::text[], $2::text[]) WITH ORDINALITY u(sku, merchant, n) ORDER BY u.sku, u.n ON CONFLICT DO NOTHING`, skus, merchants); err != nil {
+		return err
+	}
+	return weigh(ctx, tx, events)
 }
 
 // expiryBatch is how many reservations one tick ends: a transaction publishes
@@ -36,6 +38,11 @@ func onTicks(ctx context.Context, tx *store.Tx, events []event.Of[*pluginv1.Tick
 	}
 	if fired["warehouse/expiry"] {
 		if err := expireReservations(ctx, tx); err != nil {
+			return err
+		}
+	}
+	if fired["warehouse/revival"] {
+		if err := revive(ctx, tx); err != nil {
 			return err
 		}
 	}

@@ -1,7 +1,7 @@
 name    = "warehouse"
 version = "0.1.0"
 kind    = "module"
-title   = "The stock ledger, reservations, purchasing, inventory and returns"
+title   = "The stock ledger, reservations, purchasing, inventory, fulfilment and returns"
 
 serves "entrepot.warehouse.v1" {}
 
@@ -18,6 +18,12 @@ publishes = [
   "entrepot.warehouse.v1.ReturnReceived",
   "entrepot.warehouse.v1.ReturnGraded",
   "entrepot.warehouse.v1.ReturnClosed",
+  "entrepot.warehouse.v1.FulfilmentOpened",
+  "entrepot.warehouse.v1.FulfilmentSplit",
+  "entrepot.warehouse.v1.FulfilmentPacked",
+  "entrepot.warehouse.v1.FulfilmentHandedOver",
+  "entrepot.warehouse.v1.FulfilmentDelivered",
+  "entrepot.warehouse.v1.FulfilmentCancelled",
 ]
 
 # Whose goods a sku is: the catalog says so, the warehouse keeps a copy.
@@ -33,10 +39,25 @@ subscription "inspection" {
   ]
 }
 
+# How goods on their way end.
+subscription "logistics" {
+  topics = ["entrepot.logistics.v1.ShipmentMoved"]
+}
+
 schedule "expiry" {
   every = "5s"
 }
 
 schedule "reorder" {
   every = "30s"
+}
+
+# What was not on the shelf goes on when it is there again.
+schedule "revival" {
+  every = "10s"
+}
+
+config "gs1_company_prefix" {
+  type        = "string"
+  description = "GS1 company prefix of the parcels' SSCC, 4 to 12 digits; without it, one that is nobody's, for trials"
 }

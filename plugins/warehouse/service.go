@@ -21,7 +21,13 @@ type service struct {
 func register(in *plugin.Instance) error {
 	s := &service{db: in.DB}
 	warehousev1connect.RegisterStockServiceHandler(in.Server, s)
+	if _, err := openFloor(in); err != nil {
+		return err
+	}
 	if err := in.Subscribe("catalog", event.OnBatch(onProducts)); err != nil {
+		return err
+	}
+	if err := in.Subscribe("logistics", event.On(onShipments)); err != nil {
 		return err
 	}
 	if err := in.Subscribe("inspection", event.OnBatch(onPassed), event.OnBatch(onVerdicts)); err != nil {
