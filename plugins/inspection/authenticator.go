@@ -29,7 +29,7 @@ const (
 	// retains is the capability of those that want to be told of fates; every
 	// other capability is a method.
 	retains = "retain"
-	// patienceOfCall is the longest one answer is waited for.
+	// patienceOfCall is the longest that one answer is waited for.
 	patienceOfCall = 8 * time.Second
 	// patienceOfRun is the longest a run waits for all; whoever was not asked
 	// by then is asked soon, with the same key.
@@ -56,6 +56,8 @@ type authenticators struct {
 	instances kernelv1connect.InstanceServiceClient
 	client    providerv1connect.AuthenticatorServiceClient
 	validator protovalidate.Validator
+	// patience is the longest that one answer is waited for.
+	patience time.Duration
 	// byCategory are the methods of categories; a category that none is a
 	// prefix of has all.
 	byCategory map[string][]string
@@ -68,7 +70,7 @@ func newAuthenticators(client *connect.Client, methods []string) (*authenticator
 	}
 	a := &authenticators{
 		instances: kernelv1connect.NewInstanceServiceClient(client), client: providerv1connect.NewAuthenticatorServiceClient(client),
-		validator: v, byCategory: make(map[string][]string, len(methods)),
+		validator: v, patience: patienceOfCall, byCategory: make(map[string][]string, len(methods)),
 	}
 	for _, m := range methods {
 		category, names, ok := strings.Cut(m, "=")
@@ -151,7 +153,7 @@ func (a *authenticators) ask(ctx context.Context, q question) answer {
 		return out.end(saysInconclusive, askRefused)
 	}
 	req.Key = q.key
-	ctx, cancel := context.WithTimeout(ctx, patienceOfCall)
+	ctx, cancel := context.WithTimeout(ctx, a.patience)
 	defer cancel()
 	res, err := a.client.Check(host.ToInstance(host.InMarket(ctx, q.market), q.instance), req)
 	switch {

@@ -101,6 +101,7 @@ type world struct {
 	asked   map[string]int // by key
 	told    []*providerv1.RetainRequest
 	deaf    bool
+	wedged  string // an instance that does not answer at all
 	// refuses is what the warehouse answers to AdmitGoods and RefuseGoods.
 	refuses  error
 	admitted []*warehousev1.AdmitGoodsRequest
@@ -130,8 +131,12 @@ func (w *world) Check(ctx context.Context, req *providerv1.CheckRequest) (*provi
 	instance := call.From(ctx).Instance
 	w.mu.Lock()
 	w.asked[req.GetKey()]++
-	answer := w.answers[instance]
+	answer, wedged := w.answers[instance], w.wedged == instance
 	w.mu.Unlock()
+	if wedged {
+		<-ctx.Done()
+		return nil, fault.New(connect.CodeDeadlineExceeded, "LATE", "too late")
+	}
 	if answer == nil {
 		answer = says(providerv1.Result_RESULT_GENUINE, methodOf[instance], "KNOWN")
 	}

@@ -108,7 +108,7 @@ func (s *service) listeners(ctx context.Context) ([]string, error) {
 // tell tells one authenticator, and says whether that is over: one that
 // refuses is not asked again.
 func (s *service) tell(ctx context.Context, t *telling, instance string) bool {
-	ctx, cancel := context.WithTimeout(ctx, patienceOfCall)
+	ctx, cancel := context.WithTimeout(ctx, s.authenticators.patience)
 	defer cancel()
 	_, err := s.authenticators.client.Retain(host.ToInstance(ctx, instance), &providerv1.RetainRequest{
 		Key: t.unit + "/" + t.fate.String() + "/" + t.document, Gtin: t.gtin, Serial: t.serial, Fate: t.fate, At: timestamppb.New(t.at),

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"connectrpc.com/connect/v2"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	inspectionv1 "github.com/entrepot/entrepot/proto/entrepot/inspection/v1"
+	warehousev1 "github.com/entrepot/entrepot/proto/entrepot/warehouse/v1"
+	"github.com/entrepot/entrepot/sdk/id"
+)
+
+// story is a random history of the units of one sku. Everybody may try
+// anything at any time; what cannot be is refused, and never breaks.
+type story struct {
+	*house
+	sku   string
+	n     int
+	sold  map[string]bool
+	ended map[string]bool
+}
+
+// pick answers one of what a query finds, or something that is not there.
+func (s *story) pick(t *rapid.T, query, otherwise string) string {
+	rows, err := s.Admin.Query(context.Background(), query, s.sku)
+	require.NoError(t, err)
+	defer rows.Close()
+	var found []string
+	for rows.Next() {
+		var one string
+		require.NoError(t, rows.Scan(&one))
+		found = append(found, one)
+	}
+	if len(found) == 0 {
+		return otherwise
+	}
+	return rapid.SampledFrom(found).Draw(t, "which")
+}
+
+func (s *story) unit(t *rapid.T) string {
+	return s.pick(t, `SELECT id FROM p_inspection.unit WHERE sku = $1 ORDER BY id`, "unt_none")
+}
+
+func (s *story) caseID(t *rapid.T) string {
+	return s.pick(t, `SELECT id FROM p_inspection.case_file WHERE sku = $1 AND state < 8 ORDER BY id`, "cas_none")
+}
+
+func (s *story) who(t *rapid.T) caller {
+	return rapid.SampledFrom([]caller{s.ann, s.bob, s.eve}).Draw(t, "who")
+}
+
+// takes allows refusals, and nothing that broke.
+func takes(t *rapid.T, err error) {
+	switch connect.CodeOf(err) {
+	case connect.CodeInternal, connect.CodeUnknown:
+		require.NoError(t, err)
+	}
+}
+
+func (s *story) serial(t *rapid.T) string {
+	return fmt.Sprintf("%s-%d", s.sku, rapid.IntRange(0, 2).Draw(t, "serial"))
+}
+
+func (s *story) actions() map[string]func(*rapid.T) {
+	ctx := context.Background()
+	verdicts := []verdict{genuine, genuine, genuine, counterfeit, inconclusive, wrongItem, damaged}
+	reference := func() string { s.n++; return fmt.Sprintf("%s/%d", s.sku, s.n) }
+	return map[string]func(*rapid.T){
+		"consign": func(t *rapid.T) {
+			lines := []*inspectionv1.ConsignmentLine{{Sku: s.sku, Gtin: gtin, Quantity: 1, Serialised: true, Serials: []string{s.serial(t)}}}
+			req := announcement(lines...)
+			_, err := s.merchant.OpenConsignment(ctx, req)
+			require.NoError(t, err)
+			_, err = s.ann.ReceiveConsignment(ctx, &inspectionv1.ReceiveConsignmentRequest{ConsignmentId: req.GetConsignmentId(), Lines: lines})
+			takes(t, err)
+		},
+		"commission": func(t *rapid.T) {
+			_, err := s.ann.CommissionUnits(ctx, &inspectionv1.CommissionUnitsRequest{
+				Reference: reference(), Sku: s.sku, MerchantId: "mrc_one", Gtin: gtin, Units: []*inspectionv1.NewUnit{{UnitId: id.New("unt"), Serial: s.serial(t)}},
+			})
+			takes(t, err)
+		},
+		"find": func(t *rapid.T) {
+			c, v := s.caseID(t), rapid.SampledFrom(verdicts).Draw(t, "verdict")
+			_, err := s.ann.RecordCheck(ctx, seen(c, says4[v]))
+			takes(t, err)
+			_, err = s.who(t).ProposeVerdict(ctx, &inspectionv1.ProposeVerdictRequest{CaseId: c, Verdict: v, Reason: "looked"})
+			takes(t, err)
+			_, err = s.who(t).ConfirmVerdict(ctx, &inspectionv1.ConfirmVerdictRequest{CaseId: c, Verdict: v})
+			takes(t, err)
+		},
+		"confirm": func(t *rapid.T) {
+			_, err := s.who(t).ConfirmVerdict(ctx, &inspectionv1.ConfirmVerdictRequest{CaseId: s.caseID(t), Verdict: rapid.SampledFrom(verdicts).Draw(t, "verdict")})
+			takes(t, err)
+		},
+		"reject": func(t *rapid.T) {
+			_, err := s.who(t).RejectVerdict(ctx, &inspectionv1.RejectVerdictRequest{CaseId: s.caseID(t), Reason: "not sure"})
+			takes(t, err)
+		},
+		"appeal": func(t *rapid.T) {
+			_, err := s.merchant.Appeal(ctx, &inspectionv1.AppealRequest{CaseId: s.caseID(t), Reason: "no"})
+			takes(t, err)
+		},
+		"dispose": func(t *rapid.T) {
+			_, err := s.who(t).OrderDisposition(ctx, &inspectionv1.OrderDispositionRequest{
+				CaseId: s.caseID(t), Disposition: inspectionv1.OrderDispositionRequest_Disposition(rapid.IntRange(1, 3).Draw(t, "to")),
+			})
+			takes(t, err)
+		},
+		"destroy": func(t *rapid.T) {
+			d, err := s.orderDestruction(s.caseID(t))
+			takes(t, err)
+			if err == nil {
+				_, err = s.who(t).ConfirmDestruction(ctx, done(d.GetDestructionId()))
+				takes(t, err)
+			}
+		},
+		"move": func(t *rapid.T) {
+			_, err := s.plugin.MoveCustody(ctx, &inspectionv1.MoveCustodyRequest{
+				Document: reference(), UnitIds: []string{s.unit(t)}, BizStep: "receiving", Disposition: "in_progress",
+				Holder: rapid.SampledFrom([]string{"merchant/mrc_one", "inspection/lab", "warehouse/main", "carrier/x"}).Draw(t, "to"),
+			})
+			takes(t, err)
+		},
+		"sell": func(t *rapid.T) {
+			u, f := s.unit(t), reference()
+			require.NoError(t, s.Deliver(ctx, "warehouse", &warehousev1.FulfilmentHandedOver{FulfilmentId: f, Reference: f, ShipmentId: "shp_1", UnitIds: []string{u}}))
+			if rapid.Bool().Draw(t, "delivered") {
+				require.NoError(t, s.Deliver(ctx, "warehouse", &warehousev1.FulfilmentDelivered{FulfilmentId: f, Reference: f, UnitIds: []string{u}}))
+			}
+		},
+		"comeBack": func(t *rapid.T) {
+			u := s.unit(t)
+			require.NoError(t, s.Deliver(ctx, "warehouse", &warehousev1.ReturnReceived{
+				ReturnId: reference(), Lines: []*warehousev1.ReturnLine{{Sku: s.sku, Quantity: 1, UnitIds: []string{u}}},
+			}))
+			delete(s.sold, u)
+		},
+		"inspect": func(t *rapid.T) {
+			u := s.unit(t)
+			err := s.Deliver(ctx, "warehouse", &warehousev1.InspectionRequested{
+				CaseId: id.New("cas"), MerchantId: "mrc_one", Sku: s.sku, Quantity: 1, UnitIds: []string{u}, Site: "main", Reference: reference(),
+				Reason: rapid.SampledFrom([]string{"RETURN_AS_NEW", "DOUBTED"}).Draw(t, "reason"), Market: "GB",
+			})
+			if err == nil { // a unit that a case has at hand waits until that is closed
+				delete(s.sold, u)
+			}
+		},
+		"doubt": func(t *rapid.T) {
+			_, err := s.eve.OpenCase(ctx, &inspectionv1.OpenCaseRequest{
+				CaseId: id.New("cas"), Origin: inspectionv1.Case_Origin(rapid.IntRange(2, 4).Draw(t, "origin")), Sku: s.sku, Quantity: 1,
+				UnitIds: []string{s.unit(t)}, Reference: reference(),
+			})
+			takes(t, err)
+		},
+		"": s.holds,
+	}
+}
+
+// holds are the invariants: a unit is where its last step left it, in one
+// place; who is sold or destroyed stays so; what is certified is genuine; what
+// the warehouse took was found genuine.
+func (s *story) holds(t *rapid.T) {
+	ctx := context.Background()
+	var astray int
+	require.NoError(t, s.Admin.QueryRow(ctx, `SELECT count(*) FROM p_inspection.unit u WHERE u.sku = $1 AND (u.holder, u.disposition, u.document) IS DISTINCT FROM
+		(SELECT (t.holder, t.disposition, t.reference) FROM p_inspection.unit_step t WHERE t.unit = u.id ORDER BY t.id DESC LIMIT 1)`, s.sku).Scan(&astray))
+	require.Zero(t, astray, "a unit is not where its history left it")
+	require.NoError(t, s.Admin.QueryRow(ctx, `SELECT count(*) FROM p_inspection.unit WHERE sku = $1 AND certificate_id <> '' AND
+		(verdict <> 1 OR clone_suspected OR disposition = 'destroyed')`, s.sku).Scan(&astray))
+	require.Zero(t, astray, "something else than genuine goods is certified")
+	s.mu.Lock()
+	admitted := s.admitted
+	s.mu.Unlock()
+	for _, a := range admitted {
+		if a.GetSku() == s.sku {
+			require.Equal(t, genuine, s.getCase(t, a.GetCaseId()).GetVerdict(), "the warehouse took what did not pass")
+		}
+	}
+	rows, err := s.Admin.Query(ctx, `SELECT id, disposition, holder FROM p_inspection.unit WHERE sku = $1`, s.sku)
+	require.NoError(t, err)
+	defer rows.Close()
+	for rows.Next() {
+		var u, disposition, holder string
+		require.NoError(t, rows.Scan(&u, &disposition, &holder))
+		require.Equal(t, disposition == destroyed, holder == nobody)
+		require.True(t, !s.ended[u] || disposition == destroyed, "a destroyed unit lives")
+		require.True(t, !s.sold[u] || disposition == sold, "a sold unit left its buyer without a return")
+		s.ended[u] = disposition == destroyed
+		s.sold[u] = disposition == sold
+	}
+}
+
+func TestWhateverHappensAUnitIsInOnePlace(t *testing.T) {
+	t.Parallel()
+	h := open(t, nil)
+	n := 0
+	rapid.Check(t, func(t *rapid.T) {
+		n++
+		s := &story{house: h, sku: fmt.Sprintf("s%d", n), sold: map[string]bool{}, ended: map[string]bool{}}
+		t.Repeat(s.actions())
+	})
+}
