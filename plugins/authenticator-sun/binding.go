@@ -53,7 +53,7 @@ func readBindings(name string) (*bindings, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	if i, err := f.Stat(); err != nil || !i.Mode().IsRegular() || i.Size() > maxFile {
 		return nil, fmt.Errorf("%s is no file of at most %d bytes", name, maxFile)
 	}

@@ -82,7 +82,7 @@ func (r *reader) look(ctx context.Context, req *providerv1.CheckRequest) (*provi
 	}
 	reading, err := r.form.Parse(text)
 	if err != nil {
-		return is(out, inconclusive, "EVIDENCE_MALFORMED", "not what these tags write"), nil
+		return is(out, inconclusive, "EVIDENCE_MALFORMED", "not what these tags write"), nil //nolint:nilerr // it is the evidence's error, and the answer
 	}
 	m, file, err := r.verify(reading)
 	switch {
