@@ -196,10 +196,12 @@ CREATE INDEX stock_policy_reorder ON stock_policy (sku) WHERE reorder_point > 0;
 -- locked, in the one order of locks, which is the order in which goods go:
 -- by sku, the site main first, then the others by name, what expires first
 -- first, not authenticated first. What is expired is not promised. Balances
--- are read after their locks were waited for.
+-- are read after their locks were waited for. One plan is kept: for a list of
+-- one sku PostgreSQL would make another at every sale, which takes longer than
+-- the work.
 CREATE FUNCTION promisable(p_skus text[], p_market text)
 RETURNS TABLE (sku text, site text, lot text, authenticated boolean, sellable bigint, on_shelf bigint, safety_stock bigint)
-LANGUAGE plpgsql STRICT ROWS 20 SECURITY DEFINER AS $$
+LANGUAGE plpgsql STRICT ROWS 20 SECURITY DEFINER SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
   PERFORM FROM p_warehouse.stock_balance s WHERE s.sku = ANY (p_skus)
     ORDER BY s.sku, s.site <> 'main', s.site, s.expires_on, s.lot, s.authenticated FOR NO KEY UPDATE;
@@ -240,7 +242,7 @@ CREATE FUNCTION post(p_reason text, p_from text, p_to text, p_skus text[], p_sit
                      p_units text[], p_quantities bigint[], p_references text[], p_case text, p_cause text, p_actor text)
 RETURNS TABLE (reference text, quantity bigint, unit text, sku text, site text, merchant text, sellable bigint, reserved bigint,
                quarantine bigint, damaged bigint, destroyed bigint, version bigint, lot text, expires_on text, authenticated boolean)
-LANGUAGE plpgsql STRICT ROWS 20 SECURITY DEFINER AS $$
+LANGUAGE plpgsql STRICT ROWS 20 SECURITY DEFINER SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
   way p_warehouse.stock_transition;
@@ -267,6 +269,33 @@ BEGIN
      WHERE NOT EXISTS (SELECT FROM p_warehouse.stock_balance s
                         WHERE s.sku = u.sku AND s.site = u.site AND s.lot = u.lot AND s.authenticated = u.authenticated)
      ORDER BY 1, 2, 3, 4 ON CONFLICT DO NOTHING;
+  END IF;
+  IF stood = goes THEN
+    -- Goods stay where they lie: a promise is made or taken back. This is the
+    -- way of every sale, so it has a statement of its own that touches no more.
+    RETURN QUERY WITH line AS MATERIALIZED (
+        SELECT u.* FROM unnest(p_skus, p_sites, p_lots, p_authenticated, p_quantities, p_references)
+          WITH ORDINALITY u(sku, site, lot, authenticated, quantity, reference, n)),
+      sum AS (SELECT l.sku, l.site, l.lot, l.authenticated, sum(CASE p_to WHEN 'reserved' THEN l.quantity ELSE -l.quantity END)::bigint AS n
+        FROM line l GROUP BY l.sku, l.site, l.lot, l.authenticated),
+      after AS (UPDATE p_warehouse.stock_balance s SET sellable = s.sellable - d.n, reserved = s.reserved + d.n, version = s.version + 1
+        FROM sum d WHERE s.sku = ANY (p_skus) AND s.sku = d.sku AND s.site = d.site AND s.lot = d.lot AND s.authenticated = d.authenticated
+          AND s.sellable >= d.n AND s.reserved >= -d.n
+        RETURNING s.*),
+      entry AS (INSERT INTO p_warehouse.stock_move (sku, site, lot, authenticated, unit, merchant, from_disposition, to_disposition, quantity, reason,
+          reference, case_id, cause, actor, after_sellable, after_reserved, after_quarantine, after_damaged, after_destroyed, version)
+        SELECT l.sku, l.site, l.lot, l.authenticated, '', a.merchant, p_from, p_to,
+          CASE WHEN a.sku IS NULL THEN p_warehouse.refuse(p_from, l.sku, l.site, '', (SELECT abs(d.n) FROM sum d WHERE (d.sku, d.site, d.lot, d.authenticated) = (l.sku, l.site, l.lot, l.authenticated)),
+            (SELECT coalesce(max((to_jsonb(s) ->> p_from)::bigint), 0) FROM p_warehouse.stock_balance s
+              WHERE s.sku = l.sku AND s.site = l.site AND s.lot = l.lot AND s.authenticated = l.authenticated), NULL)
+          ELSE l.quantity END, p_reason, l.reference, '', p_cause, p_actor,
+          a.sellable, a.reserved, a.quarantine, a.damaged, a.destroyed, a.version
+          FROM line l LEFT JOIN after a ON a.sku = l.sku AND a.site = l.site AND a.lot = l.lot AND a.authenticated = l.authenticated ORDER BY l.n
+        RETURNING *)
+      SELECT e.reference, e.quantity, e.unit, e.sku, e.site, e.merchant, e.after_sellable, e.after_reserved, e.after_quarantine, e.after_damaged,
+        e.after_destroyed, e.version, e.lot, coalesce(a.expires_on::text, ''), e.authenticated
+        FROM entry e JOIN after a ON a.sku = e.sku AND a.site = e.site AND a.lot = e.lot AND a.authenticated = e.authenticated ORDER BY e.id;
+    RETURN;
   END IF;
   RETURN QUERY WITH line AS MATERIALIZED (
       SELECT u.sku, u.site, u.lot, u.authenticated, coalesce(u.unit, '') AS unit, u.quantity, u.reference, u.n
