@@ -46,6 +46,10 @@ type Map[T any] struct {
 	// STATE_FULL. keep is the record at hand. Nil: none may. It is set before
 	// the first use.
 	Spare func(bucket map[string]T, keep string) (id string, ok bool)
+	// Growth is by how many bytes a record may yet grow. A new record finds no
+	// room where those that are there, and itself, could not grow as much.
+	// Nil: nothing grows. It is set before the first use.
+	Growth func(record T) int
 }
 
 // Of makes the map of a name in an instance's state.
@@ -79,7 +83,7 @@ func (m *Map[T]) Update(ctx context.Context, id string, change func(record *T, k
 			return record, err
 		}
 		bucket[id] = record
-		value, err := m.encode(bucket, id)
+		value, err := m.encode(bucket, id, !known)
 		if err != nil {
 			return record, err
 		}
@@ -140,13 +144,19 @@ func (m *Map[T]) read(ctx context.Context, n uint32) (bucket map[string]T, versi
 }
 
 // encode writes a bucket, and forgets what it has to and may.
-func (m *Map[T]) encode(bucket map[string]T, keep string) ([]byte, error) {
+func (m *Map[T]) encode(bucket map[string]T, keep string, isNew bool) ([]byte, error) {
 	for {
 		value, err := json.Marshal(bucket)
 		if err != nil {
 			return nil, fmt.Errorf("state %s: %w", m.name, err)
 		}
-		if len(value) <= bucketBytes {
+		need := len(value)
+		if isNew && m.Growth != nil {
+			for _, r := range bucket {
+				need += m.Growth(r)
+			}
+		}
+		if need <= bucketBytes {
 			return value, nil
 		}
 		id, ok := "", false

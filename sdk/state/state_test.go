@@ -105,3 +105,20 @@ func TestAFullBucketForgetsOnlyWhatMayBeForgotten(t *testing.T) {
 	require.NotContains(t, all, "1")
 	require.Error(t, put("4"))
 }
+
+func TestARecordFindsTheRoomItWasPromised(t *testing.T) {
+	t.Parallel()
+	m := state.Of[shelf](open(t), "s", 1)
+	m.Growth = func(s shelf) int { return 20<<10 - len(s.Text) }
+	set := func(id string, size int) error {
+		_, err := m.Update(t.Context(), id, func(s *shelf, _ bool) (bool, error) { s.Text = strings.Repeat("x", size); return true, nil })
+		return err
+	}
+	for i := range 3 {
+		require.NoError(t, set(strconv.Itoa(i), 1))
+	}
+	require.Equal(t, "STATE_FULL", fault.Reason(set("3", 1)), "there is room for it, but not for all when they have grown")
+	for i := range 3 {
+		require.NoError(t, set(strconv.Itoa(i), 20<<10))
+	}
+}
