@@ -23,11 +23,13 @@ import (
 	"github.com/entrepot/entrepot/sdk/id"
 )
 
-// kernel answers what a plugin asks: it runs sagas in memory, keeps a vault
-// and provider state, and collects what providers publish.
+// kernel answers what a plugin asks: it runs sagas in memory, keeps a vault,
+// blobs and provider state, lists instances, and collects what providers
+// publish.
 type kernel struct {
 	server *connect.Server
 	module *Module
+	blobs  *blobs
 
 	mu        sync.Mutex
 	records   map[string]*kernelv1.Revealed
@@ -38,9 +40,9 @@ type kernel struct {
 	running   map[string]*sync.Mutex
 }
 
-func newKernel(m *Module, neighbours func(*connect.Server)) *kernel {
+func newKernel(m *Module, o options) *kernel {
 	k := &kernel{
-		server: connect.NewServer(facts), module: m, records: make(map[string]*kernelv1.Revealed),
+		server: connect.NewServer(facts), module: m, blobs: newBlobs(), records: make(map[string]*kernelv1.Revealed),
 		state: make(map[string]*kernelv1.GetStateResponse), told: make(map[string]bool),
 		ended: make(map[string]*kernelv1.RunResponse), running: make(map[string]*sync.Mutex),
 	}
@@ -48,8 +50,14 @@ func newKernel(m *Module, neighbours func(*connect.Server)) *kernel {
 	kernelv1connect.RegisterSagaServiceHandler(k.server, k)
 	kernelv1connect.RegisterVaultServiceHandler(k.server, k)
 	kernelv1connect.RegisterStateServiceHandler(k.server, k)
-	if neighbours != nil {
-		neighbours(k.server)
+	if o.neighbours != nil {
+		o.neighbours(k.server)
+	}
+	if !serves(k.server, kernelv1connect.BlobServiceName) {
+		kernelv1connect.RegisterBlobServiceHandler(k.server, k.blobs)
+	}
+	if !serves(k.server, kernelv1connect.InstanceServiceName) {
+		kernelv1connect.RegisterInstanceServiceHandler(k.server, &bound{module: m, all: o.instances})
 	}
 	return k
 }

@@ -47,6 +47,7 @@ type options struct {
 	config     map[string]any
 	secrets    map[string]string
 	neighbours func(*connect.Server)
+	instances  map[string][]*kernelv1.Instance
 	dataDir    string
 }
 
@@ -82,7 +83,7 @@ func Start(t testing.TB, p plugin.Plugin, opts ...Option) *Module {
 		f(&o)
 	}
 	m := &Module{subs: make(map[string]int32), next: make(map[int32]int64)}
-	m.kernel = newKernel(m, o.neighbours)
+	m.kernel = newKernel(m, o)
 	var err error
 	m.server, err = plugin.NewServer(p, connectinprocess.New(m.kernel.server))
 	require.NoError(t, err)
