@@ -40,6 +40,9 @@ const (
 	// maxAsked what one run asks.
 	maxEvidence = 50
 	maxAsked    = 1000
+	// maxInputs bounds the bytes that one run keeps: evidence of a whole case
+	// is kept with each of its units.
+	maxInputs = 4 << 20
 )
 
 // Why a check is pending or inconclusive that no authenticator said.
@@ -150,7 +153,7 @@ func (a *authenticators) ask(ctx context.Context, q question) answer {
 	out := answer{question: q, result: pending, reason: notReached}
 	req := &providerv1.CheckRequest{}
 	if err := proto.Unmarshal(q.inputs, req); err != nil {
-		return out.end(saysInconclusive, askRefused)
+		return out.undecided(askRefused)
 	}
 	req.Key = q.key
 	ctx, cancel := context.WithTimeout(ctx, a.patience)
@@ -160,7 +163,7 @@ func (a *authenticators) ask(ctx context.Context, q question) answer {
 	case err == nil:
 		return a.heard(q, res.GetOutcome())
 	case final(connect.CodeOf(err)):
-		return out.end(saysInconclusive, askRefused)
+		return out.undecided(askRefused)
 	}
 	return out
 }
@@ -175,8 +178,9 @@ func final(code connect.Code) bool {
 	return false
 }
 
-func (a answer) end(r result, reason string) answer {
-	a.result, a.reason = r, reason
+// undecided ends a question that nobody decides.
+func (a answer) undecided(reason string) answer {
+	a.result, a.reason = saysInconclusive, reason
 	return a
 }
 
@@ -185,7 +189,7 @@ func (a answer) end(r result, reason string) answer {
 func (a *authenticators) heard(q question, o *providerv1.Outcome) answer {
 	out := answer{question: q, result: pending, reason: asked}
 	if o == nil || a.validator.Validate(o) != nil || o.GetKey() != q.key || !slices.Contains(q.methods, o.GetMethod()) || tooLong(o.GetBlobIds(), 80) {
-		return out.end(saysInconclusive, answerInvalid)
+		return out.undecided(answerInvalid)
 	}
 	out.result, out.method, out.reason, out.note, out.blobs = result(o.GetResult()), o.GetMethod(), o.GetReason(), o.GetNote(), o.GetBlobIds()
 	out.instrument, out.operator = q.instance, "plugin "+q.plugin
@@ -266,6 +270,7 @@ func (c *caseFile) questions(req *inspectionv1.RunChecksRequest, units []*unit, 
 		return nil, fault.Field("methods", "too many questions at once; name some methods")
 	}
 	var out []question
+	size := 0
 	for _, look := range looks {
 		if len(look.GetEvidence()) > maxEvidence {
 			return nil, fault.Field("evidence", "at most 50 for one unit")
@@ -273,6 +278,9 @@ func (c *caseFile) questions(req *inspectionv1.RunChecksRequest, units []*unit, 
 		inputs, sum, err := digest(look)
 		if err != nil {
 			return nil, err
+		}
+		if size += len(inputs) * len(fits); size > maxInputs {
+			return nil, fault.Field("evidence", "too much for so many units; name the unit that it is of")
 		}
 		for _, f := range fits {
 			out = append(out, question{

@@ -260,7 +260,7 @@ func (s *service) ListCases(ctx context.Context, req *inspectionv1.ListCasesRequ
 	if err != nil {
 		return nil, err
 	}
-	p, err := pageOf(req.GetPageToken(), req.GetPageSize(), 50)
+	p, err := pageOf(req.GetPageToken(), req.GetPageSize())
 	if err != nil {
 		return nil, err
 	}

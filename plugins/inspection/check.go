@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -74,6 +73,19 @@ func readChecks(ctx context.Context, db reader, where string, arg string) ([]*ch
 	return out, err
 }
 
+// lastWords reads, of the checks of a case, the last of each eye: what somebody
+// said of a piece by one method and instrument.
+func lastWords(ctx context.Context, db reader, caseID string) ([]*check, error) {
+	var out []*check
+	rows, err := db.Rows(ctx, `SELECT DISTINCT ON (k.unit, k.method, coalesce(nullif(k.instance, ''), k.instrument)) `+checkColumns+` FROM check_made k
+		WHERE k.case_id = $1 ORDER BY k.unit, k.method, coalesce(nullif(k.instance, ''), k.instrument), k.n DESC`, caseID)
+	return out, each(rows, err, func(r row) error {
+		k := &check{}
+		out = append(out, k)
+		return k.scan(r)
+	})
+}
+
 // settled moves a case on after its checks changed: it is collecting while one
 // is pending, and checking when none is.
 const settled = `UPDATE case_file c SET state = CASE WHEN EXISTS (SELECT FROM check_made k WHERE k.case_id = c.id AND k.result = 4) THEN 2 ELSE 3 END
@@ -142,15 +154,10 @@ func (s *service) RecordCheck(ctx context.Context, req *inspectionv1.RecordCheck
 	})
 }
 
-// weigh tells whether the checks of a case bear a verdict. Of each method and
-// instrument the last word on a piece counts, so that a look can be taken
-// again. A conclusive check of the whole case is one of each of its units.
-func (c *caseFile) weigh(checks []*check, v verdict) error {
-	type eye struct{ unit, method, instrument string }
-	last := make(map[eye]*check)
-	for _, k := range checks {
-		last[eye{k.unit, k.method, cmp.Or(k.instance, k.instrument)}] = k
-	}
+// weigh tells whether checks bear a verdict: of each method and instrument the
+// last word on a piece, so that a look can be taken again. A conclusive check
+// of the whole case is one of each of its units.
+func (c *caseFile) weigh(last []*check, v verdict) error {
 	var waiting, otherwise []string
 	answered := 0
 	said := make(map[string]map[result]bool) // by unit; "" is the whole case

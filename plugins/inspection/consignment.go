@@ -202,7 +202,7 @@ func (s *service) ListConsignments(ctx context.Context, req *inspectionv1.ListCo
 	if err != nil {
 		return nil, err
 	}
-	p, err := pageOf(req.GetPageToken(), req.GetPageSize(), 50)
+	p, err := pageOf(req.GetPageToken(), req.GetPageSize())
 	if err != nil {
 		return nil, err
 	}

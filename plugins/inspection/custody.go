@@ -142,6 +142,18 @@ func (s *service) movable(ctx context.Context, tx *store.Tx, units []*unit, docu
 	return moving, nil
 }
 
+// atHand are those of a case's units that nobody outside holds: what was sold
+// or shipped since has overtaken its case and stays where it is.
+func atHand(units []*unit) []*unit {
+	var out []*unit
+	for _, u := range units {
+		if k := kindOf(u.holder); k != consumer && k != atCarrier && k != nobody {
+			out = append(out, u)
+		}
+	}
+	return out
+}
+
 // held tells the open cases that have units at hand.
 func held(ctx context.Context, db reader, units []*unit) (map[string]string, error) {
 	under := make(map[string]string)

@@ -170,14 +170,11 @@ func (s *service) ConfirmDestruction(ctx context.Context, req *inspectionv1.Conf
 		}
 		return &inspectionv1.ConfirmDestructionResponse{Destruction: d.proto()}, nil
 	})
-	if err != nil {
-		return res, err
+	if err == nil {
+		s.nudge()
+		s.launch(ctx, started)
 	}
-	s.nudge()
-	if started == nil {
-		return res, nil
-	}
-	return res, s.launch(ctx, started)
+	return res, err
 }
 
 // destroy records a destruction. The stock is written off by a saga where the
@@ -223,19 +220,24 @@ func (s *service) kill(ctx context.Context, tx *store.Tx, c *caseFile, units []*
 		end.sku, end.gtin, end.lot, end.quantity, end.from = c.sku, c.gtin, c.lot, c.quantity, c.where()
 		return s.recordStep(ctx, tx, end)
 	}
-	var alive []*unit
+	here := atHand(units)
+	var elsewhere []sighting
 	for _, u := range units {
-		if u.disposition != destroyed {
-			alive = append(alive, u)
+		if u.holder == consumer || kindOf(u.holder) == atCarrier {
+			// What was destroyed bore the serial of a good that was sold.
+			elsewhere = append(elsewhere, sighting{u, destructionID, seenSold})
 		}
 	}
-	if err := s.revokeCertificates(ctx, tx, ids(alive), "DESTROYED"); err != nil {
+	if err := s.raise(ctx, tx, elsewhere...); err != nil {
 		return err
 	}
-	if err := s.carry(ctx, tx, byHolder(alive, end)...); err != nil {
+	if err := s.revokeCertificates(ctx, tx, ids(here), "DESTROYED"); err != nil {
 		return err
 	}
-	return retain(ctx, tx, alive, wasDestroyed, destructionID)
+	if err := s.carry(ctx, tx, byHolder(here, end)...); err != nil {
+		return err
+	}
+	return retain(ctx, tx, here, wasDestroyed, destructionID)
 }
 
 // GetDestruction tells one; a merchant its own.
@@ -260,7 +262,7 @@ func (s *service) ListDestructions(ctx context.Context, req *inspectionv1.ListDe
 	if err != nil {
 		return nil, err
 	}
-	p, err := pageOf(req.GetPageToken(), req.GetPageSize(), 50)
+	p, err := pageOf(req.GetPageToken(), req.GetPageSize())
 	if err != nil {
 		return nil, err
 	}

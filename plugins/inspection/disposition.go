@@ -51,10 +51,10 @@ func (s *service) OrderDisposition(ctx context.Context, req *inspectionv1.OrderD
 		answer, err := answerOf(ctx, tx, c.id)
 		return &inspectionv1.OrderDispositionResponse{Case: answer}, err
 	})
-	if err != nil || started == nil {
-		return res, err
+	if err == nil {
+		s.launch(ctx, started)
 	}
-	return res, s.launch(ctx, started)
+	return res, err
 }
 
 // mayBecome refuses a disposition that the verdict, or the goods' place, does
@@ -116,11 +116,13 @@ func (c *caseFile) refusal(to ordered, reference string) proto.Message {
 
 // launch lets the kernel drive a saga that was committed. It goes on by itself
 // where that fails, so no failure is the caller's.
-func (s *service) launch(ctx context.Context, started *saga.Started) error {
+func (s *service) launch(ctx context.Context, started *saga.Started) {
+	if started == nil {
+		return
+	}
 	if err := s.host.LaunchSaga(ctx, started); err != nil {
 		s.log.InfoContext(ctx, "a saga waits for its driver", "saga", started.ID, "error", err)
 	}
-	return nil
 }
 
 // CloseCase ends a case whose goods are where the verdict sends them.
@@ -220,18 +222,11 @@ func (s *service) settle(ctx context.Context, tx *store.Tx, c *caseFile, units [
 	case toRepair:
 		goes.bizStep, goes.disposition = "repairing", "unavailable"
 	}
-	var moving []*unit
-	for _, u := range units {
-		// What went on from there has overtaken us.
-		if k := kindOf(u.holder); k != consumer && k != atCarrier && k != nobody {
-			moving = append(moving, u)
-		}
-	}
 	switch {
 	case goes.bizStep == "":
 		// Destroyed before, or about a serial alone.
 	case len(c.units) > 0:
-		if err := s.carry(ctx, tx, byHolder(moving, goes)...); err != nil {
+		if err := s.carry(ctx, tx, byHolder(atHand(units), goes)...); err != nil {
 			return err
 		}
 	default:

@@ -102,7 +102,7 @@ func (s *service) askDue(ctx context.Context) (int, error) {
 			return err
 		}
 		if late {
-			over = append(over, answer{question: q, result: pending}.end(saysInconclusive, notAnswered))
+			over = append(over, answer{question: q, result: pending}.undecided(notAnswered))
 		} else {
 			again = append(again, q)
 		}

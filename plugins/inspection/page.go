@@ -19,10 +19,13 @@ type page struct {
 // never is after everything.
 var never = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
 
-func pageOf(from string, size int32, otherwise int) (page, error) {
+// pageSize is that of lists of which nobody says how long a page is.
+const pageSize = 50
+
+func pageOf(from string, size int32) (page, error) {
 	p := page{at: never, size: int(size)}
 	if size == 0 {
-		p.size = otherwise
+		p.size = pageSize
 	}
 	if from == "" {
 		return p, nil

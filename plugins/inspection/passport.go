@@ -134,7 +134,7 @@ func (s *service) ListUnits(ctx context.Context, req *inspectionv1.ListUnitsRequ
 	if err != nil {
 		return nil, err
 	}
-	p, err := pageOf(req.GetPageToken(), req.GetPageSize(), 50)
+	p, err := pageOf(req.GetPageToken(), req.GetPageSize())
 	if err != nil {
 		return nil, err
 	}

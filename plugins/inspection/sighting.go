@@ -68,14 +68,13 @@ func (s *service) raise(ctx context.Context, tx *store.Tx, list ...sighting) err
 	}); err != nil || len(fresh) == 0 {
 		return err
 	}
-	var found []*unit
 	var suspects, caseIDs, documents, notes []string
 	for _, x := range list {
 		if fresh[x.unit.id] != x.reason {
 			continue
 		}
 		delete(fresh, x.unit.id)
-		found, suspects, documents, notes = append(found, x.unit), append(suspects, x.unit.id), append(documents, x.reference), append(notes, x.reason)
+		suspects, documents, notes = append(suspects, x.unit.id), append(documents, x.reference), append(notes, x.reason)
 		caseIDs = append(caseIDs, id.New("cas"))
 		if err := tx.Publish(&inspectionv1.CloneSuspected{
 			UnitId: x.unit.id, Gtin: x.unit.gtin, Serial: x.unit.serial, Reference: x.reference, Reason: x.reason,

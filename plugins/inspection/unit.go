@@ -110,10 +110,3 @@ func loadUnit(ctx context.Context, db reader, id string) (*unit, error) {
 func lockUnits(ctx context.Context, tx *store.Tx, unitIDs []string) ([]*unit, error) {
 	return readUnits(tx.Rows(ctx, `SELECT `+unitColumns+` FROM unit u WHERE u.id = ANY ($1) ORDER BY u.id FOR UPDATE`, unitIDs))
 }
-
-// lockSGTINs reads units by their GTIN and serial for a change; the two lists
-// go together.
-func lockSGTINs(ctx context.Context, tx *store.Tx, gtins, serials []string) ([]*unit, error) {
-	return readUnits(tx.Rows(ctx, `SELECT `+unitColumns+` FROM unit u
-		WHERE (u.gtin, u.serial) IN (SELECT g, s FROM unnest($1::text[], $2::text[]) k(g, s)) AND u.gtin <> '' ORDER BY u.id FOR UPDATE`, gtins, serials))
-}

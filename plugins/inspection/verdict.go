@@ -25,26 +25,32 @@ func (s *service) ProposeVerdict(ctx context.Context, req *inspectionv1.ProposeV
 		if err != nil {
 			return nil, err
 		}
-		checks, err := loadChecks(ctx, tx, c.id)
-		if err != nil {
-			return nil, err
+		if c.state != proposed || c.proposedBy != who || c.verdict != req.GetVerdict() {
+			if err := s.propose(ctx, tx, c, who, req); err != nil {
+				return nil, err
+			}
 		}
-		if c.state == proposed && c.proposedBy == who && c.verdict == req.GetVerdict() {
-			return &inspectionv1.ProposeVerdictResponse{Case: c.proto(checks...)}, nil
-		}
-		if err := c.must(propose); err != nil {
-			return nil, err
-		}
-		if err := c.weigh(checks, req.GetVerdict()); err != nil {
-			return nil, err
-		}
-		c.state, c.verdict, c.proposedBy, c.reason = proposed, req.GetVerdict(), who, req.GetReason()
-		if _, err := tx.Do(ctx, `UPDATE case_file SET state = 4, verdict = $2, proposed_by = $3, reason = $4 WHERE id = $1`,
-			c.id, int16(c.verdict), who, c.reason); err != nil {
-			return nil, err
-		}
-		return &inspectionv1.ProposeVerdictResponse{Case: c.proto(checks...)}, note(ctx, tx, c.id, "proposed "+verdictWord(c.verdict), c.reason)
+		answer, err := answerOf(ctx, tx, c.id)
+		return &inspectionv1.ProposeVerdictResponse{Case: answer}, err
 	})
+}
+
+func (s *service) propose(ctx context.Context, tx *store.Tx, c *caseFile, who string, req *inspectionv1.ProposeVerdictRequest) error {
+	if err := c.must(propose); err != nil {
+		return err
+	}
+	last, err := lastWords(ctx, tx, c.id)
+	if err != nil {
+		return err
+	}
+	if err := c.weigh(last, req.GetVerdict()); err != nil {
+		return err
+	}
+	if _, err := tx.Do(ctx, `UPDATE case_file SET state = 4, verdict = $2, proposed_by = $3, reason = $4 WHERE id = $1`,
+		c.id, int16(req.GetVerdict()), who, req.GetReason()); err != nil {
+		return err
+	}
+	return note(ctx, tx, c.id, "proposed "+verdictWord(req.GetVerdict()), req.GetReason())
 }
 
 // verdictWord is a verdict as it stands in events' reasons: "GENUINE".
@@ -106,10 +112,10 @@ func (s *service) ConfirmVerdict(ctx context.Context, req *inspectionv1.ConfirmV
 		answer, err := answerOf(ctx, tx, c.id)
 		return &inspectionv1.ConfirmVerdictResponse{Case: answer}, err
 	})
-	if err != nil || started == nil {
-		return res, err
+	if err == nil {
+		s.launch(ctx, started)
 	}
-	return res, s.launch(ctx, started)
+	return res, err
 }
 
 // confirm makes a proposed verdict stand.
@@ -178,7 +184,7 @@ func (s *service) stand(ctx context.Context, tx *store.Tx, c *caseFile, units []
 	}
 	found := step{bizStep: "inspecting", disposition: foundWords[c.verdict], document: c.id, transaction: "testres", merchant: c.merchant}
 	if len(c.units) > 0 {
-		return s.carry(ctx, tx, byHolder(units, found)...)
+		return s.carry(ctx, tx, byHolder(atHand(units), found)...)
 	}
 	found.sku, found.gtin, found.lot, found.quantity, found.holder = c.sku, c.gtin, c.lot, c.quantity, c.where()
 	found.from = found.holder
