@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,7 +31,7 @@ const livenessFD = 3
 
 // passed are the only variables of the kernel's environment that a plugin
 // sees: the rest may hold secrets.
-var passed = []string{"PATH", "TZ", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "GOMEMLIMIT"}
+var passed = []string{"PATH", "TZ", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "GOMEMLIMIT", "GOMAXPROCS"}
 
 // lastWords is how long a process that has ended may still be read from: what
 // it wrote is in the pipes already, unless somebody else holds them.
@@ -102,6 +103,11 @@ func newChild(starting context.Context, path, level string, p *pump, spec *exec.
 		if v, ok := os.LookupEnv(name); ok {
 			c.cmd.Env = append(c.cmd.Env, name+"="+v)
 		}
+	}
+	// A deployment is many processes on the same cores: each that spins for work
+	// on all of them takes the others' time. What the operator says counts.
+	if _, ok := os.LookupEnv("GOMAXPROCS"); !ok {
+		c.cmd.Env = append(c.cmd.Env, "GOMAXPROCS="+strconv.Itoa(max(1, runtime.NumCPU()/2)))
 	}
 	c.cmd.Env = append(c.cmd.Env,
 		handshake.EnvHostSocket+"="+socket,
