@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -377,4 +378,33 @@ func TestWhatTwoOfThreeSayIsSoWhateverTheirOrder(t *testing.T) {
 			require.Equal(t, 2, votes[out.GetResult()])
 		}
 	})
+}
+
+func TestOnlyWhatIsDoneIsForgottenAndTheOldestFirst(t *testing.T) {
+	t.Parallel()
+	var in *plugin.Instance
+	p := authenticator()
+	p.New = func(_ context.Context, i *plugin.Instance) error {
+		in = i
+		return nil
+	}
+	open(t, p, short)
+	m := openTasks(in)
+	bucket := map[string]task{"open": {Opened: 1}, "late": {Opened: 2, Done: 9}, "early": {Opened: 3, Done: 8}, "mine": {Opened: 4, Done: 7}}
+	id, ok := m.Spare(bucket, "mine")
+	require.True(t, ok)
+	require.Equal(t, "early", id)
+	delete(bucket, "early")
+	delete(bucket, "late")
+	_, ok = m.Spare(bucket, "mine")
+	require.False(t, ok)
+
+	// What is kept free for a sheet holds the longest.
+	blob := "sha256-" + strings.Repeat("f", 64)
+	longest := sheet{Inspector: strings.Repeat("a", 64), Result: damaged, At: 1 << 50, Blob: blob, Photos: []string{blob, blob, blob, blob, blob}}
+	text, err := json.Marshal(longest)
+	require.NoError(t, err)
+	require.Less(t, len(text), sheetBytes-len(`,"h":[],"d":1125899906842624,`))
+	require.Equal(t, 3*sheetBytes, m.Growth(task{}))
+	require.Zero(t, m.Growth(task{Done: 1}))
 }
