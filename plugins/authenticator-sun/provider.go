@@ -119,7 +119,7 @@ func (r *reader) verified(out *providerv1.Outcome, m ntag424.Tap, file []byte, a
 		return is(out, genuine, "TAG_VERIFIED", fmt.Sprintf("tap %d", m.Counter))
 	}
 	// The permanent and the present state: C closed, O opened, I not measured
-	// (AN12196, section 3.5; TagTamper chips alone).
+	// (AN12196; TagTamper chips alone).
 	switch seal := letters(file, *r.seal); seal {
 	case "CC":
 		return is(out, genuine, "TAG_VERIFIED", fmt.Sprintf("tap %d; the seal is whole", m.Counter))

@@ -77,7 +77,7 @@ const maxSystemID = 31 - len(UID{})
 
 // Diversify makes the key of one tag from a master key, so that a key taken
 // from one chip opens no other: CMAC over 0x01 || UID || system identifier,
-// padded to 32 bytes (NXP AN10922, section 2.2, AES-128). The system
+// padded to 32 bytes (NXP AN10922, for AES-128). The system
 // identifier names who issues the tags; it has at most 24 bytes.
 func Diversify(master Key, uid UID, systemID []byte) (Key, error) {
 	if len(systemID) > maxSystemID {

@@ -47,7 +47,7 @@ var (
 // Form is how a batch of chips is set up to write its URL: what stands before
 // the query, and the names of the parameters. Enc is empty where the chips
 // mirror no encrypted file data; where they do, the code covers that data and
-// all up to and with "&<CMAC>=" (AN12196, section 3.4: SDMMACInputOffset at
+// all up to and with "&<CMAC>=" (AN12196: SDMMACInputOffset at
 // the data's beginning), so the two parameters stand side by side.
 type Form struct {
 	Prefix          string
@@ -136,7 +136,7 @@ func fill(into []byte, name string, found map[string]string) error {
 }
 
 // mirrored says that UID and counter are given and the UID has seven bytes
-// (PICCDataTag, AN12196 table 1).
+// (PICCDataTag of AN12196).
 const mirrored = 0xC7
 
 // Tap is who wrote a message, and which of its messages it was.

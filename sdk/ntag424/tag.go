@@ -41,7 +41,7 @@ func (t *Tag) Tap() (string, error) {
 		return "", err
 	}
 	// The chip chains from zeros: the counter makes every first block another.
-	cipher.NewCBCEncrypter(t.Meta.cipher(), make([]byte, aes.BlockSize)).CryptBlocks(picc[:], picc[:]) //nolint:gosec // AN12196, section 3.4.2
+	cipher.NewCBCEncrypter(t.Meta.cipher(), make([]byte, aes.BlockSize)).CryptBlocks(picc[:], picc[:]) //nolint:gosec // as AN12196 has it
 
 	query := t.Form.PICC + "=" + digits(picc[:])
 	covered := ""
