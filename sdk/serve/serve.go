@@ -35,9 +35,9 @@ const (
 	// exitTimeout is when the process ends whatever still runs in it. Nobody
 	// else may be there to end it: the kernel may be gone.
 	exitTimeout = 2 * time.Second
-	// maxMessage bounds a message in either direction, maxControl one of
-	// go-plugin's host.
-	maxMessage = 8 << 20
+	// maxMessage bounds a message in either direction: the largest blob with
+	// what is around it. maxControl bounds one of go-plugin's host.
+	maxMessage = 8<<20 + 64<<10
 	maxControl = 64 << 10
 	// compressFrom is the size from which an answer is compressed for clients
 	// that take it; on this machine, between processes, nothing is.
