@@ -125,7 +125,7 @@ func (a *adapter) readFile(ctx context.Context, o *office, path string) error {
 		reference := o.items[s.Item]
 		o.mu.Unlock()
 		if reference != "" {
-			event := &providerv1.TrackingUpdated{Reference: reference, Facts: []*providerv1.Fact{fact(s)}}
+			event := &providerv1.TrackingUpdated{Instance: a.in.Name, Reference: reference, Facts: []*providerv1.Fact{fact(s)}}
 			if err := a.in.Host.Publish(ctx, a.in.Name, event, name+":"+strconv.FormatInt(at, 10)); err != nil {
 				return err
 			}

@@ -18,6 +18,8 @@ import (
 type company struct {
 	hour   time.Duration
 	untidy bool
+	// branch sets the numbers of several companies apart.
+	branch uint32
 
 	mu       sync.Mutex
 	journal  *journal.Journal[line]
@@ -171,7 +173,7 @@ func (c *company) take(l line, fates []string) (line, error) {
 		n := c.last + 1
 		l.Kind, l.Reference = lineBook, fmt.Sprintf("cb_%08d", n)
 		for i := range l.Parcels {
-			l.Parcels[i].Tracking = fmt.Sprintf("SB%08d%02d", n, i+1)
+			l.Parcels[i].Tracking = fmt.Sprintf("SB%03d%08d%02d", c.branch, n, i+1)
 			if l.Code == "" {
 				l.Parcels[i].Fate = fates[i]
 			}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -126,6 +127,7 @@ func (a *adapter) open(ctx context.Context) (*company, error) {
 		}
 	}
 	a.company = openCompany(j, all, a.hour, a.cfg.Untidy, a.sender != nil)
+	a.company.branch = crc32.ChecksumIEEE([]byte(a.in.Name)) % 1000
 	if a.sender != nil {
 		a.sender.Start(ctx, a.company)
 	}
@@ -343,7 +345,7 @@ func (a *adapter) webhook(ctx context.Context, req *pluginv1.HandleWebhookReques
 	if err := json.Unmarshal(req.GetBody(), &s); err != nil || s.Booking == "" || s.Tracking == "" {
 		return &pluginv1.HandleWebhookResponse{Status: http.StatusBadRequest}, nil //nolint:nilerr // likewise
 	}
-	event := &providerv1.TrackingUpdated{Reference: s.Booking, Facts: []*providerv1.Fact{fact(s)}}
+	event := &providerv1.TrackingUpdated{Instance: a.in.Name, Reference: s.Booking, Facts: []*providerv1.Fact{fact(s)}}
 	// An untidy company's webhooks are not deduplicated here: whoever hears of
 	// them must bear it. Only a repetition after a crash has the same id.
 	if err := a.in.Host.Publish(ctx, a.in.Name, event, header.Get(standardwebhooks.HeaderWebhookID)); err != nil {

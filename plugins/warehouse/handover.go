@@ -138,6 +138,7 @@ func (f *fulfilment) gone(ctx context.Context, tx *store.Tx) (bool, error) {
 	}
 	return true, tx.Publish(&warehousev1.FulfilmentHandedOver{
 		FulfilmentId: f.id, RequestId: f.request, Reference: f.reference, MerchantId: f.merchant, ShipmentId: f.shipment, UnitIds: f.unitIDs(),
+		CarrierInstance: f.carrier,
 	})
 }
 

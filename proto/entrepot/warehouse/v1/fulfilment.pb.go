@@ -2508,15 +2508,16 @@ func (x *FulfilmentSplit) GetShort() bool {
 }
 
 type FulfilmentHandedOver struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	FulfilmentId  string                 `protobuf:"bytes,1,opt,name=fulfilment_id,json=fulfilmentId,proto3" json:"fulfilment_id,omitempty"`
-	RequestId     string                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	Reference     string                 `protobuf:"bytes,3,opt,name=reference,proto3" json:"reference,omitempty"`
-	MerchantId    string                 `protobuf:"bytes,4,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
-	ShipmentId    string                 `protobuf:"bytes,5,opt,name=shipment_id,json=shipmentId,proto3" json:"shipment_id,omitempty"`
-	UnitIds       []string               `protobuf:"bytes,6,rep,name=unit_ids,json=unitIds,proto3" json:"unit_ids,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	FulfilmentId    string                 `protobuf:"bytes,1,opt,name=fulfilment_id,json=fulfilmentId,proto3" json:"fulfilment_id,omitempty"`
+	RequestId       string                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Reference       string                 `protobuf:"bytes,3,opt,name=reference,proto3" json:"reference,omitempty"`
+	MerchantId      string                 `protobuf:"bytes,4,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
+	ShipmentId      string                 `protobuf:"bytes,5,opt,name=shipment_id,json=shipmentId,proto3" json:"shipment_id,omitempty"`
+	UnitIds         []string               `protobuf:"bytes,6,rep,name=unit_ids,json=unitIds,proto3" json:"unit_ids,omitempty"`
+	CarrierInstance string                 `protobuf:"bytes,7,opt,name=carrier_instance,json=carrierInstance,proto3" json:"carrier_instance,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *FulfilmentHandedOver) Reset() {
@@ -2589,6 +2590,13 @@ func (x *FulfilmentHandedOver) GetUnitIds() []string {
 		return x.UnitIds
 	}
 	return nil
+}
+
+func (x *FulfilmentHandedOver) GetCarrierInstance() string {
+	if x != nil {
+		return x.CarrierInstance
+	}
+	return ""
 }
 
 type FulfilmentDelivered struct {
@@ -2972,7 +2980,7 @@ const file_entrepot_warehouse_v1_fulfilment_proto_rawDesc = "" +
 	"\treference\x18\x04 \x01(\tR\treference\x12;\n" +
 	"\x05lines\x18\x05 \x03(\v2%.entrepot.warehouse.v1.FulfilmentLineR\x05lines\x12\x14\n" +
 	"\x05short\x18\x06 \x01(\bR\x05short:\x0f\xe2\xb5\x18\v\n" +
-	"\treference\"\xe6\x01\n" +
+	"\treference\"\x91\x02\n" +
 	"\x14FulfilmentHandedOver\x12#\n" +
 	"\rfulfilment_id\x18\x01 \x01(\tR\ffulfilmentId\x12\x1d\n" +
 	"\n" +
@@ -2982,7 +2990,8 @@ const file_entrepot_warehouse_v1_fulfilment_proto_rawDesc = "" +
 	"merchantId\x12\x1f\n" +
 	"\vshipment_id\x18\x05 \x01(\tR\n" +
 	"shipmentId\x12\x19\n" +
-	"\bunit_ids\x18\x06 \x03(\tR\aunitIds:\x0f\xe2\xb5\x18\v\n" +
+	"\bunit_ids\x18\x06 \x03(\tR\aunitIds\x12)\n" +
+	"\x10carrier_instance\x18\a \x01(\tR\x0fcarrierInstance:\x0f\xe2\xb5\x18\v\n" +
 	"\treference\"\xe5\x01\n" +
 	"\x13FulfilmentDelivered\x12#\n" +
 	"\rfulfilment_id\x18\x01 \x01(\tR\ffulfilmentId\x12\x1d\n" +

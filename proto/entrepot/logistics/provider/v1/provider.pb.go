@@ -1373,8 +1373,10 @@ func (x *Fact) GetAt() *timestamppb.Timestamp {
 type TrackingUpdated struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Of the booking.
-	Reference     string  `protobuf:"bytes,1,opt,name=reference,proto3" json:"reference,omitempty"`
-	Facts         []*Fact `protobuf:"bytes,2,rep,name=facts,proto3" json:"facts,omitempty"`
+	Reference string  `protobuf:"bytes,1,opt,name=reference,proto3" json:"reference,omitempty"`
+	Facts     []*Fact `protobuf:"bytes,2,rep,name=facts,proto3" json:"facts,omitempty"`
+	// Who speaks: references are a carrier's own.
+	Instance      string `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1421,6 +1423,13 @@ func (x *TrackingUpdated) GetFacts() []*Fact {
 		return x.Facts
 	}
 	return nil
+}
+
+func (x *TrackingUpdated) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
 }
 
 var File_entrepot_logistics_provider_v1_provider_proto protoreflect.FileDescriptor
@@ -1537,10 +1546,11 @@ const file_entrepot_logistics_provider_v1_provider_proto_rawDesc = "" +
 	"\x06reason\x18\x06 \x01(\tB \xbaH\x1dr\x1b2\x19^([A-Z][A-Z0-9_]{0,63})?$R\x06reason\x12\x1d\n" +
 	"\x05place\x18\a \x01(\tB\a\xbaH\x04r\x02\x18dR\x05place\x127\n" +
 	"\fcountry_code\x18\b \x01(\tB\x14\xbaH\x11r\x0f2\r^([A-Z]{2})?$R\vcountryCode\x122\n" +
-	"\x02at\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x02at\"|\n" +
+	"\x02at\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x02at\"\x98\x01\n" +
 	"\x0fTrackingUpdated\x12\x1c\n" +
 	"\treference\x18\x01 \x01(\tR\treference\x12:\n" +
-	"\x05facts\x18\x02 \x03(\v2$.entrepot.logistics.provider.v1.FactR\x05facts:\x0f\xe2\xb5\x18\v\n" +
+	"\x05facts\x18\x02 \x03(\v2$.entrepot.logistics.provider.v1.FactR\x05facts\x12\x1a\n" +
+	"\binstance\x18\x03 \x01(\tR\binstance:\x0f\xe2\xb5\x18\v\n" +
 	"\treference*\x92\x02\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x16\n" +
