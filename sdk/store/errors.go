@@ -69,7 +69,7 @@ func Wrap(err error) error {
 func isConnection(err error) bool {
 	var ne net.Error
 	var co *pgconn.ConnectError
-	return errors.Is(err, sql.ErrConnDone) || errors.As(err, &ne) || errors.As(err, &co) || pgconn.SafeToRetry(err) ||
+	return errors.Is(err, sql.ErrConnDone) || errors.Is(err, sql.ErrTxDone) || errors.As(err, &ne) || errors.As(err, &co) || pgconn.SafeToRetry(err) ||
 		errors.Is(err, net.ErrClosed) || SQLState(err) == "" && isEOF(err)
 }
 

@@ -1,0 +1,42 @@
+name    = "logistics"
+version = "0.1.0"
+kind    = "module"
+title   = "Shipments: quotes, bookings, manifests, tracking"
+
+serves "entrepot.logistics.v1" {}
+
+calls = ["entrepot.logistics.provider.v1"]
+
+publishes = [
+  "entrepot.logistics.v1.ShipmentBooked",
+  "entrepot.logistics.v1.ShipmentCancelled",
+  "entrepot.logistics.v1.ShipmentMoved",
+]
+
+# What carriers tell on their own account.
+subscription "carriers" {
+  topics = ["entrepot.logistics.provider.v1.TrackingUpdated"]
+}
+
+# Addresses, at the moment a carrier is asked, and for nothing else.
+reveals = ["label"]
+
+config "quote_timeout" {
+  type        = "duration"
+  description = "how long a carrier may take to quote; without it, 800ms"
+}
+
+config "book_timeout" {
+  type        = "duration"
+  description = "how long a carrier may take to book; without it, 8s"
+}
+
+config "prefer" {
+  type        = "list"
+  description = "how carriers are chosen in a market that the request leaves it to, like \"DE=fastest\"; without it, the cheapest"
+}
+
+config "customs_union" {
+  type        = "list"
+  description = "countries between which goods need no declaration; without it, the members of the European Union"
+}
