@@ -3,13 +3,10 @@ package main
 import (
 	"context"
 	"database/sql"
-	"encoding/base64"
-	"strconv"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	warehousev1 "github.com/entrepot/entrepot/proto/entrepot/warehouse/v1"
-	"github.com/entrepot/entrepot/sdk/fault"
 	"github.com/entrepot/entrepot/sdk/store"
 )
 
@@ -36,9 +33,6 @@ var dispositions = map[string]warehousev1.Disposition{
 	"disposed":   warehousev1.Disposition_DISPOSITION_DISPOSED,
 }
 
-// defaultPage is a page when nobody says how long.
-const defaultPage = 100
-
 // ListMoves pages through the ledger by falling id, so that new entries do
 // not move what follows.
 func (s *service) ListMoves(ctx context.Context, req *warehousev1.ListMovesRequest) (*warehousev1.ListMovesResponse, error) {
@@ -46,10 +40,7 @@ func (s *service) ListMoves(ctx context.Context, req *warehousev1.ListMovesReque
 	if err != nil {
 		return nil, err
 	}
-	size := int(req.GetPageSize())
-	if size == 0 {
-		size = defaultPage
-	}
+	size := pageSize(req.GetPageSize())
 	var found []move
 	q := s.db.NewSelect().Model(&found).OrderExpr("id DESC").Limit(int64(size) + 1)
 	if merchant != "" {
@@ -84,21 +75,6 @@ func (s *service) ListMoves(ctx context.Context, req *warehousev1.ListMovesReque
 		})
 	}
 	return res, nil
-}
-
-func token(id int64) string {
-	return base64.RawURLEncoding.EncodeToString(strconv.AppendInt(nil, id, 36))
-}
-
-func position(token string) (int64, error) {
-	b, err := base64.RawURLEncoding.DecodeString(token)
-	if err == nil {
-		var id int64
-		if id, err = strconv.ParseInt(string(b), 36, 64); err == nil {
-			return id, nil
-		}
-	}
-	return 0, fault.Field("page_token", "not one of this list")
 }
 
 // sums replays the ledger: for each balance the moves must give what stands

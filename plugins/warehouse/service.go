@@ -21,6 +21,10 @@ type service struct {
 func register(in *plugin.Instance) error {
 	s := &service{db: in.DB}
 	warehousev1connect.RegisterStockServiceHandler(in.Server, s)
+	warehousev1connect.RegisterPurchasingServiceHandler(in.Server, s)
+	warehousev1connect.RegisterGoodsStepServiceHandler(in.Server, s)
+	warehousev1connect.RegisterInventoryServiceHandler(in.Server, s)
+	warehousev1connect.RegisterReturnServiceHandler(in.Server, s)
 	if _, err := openFloor(in); err != nil {
 		return err
 	}
@@ -36,7 +40,13 @@ func register(in *plugin.Instance) error {
 	return in.Subscribe("schedules", event.OnBatch(onTicks))
 }
 
-var _ warehousev1connect.StockServiceHandler = (*service)(nil)
+var (
+	_ warehousev1connect.StockServiceHandler      = (*service)(nil)
+	_ warehousev1connect.PurchasingServiceHandler = (*service)(nil)
+	_ warehousev1connect.GoodsStepServiceHandler  = (*service)(nil)
+	_ warehousev1connect.InventoryServiceHandler  = (*service)(nil)
+	_ warehousev1connect.ReturnServiceHandler     = (*service)(nil)
+)
 
 // owner is the merchant whose goods a caller may see and move; empty means
 // everybody's, for staff, operators and plugins.
@@ -51,6 +61,31 @@ func owner(ctx context.Context) (string, error) {
 		}
 	}
 	return "", fault.New(connect.CodePermissionDenied, "NOT_A_MERCHANT", "only members of a merchant and staff see stock")
+}
+
+// whose is the merchant that a call is about: a member's own, or the one that
+// staff name.
+func whose(ctx context.Context, named string) (string, error) {
+	merchant, err := owner(ctx)
+	switch {
+	case err != nil:
+		return "", err
+	case merchant != "" && named != "" && named != merchant:
+		return "", fault.Field("merchant_id", "members speak of their own merchant's goods; leave it out")
+	case merchant == "" && named == "":
+		return "", fault.Field("merchant_id", "whose goods")
+	case merchant == "":
+		return named, nil
+	}
+	return merchant, nil
+}
+
+// person is who acts, where two persons are needed: their account.
+func person(ctx context.Context) (string, error) {
+	if p := call.From(ctx).Principal; p.Account != "" {
+		return p.Account, nil
+	}
+	return "", fault.New(connect.CodePermissionDenied, "NOT_A_PERSON", "a person does this, with an account of their own")
 }
 
 func actor(ctx context.Context) string { return call.From(ctx).Principal.String() }

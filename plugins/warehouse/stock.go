@@ -23,24 +23,18 @@ entry AS MATERIALIZED (SELECT p.* FROM made, post('receipt', 'external', 'sellab
 SELECT true, e.* FROM entry e UNION ALL SELECT false, '', 0, '', s.sku, '', '', 0, 0, 0, 0, 0, 0, '', '', false FROM strange s`
 
 // received is what the moves of a receipt say: the answer it had.
-const received = `SELECT m.reference, m.quantity, m.unit, m.sku, m.site, m.merchant, m.after_sellable, m.after_reserved, m.after_quarantine, m.after_damaged,
+const received = entriesOf + ` WHERE m.reference = $2 AND m.merchant = $1 AND m.reason = 'receipt' AND m.to_disposition = 'sellable' ORDER BY m.id`
+
+// entriesOf reads entries of the ledger as post answered them.
+const entriesOf = `SELECT m.reference, m.quantity, m.unit, m.sku, m.site, m.merchant, m.after_sellable, m.after_reserved, m.after_quarantine, m.after_damaged,
   m.after_destroyed, m.version, m.lot, coalesce(l.expires_on::text, ''), m.authenticated
- FROM stock_move m LEFT JOIN stock_lot l ON l.sku = m.sku AND l.lot = m.lot
- WHERE m.reference = $2 AND m.merchant = $1 AND m.reason = 'receipt' AND m.to_disposition = 'sellable' ORDER BY m.id`
+ FROM stock_move m LEFT JOIN stock_lot l ON l.sku = m.sku AND l.lot = m.lot`
 
 // ReceiveStock books goods that arrived, each receipt of a merchant once.
 func (s *service) ReceiveStock(ctx context.Context, req *warehousev1.ReceiveStockRequest) (*warehousev1.ReceiveStockResponse, error) {
-	merchant, err := owner(ctx)
-	switch {
-	case err != nil:
+	merchant, err := whose(ctx, req.GetMerchantId())
+	if err != nil {
 		return nil, err
-	case merchant != "" && req.GetMerchantId() != "" && req.GetMerchantId() != merchant:
-		return nil, fault.Field("merchant_id", "members receive their own merchant's goods; leave it out")
-	case merchant == "":
-		merchant = req.GetMerchantId()
-	}
-	if merchant == "" {
-		return nil, fault.Field("merchant_id", "whose goods arrived")
 	}
 	var arrived []goods
 	var named lots

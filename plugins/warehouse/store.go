@@ -56,6 +56,20 @@ func scan(rows *sql.Rows, err error, each func(*sql.Rows) error) error {
 	return rows.Err()
 }
 
+// fromJSON scans a JSON value into what it points to.
+type fromJSON struct{ into any }
+
+// Scan implements sql.Scanner.
+func (j fromJSON) Scan(v any) error {
+	switch v := v.(type) {
+	case []byte:
+		return json.Unmarshal(v, j.into)
+	case string:
+		return json.Unmarshal([]byte(v), j.into)
+	}
+	return fmt.Errorf("no JSON in a %T", v)
+}
+
 // quantities are amounts by sku, in the order of skus.
 type quantities struct {
 	skus    []string

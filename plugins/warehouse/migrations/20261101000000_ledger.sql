@@ -256,8 +256,10 @@ BEGIN
   -- other goods do.
   IF NOT FOUND OR true = ANY (p_authenticated) AND goes = ANY (sold_from) AND stood <> ALL (sold_from) AND NOT way.pass THEN
     RAISE EXCEPTION 'no % leads from % to %', p_reason, p_from, p_to USING ERRCODE = 'WH002';
+  ELSIF way.pass AND p_case = '' THEN
+    RAISE EXCEPTION 'an admission names its inspection' USING ERRCODE = 'WH005', DETAIL = '{}';
   ELSIF p_units <> '{}' AND EXISTS (SELECT FROM unnest(p_units) u WHERE u <> '' GROUP BY u HAVING count(*) > 1) THEN
-    RAISE EXCEPTION 'a serial stands twice' USING ERRCODE = 'WH004';
+    RAISE EXCEPTION 'a serial stands twice' USING ERRCODE = 'WH004', DETAIL = '{}';
   END IF;
   PERFORM FROM p_warehouse.stock_balance s WHERE s.sku = ANY (p_skus)
     ORDER BY s.sku, s.site <> 'main', s.site, s.expires_on, s.lot, s.authenticated FOR NO KEY UPDATE;
@@ -439,5 +441,7 @@ CREATE TABLE shipped (
   lot       text NOT NULL,
   unit      text NOT NULL,
   quantity  bigint NOT NULL CHECK (quantity > 0 AND (unit = '' OR quantity = 1)),
-  PRIMARY KEY (reference, sku, lot, unit));
+  allowed   bigint NOT NULL DEFAULT 0,             -- of it, what returns were authorised for
+  PRIMARY KEY (reference, sku, lot, unit),
+  CHECK (allowed BETWEEN 0 AND quantity));
 REVOKE DELETE, TRUNCATE ON shipped FROM p_warehouse;
