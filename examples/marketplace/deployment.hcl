@@ -63,20 +63,73 @@ plugin "payment-sandbox" {
   }
 }
 
+plugin "logistics" {
+  path = "${env("ENTREPOT_PLUGINS", "../../.build")}/logistics"
+}
+
+# Two kinds of carrier. The company to practise with moves parcels by its own
+# clock: an hour takes as long as it says here, and it tells by webhook.
+plugin "carrier-sandbox" {
+  path = "${env("ENTREPOT_PLUGINS", "../../.build")}/carrier-sandbox"
+
+  instance "lorries-gb" {
+    config {
+      currency     = "GBP"
+      hour         = env("LORRY_HOUR", "20ms")
+      absent_every = 9
+    }
+    secrets { webhook_secret = env("SANDBOX_WEBHOOK_SECRET") }
+  }
+  instance "lorries-de" {
+    config {
+      currency = "EUR"
+      hour     = env("LORRY_HOUR", "20ms")
+      untidy   = true
+    }
+    secrets { webhook_secret = env("SANDBOX_WEBHOOK_SECRET") }
+  }
+  instance "lorries-jp" {
+    config {
+      currency = "JPY"
+      hour     = env("LORRY_HOUR", "20ms")
+    }
+    secrets { webhook_secret = env("SANDBOX_WEBHOOK_SECRET") }
+  }
+}
+
+plugin "carrier-post" {
+  path = "${env("ENTREPOT_PLUGINS", "../../.build")}/carrier-post"
+
+  instance "post-gb" {
+    config {
+      country = "GB"
+      # Where the post's scanners write: the demo's sorting office does.
+      events_dir = env("POST_SCANS", "")
+    }
+  }
+}
+
 market "GB" {
   currency  = "GBP"
   languages = ["en"]
   bind "entrepot.payment.provider.v1" { instance = "sandbox-gb" }
+  bind "entrepot.logistics.provider.v1" { instance = "lorries-gb" }
+  bind "entrepot.logistics.provider.v1" {
+    instance = "post-gb"
+    priority = 1
+  }
 }
 
 market "DE" {
   currency  = "EUR"
   languages = ["de", "en"]
   bind "entrepot.payment.provider.v1" { instance = "sandbox-de" }
+  bind "entrepot.logistics.provider.v1" { instance = "lorries-de" }
 }
 
 market "JP" {
   currency  = "JPY"
   languages = ["ja", "en"]
   bind "entrepot.payment.provider.v1" { instance = "sandbox-jp" }
+  bind "entrepot.logistics.provider.v1" { instance = "lorries-jp" }
 }

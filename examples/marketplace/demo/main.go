@@ -21,11 +21,12 @@ func main() {
 	consumers := flag.Int("consumers", 24, "consumers to register; invoices without a customer are guests'")
 	width := flag.Int("width", 8, "consumers who buy at the same time")
 	keep := flag.Bool("keep", false, "leave the shop open until interrupted")
+	ship := flag.Int("ship", 400, "merchants' parts of orders to pick, pack and deliver")
 	listen := flag.String("listen", "127.0.0.1:8080", "public address of the shop")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, *orders, *consumers, *width, *keep, *listen)
+	err := run(ctx, *orders, *consumers, *width, *ship, *keep, *listen)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "\ndemo:", err)
@@ -36,7 +37,7 @@ func main() {
 // errDiffers is returned when the books do not reconcile.
 var errDiffers = errors.New("the books do not reconcile")
 
-func run(ctx context.Context, orders, consumers, width int, keep bool, listen string) (err error) {
+func run(ctx context.Context, orders, consumers, width, ship int, keep bool, listen string) (err error) {
 	began := time.Now()
 	root, err := os.Getwd()
 	if err != nil {
@@ -49,7 +50,7 @@ func run(ctx context.Context, orders, consumers, width int, keep bool, listen st
 	if err != nil {
 		return err
 	}
-	say("starting   the kernel, its PostgreSQL and five plugin programs (log: %s)", relative(root, filepath.Join(dir, "kernel.log")))
+	say("starting   the kernel, its PostgreSQL and eight plugin programs (log: %s)", relative(root, filepath.Join(dir, "kernel.log")))
 	if err := s.Start(ctx); err != nil {
 		return err
 	}
@@ -61,7 +62,7 @@ func run(ctx context.Context, orders, consumers, width int, keep bool, listen st
 	for _, p := range st.GetPlugins() {
 		say("           %-16s pid %-7d sha256 %.12s  %s", p.GetName(), p.GetPid(), p.GetSha256(), p.GetState())
 	}
-	books, report, err := trade(ctx, s, root, orders, consumers, width, began)
+	books, report, err := trade(ctx, s, root, orders, consumers, width, ship, began)
 	if err != nil {
 		return err
 	}
@@ -84,7 +85,7 @@ func run(ctx context.Context, orders, consumers, width int, keep bool, listen st
 }
 
 // trade is the story, from registration to reconciliation.
-func trade(ctx context.Context, s *shop.Shop, root string, orders, consumers, width int, began time.Time) (*shop.Books, *shop.Report, error) {
+func trade(ctx context.Context, s *shop.Shop, root string, orders, consumers, width, ship int, began time.Time) (*shop.Books, *shop.Report, error) {
 	data, err := shop.ReadData(root)
 	if err != nil {
 		return nil, nil, err
@@ -100,6 +101,9 @@ func trade(ctx context.Context, s *shop.Shop, root string, orders, consumers, wi
 		return nil, nil, err
 	}
 	buying.Done()
+	if err := fulfil(ctx, s, r, ship); err != nil {
+		return nil, nil, err
+	}
 	say("refused    %s", counts(data.Refused, r.Refused))
 	say("")
 	say("reconciling, when nothing is under way any more")
@@ -109,6 +113,38 @@ func trade(ctx context.Context, s *shop.Shop, root string, orders, consumers, wi
 	}
 	report, err := s.Report(ctx, books, r, data, began)
 	return books, report, err
+}
+
+// fulfil picks, packs and hands over a share of what was bought, oldest first,
+// and waits until the carriers have delivered it.
+func fulfil(ctx context.Context, s *shop.Shop, r *shop.Replay, ship int) error {
+	hiring := newBar("staff", 5)
+	staff, err := s.Hire(ctx, hiring.Add)
+	if err != nil {
+		return err
+	}
+	hiring.Done()
+	floor, err := s.NewFloor(ctx, staff.Floor)
+	if err != nil {
+		return err
+	}
+	parts := 0
+	for _, p := range r.Placed() {
+		if !p.Cancelled {
+			parts += len(p.Order.GetConsignments())
+		}
+	}
+	packing := newBar("shipping", min(parts, ship))
+	if err := floor.Work(ctx, ship, packing.Add); err != nil {
+		return err
+	}
+	packing.Done()
+	sums, err := s.Delivered(ctx)
+	if err != nil {
+		return err
+	}
+	say("delivered  %d parcels' facts from three countries' carriers, %d tasks for a person", sums.GetFacts(), sums.GetTasksOpen())
+	return nil
 }
 
 func invite(s *shop.Shop) {

@@ -114,7 +114,7 @@ func (s *Shop) listPart(ctx context.Context, owner *Person, g *Goods, part []tra
 	for _, a := range part {
 		put.Products = append(put.Products, &catalogv1.Product{
 			Titles: []*typev1.LocalizedText{{Language: "en", Text: a.Title}}, Category: a.Category, OriginCountry: a.Origin, HsCode: a.HSCode,
-			Variants: []*catalogv1.Variant{{MerchantSku: a.Code, Gtin: a.GTIN}},
+			Variants: []*catalogv1.Variant{{MerchantSku: a.Code, Gtin: a.GTIN, WeightGrams: a.WeightGrams()}},
 		})
 	}
 	res, err := Patient(ctx, func(ctx context.Context) (*catalogv1.PutProductsResponse, error) { return c.PutProducts(ctx, put) })

@@ -10,6 +10,8 @@ import (
 
 	"connectrpc.com/connect/v2"
 
+	logisticsv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/v1"
+	"github.com/entrepot/entrepot/proto/entrepot/logistics/v1/logisticsv1connect"
 	operatorv1 "github.com/entrepot/entrepot/proto/entrepot/operator/v1"
 	"github.com/entrepot/entrepot/proto/entrepot/operator/v1/operatorv1connect"
 	orderv1 "github.com/entrepot/entrepot/proto/entrepot/order/v1"
@@ -80,11 +82,12 @@ func (c Check) OK() bool { return c.Want == c.Have }
 
 // Books is everything that is compared, and what came of it.
 type Books struct {
-	Checks   []Check
-	Orders   *orderv1.SumOrdersResponse
-	Stock    *warehousev1.SumStockResponse
-	Payments *paymentv1.SumPaymentsResponse
-	Bus      *operatorv1.GetBusResponse
+	Checks    []Check
+	Orders    *orderv1.SumOrdersResponse
+	Stock     *warehousev1.SumStockResponse
+	Payments  *paymentv1.SumPaymentsResponse
+	Shipments *logisticsv1.SumShipmentsResponse
+	Bus       *operatorv1.GetBusResponse
 	// Companies are the payment companies' own books by instance.
 	Companies map[string]Company
 	Captured  map[string]int64
@@ -130,6 +133,10 @@ func (s *Shop) Reconcile(ctx context.Context, received int64, r *Replay) (*Books
 	b.stock(r)
 	b.money()
 	b.bus()
+	if b.Shipments, err = logisticsv1connect.NewShipmentServiceClient(client).SumShipments(ctx, &logisticsv1.SumShipmentsRequest{}); err != nil {
+		return nil, fmt.Errorf("shipments: %w", err)
+	}
+	b.check("bookings of unknown outcome", "none", 0, "logistics module", b.Shipments.GetUnknown())
 	return b, s.reports(ctx, client, b)
 }
 
@@ -148,7 +155,7 @@ func (b *Books) orders(r *Replay) {
 		}
 	}
 	o := b.Orders.GetOrders()
-	b.check("orders standing", "accepted invoices", open, "order module", o["placed"]+o["accepted"])
+	b.check("orders standing", "accepted invoices", open, "order module", o["placed"]+o["accepted"]+o["handed_over"]+o["delivered"])
 	b.check("orders cancelled", "cancelled invoices", cancelled, "order module", o["cancelled"])
 	b.check("orders in between", "none", 0, "order module", o["placing"]+o["cancelling"])
 	b.check("units ordered", "accepted invoices", sum(units), "order module", sum(b.Orders.GetUnits()))
@@ -163,11 +170,12 @@ func (b *Books) orders(r *Replay) {
 
 // stock: the ledger against receipts and orders.
 func (b *Books) stock(*Replay) {
-	u := b.Stock.GetUnits()
+	u, gone := b.Stock.GetUnits(), b.Stock.GetMoved()["delivery"]
 	b.check("units received", "receipts", b.Received, "stock ledger", b.Stock.GetMoved()["receipt"])
-	b.check("units reserved", "orders standing", sum(b.Orders.GetUnits()), "stock ledger", u["reserved"])
+	b.check("units promised, going and gone", "orders standing", sum(b.Orders.GetUnits()), "stock ledger",
+		u["reserved"]+u["picked"]+u["packed"]+u["outbound"]+u["in_transit"]+gone)
 	b.check("units reserved", "reservations", b.Stock.GetHeld(), "stock ledger", u["reserved"])
-	b.check("units in the house", "receipts", b.Received, "stock ledger", u["sellable"]+u["reserved"]+u["quarantine"]+u["damaged"])
+	b.check("units in the house and gone", "receipts", b.Received, "stock ledger", sum(u)+gone)
 	b.check("stock ledger is consistent", "yes", 1, "balances and moves", truth(b.Stock.GetConsistent()))
 }
 

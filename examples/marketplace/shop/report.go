@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	operatorv1 "github.com/entrepot/entrepot/proto/entrepot/operator/v1"
@@ -19,6 +20,7 @@ type Report struct {
 	CapturedMinor   map[string]int64 `json:"captured_minor"`
 	PSPCaptured     map[string]int64 `json:"psp_captured_minor"`
 	StockUnits      map[string]int64 `json:"stock_units"`
+	Delivered       int64            `json:"shipments_delivered"`
 	Sagas           map[string]int64 `json:"sagas"`
 	ParkedEvents    int64            `json:"parked_events"`
 	Reconciled      bool             `json:"reconciled"`
@@ -75,6 +77,11 @@ func (s *Shop) Report(ctx context.Context, b *Books, r *Replay, data *Data, bega
 	for _, counts := range []map[string]int{data.Refused, r.Refused} {
 		for reason, n := range counts {
 			out.RowsRefused[reason] += n
+		}
+	}
+	for name, n := range b.Shipments.GetShipments() {
+		if strings.HasSuffix(name, "/delivered") {
+			out.Delivered += n
 		}
 	}
 	for name, n := range b.Stock.GetUnits() {

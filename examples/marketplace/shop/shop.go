@@ -71,6 +71,9 @@ func New(o Options) (*Shop, error) {
 	if err := os.WriteFile(filepath.Join(o.Dir, "deployment.hcl"), []byte(own), 0o600); err != nil {
 		return nil, err
 	}
+	if err := os.MkdirAll(filepath.Join(o.Dir, "scans"), 0o755); err != nil {
+		return nil, err
+	}
 	key := make([]byte, 24)
 	if _, err := rand.Read(key); err != nil {
 		return nil, err
@@ -81,6 +84,9 @@ func New(o Options) (*Shop, error) {
 	}
 	return &Shop{Options: o, URL: "http://" + o.Listen, log: log, secret: "whsec_" + base64.StdEncoding.EncodeToString(key)}, nil
 }
+
+// scans is the folder of the post's scanning files.
+func (s *Shop) scans() string { return filepath.Join(s.Dir, "scans") }
 
 func freePort() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -95,7 +101,7 @@ func freePort() (string, error) {
 // called again after the kernel ended.
 func (s *Shop) Start(ctx context.Context) error {
 	cmd := exec.Command(filepath.Join(s.Build, "entrepot"), "serve", "--accept", filepath.Join(s.Dir, "deployment.hcl"))
-	cmd.Env = append(append(os.Environ(), "SANDBOX_WEBHOOK_SECRET="+s.secret), s.Env...)
+	cmd.Env = append(append(os.Environ(), "SANDBOX_WEBHOOK_SECRET="+s.secret, "POST_SCANS="+s.scans()), s.Env...)
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	// An interrupt of the terminal is for the demo, which then stops the kernel.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

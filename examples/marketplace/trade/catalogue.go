@@ -69,6 +69,12 @@ func isService(code string) bool {
 	return false
 }
 
+// WeightGrams is what one is taken to weigh. The data does not say: dear things
+// are heavier than cheap ones, between 20 grams and 3 kilograms.
+func (a Article) WeightGrams() int32 {
+	return int32(min(max(a.Price.Minor/4, 20), 3000))
+}
+
 // Article is something that the shop sold.
 type Article struct {
 	Code, Title string
