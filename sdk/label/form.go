@@ -2,6 +2,7 @@ package label
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/go-pdf/fpdf"
 )
@@ -41,12 +42,12 @@ func (f *Form) PDF() ([]byte, error) {
 	if len(f.Rows) > maxRows || len(f.Fields) > 60 || len(f.Codes) > maxCodes {
 		return nil, fmt.Errorf("form: %d rows, %d fields: %w", len(f.Rows), len(f.Fields), ErrTooMuch)
 	}
-	pdf := newPDF(fpdf.SizeType{Wd: 210, Ht: 297})
+	pdf := newSheet(fpdf.SizeType{Wd: 210, Ht: 297}, f.texts())
 	pdf.SetMargins(formMargin, formMargin, formMargin)
 	pdf.AddPage()
-	pdf.SetFont("go", "B", 16)
+	pdf.font("B", 16)
 	pdf.CellFormat(formWidth, 8, fit(pdf, f.Title, formWidth), "", 1, "L", false, 0, "")
-	pdf.SetFont("go", "", 9)
+	pdf.font("", 9)
 	pdf.CellFormat(formWidth, 5, fit(pdf, f.Subtitle, formWidth), "B", 1, "L", false, 0, "")
 	pdf.Ln(2)
 	for i, c := range f.Codes {
@@ -71,36 +72,53 @@ func (f *Form) PDF() ([]byte, error) {
 	if f.Signature != "" {
 		room(pdf, 20)
 		pdf.Ln(10)
-		pdf.SetFont("go", "", 8)
-		pdf.MultiCell(formWidth, 4, f.Signature, "T", "L", false)
+		pdf.font("", 8)
+		pdf.MultiCell(formWidth, 4, pdf.set(f.Signature), "T", "L", false)
 	}
-	return output(pdf)
+	return pdf.output()
 }
 
-func room(pdf *fpdf.Fpdf, mm float64) {
+func (f *Form) texts() []string {
+	texts := []string{f.Title, f.Subtitle, f.Signature}
+	for _, v := range slices.Concat(f.Fields, f.Totals) {
+		texts = append(texts, v.Name, v.Value)
+	}
+	for _, c := range f.Columns {
+		texts = append(texts, c.Name)
+	}
+	for _, r := range f.Rows {
+		texts = append(texts, r...)
+	}
+	for _, c := range f.Codes {
+		texts = append(texts, c.Text)
+	}
+	return texts
+}
+
+func room(pdf *sheet, mm float64) {
 	if pdf.GetY()+mm > formBottom {
 		pdf.AddPage()
 	}
 }
 
-func (f *Form) field(pdf *fpdf.Fpdf, v Field) {
+func (f *Form) field(pdf *sheet, v Field) {
 	room(pdf, 10)
-	pdf.SetFont("go", "", 7)
+	pdf.font("", 7)
 	y := pdf.GetY()
 	pdf.CellFormat(50, 4.5, fit(pdf, v.Name, 50), "", 0, "L", false, 0, "")
-	pdf.SetFont("go", "", 9)
+	pdf.font("", 9)
 	pdf.SetXY(formMargin+50, y)
-	pdf.MultiCell(formWidth-50, 4.5, v.Value, "", "L", false)
+	pdf.MultiCell(formWidth-50, 4.5, pdf.set(v.Value), "", "L", false)
 }
 
-func (f *Form) table(pdf *fpdf.Fpdf) {
+func (f *Form) table(pdf *sheet) {
 	var all float64
 	for _, c := range f.Columns {
 		all += c.Share
 	}
 	row := func(style string, cells func(i int) string) {
 		room(pdf, 5)
-		pdf.SetFont("go", style, 8)
+		pdf.font(style, 8)
 		for i, c := range f.Columns {
 			w, align := formWidth*c.Share/all, "L"
 			if c.Right {

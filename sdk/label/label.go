@@ -4,7 +4,7 @@
 // instead of kept; ZPL is the same bytes, PDF is not: the glyphs of its font
 // stand in any order.
 //
-// Text is set in a face with Latin, Greek and Cyrillic letters: international
+// Text that Windows-1252 cannot hold is set in a face with Latin, Greek and Cyrillic letters: international
 // mail is addressed in Latin script (UPU Convention Manual, 17-107.3). A letter
 // that the face lacks is drawn as a box, visibly.
 package label
@@ -13,6 +13,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"image"
+	"image/color"
 	"image/png"
 	"strings"
 	"time"
@@ -23,6 +25,7 @@ import (
 	"github.com/go-pdf/fpdf"
 	"golang.org/x/image/font/gofont/gobold"
 	"golang.org/x/image/font/gofont/goregular"
+	"golang.org/x/text/encoding/charmap"
 )
 
 // Media types of what is drawn.
@@ -84,17 +87,12 @@ func (l *Label) check() error {
 	if len(l.Blocks) > maxBlocks || len(l.Codes) > maxCodes {
 		return fmt.Errorf("%d blocks and %d codes: %w", len(l.Blocks), len(l.Codes), ErrTooMuch)
 	}
-	texts := []string{l.Title, l.Foot}
 	for _, b := range l.Blocks {
 		if len(b.Lines) > maxLines {
 			return fmt.Errorf("%q has %d lines: %w", b.Heading, len(b.Lines), ErrTooMuch)
 		}
-		texts = append(append(texts, b.Heading), b.Lines...)
 	}
-	for _, c := range l.Codes {
-		texts = append(texts, c.Data, c.Text)
-	}
-	for _, t := range texts {
+	for _, t := range l.texts() {
 		if len(t) > maxText || strings.ContainsAny(t, "\n\r\x00") {
 			return fmt.Errorf("text of %d bytes, or with line breaks: %w", len(t), ErrTooMuch)
 		}
@@ -102,23 +100,55 @@ func (l *Label) check() error {
 	return nil
 }
 
+// texts are everything that is written on it.
+func (l *Label) texts() []string {
+	texts := []string{l.Title, l.Foot}
+	for _, b := range l.Blocks {
+		texts = append(append(texts, b.Heading), b.Lines...)
+	}
+	for _, c := range l.Codes {
+		texts = append(texts, c.Data, c.Text)
+	}
+	return texts
+}
+
 // epoch dates every document: when it was drawn says nothing.
 var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
-func newPDF(size fpdf.SizeType) *fpdf.Fpdf {
+// sheet is a document being drawn. Where all of its text is in Windows-1252 it
+// is set in a face that every reader has: to embed one costs fifty times the
+// drawing.
+type sheet struct {
+	*fpdf.Fpdf
+	face string
+	// set makes a text fit for the face.
+	set func(string) string
+}
+
+func newSheet(size fpdf.SizeType, texts []string) *sheet {
 	pdf := fpdf.NewCustom(&fpdf.InitType{UnitStr: "mm", Size: size})
 	pdf.SetCreationDate(epoch)
 	pdf.SetModificationDate(epoch)
 	pdf.SetCatalogSort(true)
 	pdf.SetAutoPageBreak(false, 0)
-	pdf.AddUTF8FontFromBytes("go", "", goregular.TTF)
-	pdf.AddUTF8FontFromBytes("go", "B", gobold.TTF)
-	return pdf
+	for _, t := range texts {
+		if _, err := charmap.Windows1252.NewEncoder().String(t); err != nil {
+			pdf.AddUTF8FontFromBytes("go", "", goregular.TTF)
+			pdf.AddUTF8FontFromBytes("go", "B", gobold.TTF)
+			return &sheet{pdf, "go", func(s string) string { return s }}
+		}
+	}
+	return &sheet{pdf, "Helvetica", func(s string) string {
+		out, _ := charmap.Windows1252.NewEncoder().String(s) // looked at above
+		return out
+	}}
 }
 
-func output(pdf *fpdf.Fpdf) ([]byte, error) {
+func (s *sheet) font(style string, size float64) { s.SetFont(s.face, style, size) }
+
+func (s *sheet) output() ([]byte, error) {
 	var b bytes.Buffer
-	if err := pdf.Output(&b); err != nil {
+	if err := s.Output(&b); err != nil {
 		return nil, fmt.Errorf("label: %w", err)
 	}
 	return b.Bytes(), nil
@@ -129,32 +159,36 @@ func PDF(labels ...Label) ([]byte, error) {
 	if len(labels) == 0 || len(labels) > 100 {
 		return nil, fmt.Errorf("label: %d pages: %w", len(labels), ErrTooMuch)
 	}
-	pdf := newPDF(fpdf.SizeType{Wd: 105, Ht: 148})
+	var texts []string
 	for i := range labels {
 		if err := labels[i].check(); err != nil {
 			return nil, fmt.Errorf("label: %w", err)
 		}
+		texts = append(texts, labels[i].texts()...)
+	}
+	pdf := newSheet(fpdf.SizeType{Wd: 105, Ht: 148}, texts)
+	for i := range labels {
 		if err := page(pdf, &labels[i], i); err != nil {
 			return nil, fmt.Errorf("label: %w", err)
 		}
 	}
-	return output(pdf)
+	return pdf.output()
 }
 
 const margin, width = 5.0, 95.0
 
-func page(pdf *fpdf.Fpdf, l *Label, n int) error {
+func page(pdf *sheet, l *Label, n int) error {
 	pdf.AddPage()
-	pdf.SetFont("go", "B", 14)
+	pdf.font("B", 14)
 	pdf.SetXY(margin, margin)
 	pdf.CellFormat(width, 7, fit(pdf, l.Title, width), "B", 1, "L", false, 0, "")
 	y := margin + 9
 	for _, b := range l.Blocks {
 		pdf.SetXY(margin, y)
-		pdf.SetFont("go", "", 6)
+		pdf.font("", 6)
 		pdf.CellFormat(width, 3, fit(pdf, b.Heading, width), "", 1, "L", false, 0, "")
 		y += 3
-		pdf.SetFont("go", "", 10)
+		pdf.font("", 10)
 		for _, line := range b.Lines {
 			pdf.SetXY(margin, y)
 			pdf.CellFormat(width, 4.4, fit(pdf, line, width), "", 1, "L", false, 0, "")
@@ -165,7 +199,7 @@ func page(pdf *fpdf.Fpdf, l *Label, n int) error {
 	// Codes stand from the bottom up, so that they are where scanners look.
 	bottom := 148 - margin
 	if l.Foot != "" {
-		pdf.SetFont("go", "", 6)
+		pdf.font("", 6)
 		pdf.SetXY(margin, bottom-3)
 		pdf.CellFormat(width, 3, fit(pdf, l.Foot, width), "", 1, "L", false, 0, "")
 		bottom -= 4
@@ -184,9 +218,9 @@ func page(pdf *fpdf.Fpdf, l *Label, n int) error {
 
 // drawCode draws a code with its text ending at bottom and answers where what
 // is above it must end.
-func drawCode(pdf *fpdf.Fpdf, c Code, name string, bottom float64) (float64, error) {
+func drawCode(pdf *sheet, c Code, name string, bottom float64) (float64, error) {
 	if c.Text != "" {
-		pdf.SetFont("go", "", 9)
+		pdf.font("", 9)
 		pdf.SetXY(margin, bottom-4)
 		pdf.CellFormat(width, 4, fit(pdf, c.Text, width), "", 1, "C", false, 0, "")
 		bottom -= 4.5
@@ -205,35 +239,49 @@ func drawCode(pdf *fpdf.Fpdf, c Code, name string, bottom float64) (float64, err
 }
 
 // fit shortens a text visibly to a width.
-func fit(pdf *fpdf.Fpdf, s string, w float64) string {
-	if pdf.GetStringWidth(s) <= w-2 {
-		return s
+func fit(pdf *sheet, s string, w float64) string {
+	if pdf.GetStringWidth(pdf.set(s)) <= w-2 {
+		return pdf.set(s)
 	}
 	r := []rune(s)
-	for len(r) > 0 && pdf.GetStringWidth(string(r)+"…") > w-2 {
+	for len(r) > 0 && pdf.GetStringWidth(pdf.set(string(r)+"…")) > w-2 {
 		r = r[:len(r)-1]
 	}
-	return string(r) + "…"
+	return pdf.set(string(r) + "…")
 }
 
 // picture draws a code as PNG, in whole pixels for each module, with its quiet
-// zone.
+// zone. Bars are as low as a reader of pictures wants them: a document stretches
+// them.
 func picture(c Code) ([]byte, error) {
 	code, err := encode(c)
 	if err != nil {
 		return nil, fmt.Errorf("code %q: %w", c.Data, err)
 	}
-	b := code.Bounds()
-	scale, height, quiet := 3, 120, 10
+	scale, quiet, rows := 2, 10, 12
 	if c.Symbology == QR {
-		scale, quiet = 6, 4
-		height = b.Dy() * scale
+		scale, quiet, rows = 4, 4, 0
 	}
-	if code, err = barcode.Scale(code, b.Dx()*scale, height); err != nil {
-		return nil, err
+	b := code.Bounds()
+	w, h := (b.Dx()+2*quiet)*scale, rows
+	if rows == 0 {
+		h = (b.Dy() + 2*quiet) * scale
+	}
+	img := image.NewPaletted(image.Rect(0, 0, w, h), color.Palette{color.White, color.Black})
+	for y := range h {
+		from := b.Min.Y
+		if rows == 0 {
+			from += y/scale - quiet
+		}
+		for x := range w {
+			at := image.Pt(b.Min.X+x/scale-quiet, from)
+			if at.In(b) && code.At(at.X, at.Y) == color.Black {
+				img.Pix[y*img.Stride+x] = 1
+			}
+		}
 	}
 	var out bytes.Buffer
-	err = png.Encode(&out, framed{code, quiet * scale})
+	err = (&png.Encoder{CompressionLevel: png.BestSpeed}).Encode(&out, img)
 	return out.Bytes(), err
 }
 

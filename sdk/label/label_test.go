@@ -104,6 +104,25 @@ func run(t *testing.T, doc []byte, program string, args ...string) string {
 	return string(out)
 }
 
+// What Windows-1252 does not have is set in a face of the document's own.
+func TestLettersOfOtherScriptsAreDrawn(t *testing.T) {
+	t.Parallel()
+	b, err := PDF(Label{Title: "Ταχυδρομείο", Blocks: []Block{{Heading: "КОМУ", Lines: []string{"Łódź, Ełk"}}}, Codes: parcel.Codes[1:2]})
+	require.NoError(t, err)
+	text := run(t, b, "pdftotext", "-layout", "{}", "-")
+	for _, s := range []string{"Ταχυδρομείο", "КОМУ", "Łódź, Ełk"} {
+		require.Contains(t, text, s)
+	}
+}
+
+func BenchmarkPDF(b *testing.B) {
+	for b.Loop() {
+		if _, err := PDF(parcel); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func TestTheSameLabelIsDrawnTheSame(t *testing.T) {
 	t.Parallel()
 	var zpl, text [2]string
