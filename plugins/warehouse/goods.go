@@ -16,6 +16,7 @@ import (
 // asked for the inspection itself, or never heard of these goods.
 type standing struct {
 	known bool
+	ended bool
 	key
 	disposition string
 	quantity    int64
@@ -25,7 +26,7 @@ type standing struct {
 	heard int64
 }
 
-const whereStands = `SELECT i.case_id IS NOT NULL, coalesce(i.sku, $2), coalesce(i.site, u.site, $5), coalesce(i.lot, $3),
+const whereStands = `SELECT i.case_id IS NOT NULL, coalesce(i.ended, false), coalesce(i.sku, $2), coalesce(i.site, u.site, $5), coalesce(i.lot, $3),
   coalesce(i.authenticated, $4::text[] <> '{""}'), coalesce(i.disposition, u.disposition, 'inspecting'), coalesce(i.quantity, $6),
   coalesce((SELECT r.id FROM rma r WHERE r.id = i.reference), ''),
   (SELECT coalesce(sum(p.quantity), 0)::bigint FROM pass p WHERE p.case_id = $1 AND p.sku = $2 AND p.lot = $3 AND p.unit = ANY ($4::text[]) AND NOT p.revoked)
@@ -40,10 +41,12 @@ func stands(ctx context.Context, tx *store.Tx, caseID, at, sku, lot string, quan
 	}
 	var w standing
 	err := tx.Row(ctx, whereStands, caseID, sku, lot, named, site(at), quantity).
-		Scan(&w.known, &w.sku, &w.site, &w.lot, &w.authenticated, &w.disposition, &w.quantity, &w.returned, &w.heard)
+		Scan(&w.known, &w.ended, &w.sku, &w.site, &w.lot, &w.authenticated, &w.disposition, &w.quantity, &w.returned, &w.heard)
 	switch {
 	case err != nil:
 		return w, err
+	case w.ended:
+		return w, fault.New(connect.CodeFailedPrecondition, "CASE_ENDED", "these goods are this inspection's no more", "stands", w.disposition)
 	case w.sku != sku || w.lot != lot || w.quantity != quantity:
 		return w, caseDiffers(&w)
 	case w.returned != "":
@@ -108,7 +111,7 @@ func (s *service) AdmitGoods(ctx context.Context, req *warehousev1.AdmitGoodsReq
 			return nil, skuUnknown(connect.CodeFailedPrecondition, req.GetSku())
 		}
 		if w.known {
-			if err := settle(ctx, tx, req.GetCaseId(), "receiving"); err != nil {
+			if err := w.settle(ctx, tx, req.GetCaseId(), "receiving"); err != nil {
 				return nil, err
 			}
 		}
@@ -150,7 +153,7 @@ func (s *service) RefuseGoods(ctx context.Context, req *warehousev1.RefuseGoodsR
 			return nil, err
 		}
 		if w.known {
-			if err := settle(ctx, tx, req.GetCaseId(), to); err != nil {
+			if err := w.settle(ctx, tx, req.GetCaseId(), to); err != nil {
 				return nil, err
 			}
 		}

@@ -342,7 +342,7 @@ func TestRefusedGoodsGoWhereTheInspectionSays(t *testing.T) {
 		req.To = warehousev1.Disposition_DISPOSITION_DESTROYED
 		_, err := h.goods().RefuseGoods(t.Context(), req)
 		if name == "external" {
-			refused(t, connect.CodeFailedPrecondition, "NO_SUCH_WAY", err)
+			refused(t, connect.CodeFailedPrecondition, "CASE_ENDED", err)
 			h.shelve(t, "sku_a", unit) // sent back to its merchant, it may come with another pass
 			continue
 		}

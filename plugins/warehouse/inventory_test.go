@@ -71,12 +71,12 @@ func TestAPolicyBoundsWhatAMarketIsPromised(t *testing.T) {
 		req, err := reserve(c.most)
 		require.NoError(t, err, "case %d", i)
 		if c.policy != nil && c.policy.OnShelf != nil {
-			require.EqualValues(t, c.policy.GetOnShelf()-c.most, h.policy(t, "sku_a", "DE").GetOnShelf(), "each sale lowers it")
+			require.Equal(t, c.policy.GetOnShelf()-c.most, h.policy(t, "sku_a", "DE").GetOnShelf(), "each sale lowers it")
 		}
 		_, err = h.orders.ReleaseReservation(t.Context(), &warehousev1.ReleaseReservationRequest{ReservationId: req.GetReservationId()})
 		require.NoError(t, err)
 		if c.policy != nil && c.policy.OnShelf != nil {
-			require.EqualValues(t, c.policy.GetOnShelf(), h.policy(t, "sku_a", "DE").GetOnShelf(), "and what is released stands there again")
+			require.Equal(t, c.policy.GetOnShelf(), h.policy(t, "sku_a", "DE").GetOnShelf(), "and what is released stands there again")
 		}
 	}
 	// Another market is another shelf.

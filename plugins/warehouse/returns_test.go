@@ -142,7 +142,7 @@ func TestGradesSendGoodsWhereTheRulesSay(t *testing.T) {
 		require.Equal(t, warehousev1.Return_STATE_GRADED, res.GetReturn().GetState())
 		require.Equal(t, c.reason != "", res.GetCaseId() != "")
 		require.Equal(t, res.GetCaseId(), res.GetReturn().GetGradings()[0].GetCaseId())
-		require.EqualValues(t, before+2, h.total(t, "sku_a", c.to))
+		require.Equal(t, before+2, h.total(t, "sku_a", c.to))
 		require.Zero(t, h.total(t, "sku_a", "sellable"))
 		asked := ""
 		for _, e := range h.Published(t) {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"time"
 
 	"connectrpc.com/connect/v2"
 
@@ -213,6 +214,9 @@ func (r *rma) decide(ctx context.Context, tx *store.Tx, req *warehousev1.DecideR
 	if _, err := post(ctx, tx, way{reason: "decision", from: from, to: to, cause: req.GetReason()}, move); err != nil {
 		return err
 	}
+	if _, err := tx.Do(ctx, `UPDATE inspected SET ended = true WHERE grading_id = $1 AND NOT ended`, req.GetGradingId()); err != nil {
+		return err
+	}
 	caseID := ""
 	if to == "inspecting" {
 		wanted := inspection{
@@ -226,14 +230,20 @@ func (r *rma) decide(ctx context.Context, tx *store.Tx, req *warehousev1.DecideR
 	return settled(ctx, tx, req.GetGradingId(), to, caseID)
 }
 
-// settleCase remembers where the goods of a case stand now, and which grading
-// they are of.
-const settleCase = `UPDATE inspected SET disposition = $2 WHERE case_id = $1 RETURNING grading_id`
+// settleCase remembers where the goods of a case stand now, and tells which
+// grading they are of; nothing when they stand no more where they were looked
+// for.
+const settleCase = `UPDATE inspected SET disposition = $2, ended = $2 IN ('receiving', 'external', 'destroyed')
+ WHERE case_id = $1 AND disposition = $3 AND NOT ended RETURNING grading_id`
 
 // settle tells the return that goods of a case are of, if any, where they went.
-func settle(ctx context.Context, tx *store.Tx, caseID, to string) error {
+func (w *standing) settle(ctx context.Context, tx *store.Tx, caseID, to string) error {
 	var gradingID string
-	if err := tx.Row(ctx, settleCase, caseID, to).Scan(&gradingID); err != nil || gradingID == "" {
+	err := tx.Row(ctx, settleCase, caseID, to, w.disposition).Scan(&gradingID)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return fault.Retry(fault.New(connect.CodeUnavailable, "CASE_BUSY", "the goods of this inspection are moved at this moment; try again"), 100*time.Millisecond)
+	case err != nil || gradingID == "":
 		return err
 	}
 	return settled(ctx, tx, gradingID, to, "")

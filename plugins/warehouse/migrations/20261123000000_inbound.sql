@@ -168,6 +168,8 @@ CREATE TABLE inspected (
   authenticated boolean NOT NULL,
   quantity      bigint NOT NULL CHECK (quantity > 0),
   disposition   text NOT NULL,
+  ended         boolean NOT NULL DEFAULT false,    -- they are its no more: admitted, gone, or decided on otherwise
   reference     text NOT NULL,                     -- return, or move of the doubt
   grading_id    text NOT NULL);
+CREATE INDEX inspected_grading ON inspected (grading_id) WHERE grading_id <> '' AND NOT ended;
 REVOKE DELETE, TRUNCATE ON inspected FROM p_warehouse;
