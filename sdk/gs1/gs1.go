@@ -1,5 +1,6 @@
-// Package gs1 reads and writes GS1 identification keys: trade items (GTIN)
-// and logistic units (SSCC), after the GS1 General Specifications.
+// Package gs1 reads and writes GS1 identification keys: trade items (GTIN),
+// logistic units (SSCC) and what else a Digital Link or an EPC may name, after
+// the GS1 General Specifications.
 package gs1
 
 import (
