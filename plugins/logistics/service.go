@@ -114,8 +114,6 @@ func owner(ctx context.Context) string {
 	return ""
 }
 
-func actor(ctx context.Context) string { return call.From(ctx).Principal.String() }
-
 func noShipment() error {
 	return fault.New(connect.CodeNotFound, "SHIPMENT_UNKNOWN", "there is no such shipment, or it is not yours")
 }

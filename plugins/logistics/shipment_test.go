@@ -279,7 +279,7 @@ func TestAStatusFollowsFromTheSetOfFacts(t *testing.T) {
 		require.Equal(t, want, got)
 		require.True(t, at.Equal(when))
 		// Delivered stays, but for a way back.
-		later := append(facts, fact{id: "z", tracking: "1", status: logisticsv1.Status_STATUS_IN_TRANSIT, at: booked.Add(20 * time.Hour), heard: booked.Add(20 * time.Hour)})
+		later := append(append([]fact{}, facts...), fact{id: "z", tracking: "1", status: logisticsv1.Status_STATUS_IN_TRANSIT, at: booked.Add(20 * time.Hour), heard: booked.Add(20 * time.Hour)})
 		if want == logisticsv1.Status_STATUS_DELIVERED {
 			got, _, _ = derive(parcels, later, booked)
 			require.Equal(t, want, got)

@@ -58,7 +58,7 @@ func TestABrokenFileIsToldByPlaceAndRemedy(t *testing.T) {
 	}{
 		{"an unknown attribute", `listen         =`, `lisen         =`, "lisen", []string{"lisen", `Did you mean "listen"`}},
 		{"an unknown block", `market "JP" {`, `markt "JP" {`, `markt "JP"`, []string{"markt", `Did you mean "market"`}},
-		{"a block that is not closed", "secrets { webhook_secret = env(\"SANDBOX_WEBHOOK_SECRET\") }\n  }\n}", "secrets { webhook_secret = env(\"SANDBOX_WEBHOOK_SECRET\") }\n  }\n", "", []string{"block"}},
+		{"a block that is not closed", "{ instance = \"lorries-jp\" }\n}", "{ instance = \"lorries-jp\" }\n", "", []string{"block"}},
 		{"an instance that nobody named", `instance = "sandbox-jp" }`, `instance = "sandbox-jq" }`, "sandbox-jq", []string{`"sandbox-jq"`, `Did you mean "sandbox-jp"`}},
 		{"an instance that does not serve the contract", `instance = "sandbox-jp" }`, `instance = "catalog" }`, `instance = "catalog"`, []string{"does not serve entrepot.payment.provider.v1", "sandbox-de, sandbox-gb, sandbox-jp"}},
 		{"a binary that is not there", `/warehouse"`, `/warehose"`, "warehose", []string{`plugin "warehouse"`, "there is no file", "Build the plugin"}},
@@ -142,7 +142,7 @@ func TestAValueThatThePluginRefusesIsToldWithItsField(t *testing.T) {
 // A plugin whose file changed does not run until the operator says so.
 func TestAChangedPluginIsRefusedUntilItIsAccepted(t *testing.T) {
 	bin := tempDir(t)
-	for _, name := range []string{"entrepot", "catalog", "warehouse", "payment", "payment-sandbox", "order"} {
+	for _, name := range []string{"entrepot", "catalog", "warehouse", "payment", "payment-sandbox", "order", "logistics", "carrier-sandbox", "carrier-post"} {
 		b, err := os.ReadFile(filepath.Join(binaries, name))
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(filepath.Join(bin, name), b, 0o755))

@@ -151,6 +151,38 @@ func TestAnyProcessMayBeKilledInTheMiddleOfTrade(t *testing.T) {
 		})
 	}
 	require.NotEmpty(t, r.Placed())
+
+	// And of those who ship what was bought: every parcel arrives, once.
+	staff, err := s.Hire(ctx, func(int) {})
+	require.NoError(t, err)
+	floor, err := s.NewFloor(ctx, staff.Floor)
+	require.NoError(t, err)
+	for _, victim := range []string{"logistics", "carrier-sandbox", "carrier-post", "warehouse", "order", "kernel"} {
+		t.Run("shipping/"+victim, func(t *testing.T) {
+			killed := make(chan error, 1)
+			// In the middle: what is packed waits for its carrier.
+			step := &at{do: func() { go func() { killed <- kill(ctx, s, victim) }() }}
+			step.n.Store(1)
+			shipped := 0
+			require.NoError(t, floor.Work(ctx, 12, func(n int) {
+				for range n {
+					step.Add(1)
+				}
+				shipped += n
+			}))
+			require.Positive(t, shipped)
+			require.NoError(t, <-killed)
+			quiet, cancel := context.WithTimeout(ctx, time.Minute)
+			defer cancel()
+			_, err := s.Delivered(quiet)
+			require.NoError(t, err)
+			books, err := s.Reconcile(quiet, m.Received, r)
+			require.NoError(t, err)
+			for _, c := range books.Checks {
+				require.True(t, c.OK(), "%s: %s %d, %s %d", c.What, c.Left, c.Want, c.Right, c.Have)
+			}
+		})
+	}
 }
 
 // kill ends a process with SIGKILL, and starts the kernel again if it was the
