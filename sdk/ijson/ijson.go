@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -19,9 +20,18 @@ var ErrAmbiguous = errors.New("JSON that readers understand differently")
 // maxDepth bounds how deep values stand in one another.
 const maxDepth = 64
 
+// maxNumber bounds the characters of a number: a double needs far fewer.
+const maxNumber = 400
+
+// mantissa is a number without its exponent.
+func mantissa(n json.Number) string {
+	m, _, _ := strings.Cut(strings.ToLower(n.String()), "e")
+	return m
+}
+
 // Decode reads one JSON value: objects as map[string]any, arrays as []any,
 // numbers as json.Number. A name that stands twice in an object, text that is
-// no UTF-8, a number that no double holds and nesting deeper than 64 are
+// no UTF-8, a number that no double holds, not even nearly, and nesting deeper than 64 are
 // errors. The caller bounds the length.
 func Decode(b []byte) (any, error) {
 	if !utf8.Valid(b) {
@@ -62,7 +72,7 @@ func value(dec *json.Decoder, depth int) (any, error) {
 	}
 	switch t := t.(type) {
 	case json.Number:
-		if f, err := t.Float64(); err != nil || math.IsInf(f, 0) {
+		if f, err := t.Float64(); err != nil || math.IsInf(f, 0) || len(t) > maxNumber || f == 0 && strings.Trim(mantissa(t), "-0.") != "" {
 			return nil, fmt.Errorf("%w: number %.40s", ErrAmbiguous, t)
 		}
 		return t, nil

@@ -19,7 +19,7 @@ func TestJSONIsReadAsItStands(t *testing.T) {
 }
 
 func TestWhatReadersUnderstandDifferentlyIsRefused(t *testing.T) {
-	for _, s := range []string{`{"a":1,"a":2}`, `{"x":[{"a":1,"\u0061":2}]}`, "\"\xff\"", `1e999`, `[-1e999]`} {
+	for _, s := range []string{`{"a":1,"a":2}`, `{"x":[{"a":1,"\u0061":2}]}`, "\"\xff\"", `1e999`, `[-1e999]`, `1e-999`, `-0.01E-99999`, "1." + strings.Repeat("0", 400)} {
 		_, err := Decode([]byte(s))
 		require.ErrorIs(t, err, ErrAmbiguous, s)
 	}
@@ -27,7 +27,9 @@ func TestWhatReadersUnderstandDifferentlyIsRefused(t *testing.T) {
 		_, err := Decode([]byte(s))
 		require.Error(t, err, s)
 	}
-	_, err := Decode([]byte(strings.Repeat("[", 64) + strings.Repeat("]", 64)))
+	_, err := Decode([]byte(`[0e-999,-0.0,1e-300]`))
+	require.NoError(t, err)
+	_, err = Decode([]byte(strings.Repeat("[", 64) + strings.Repeat("]", 64)))
 	require.NoError(t, err)
 }
 
