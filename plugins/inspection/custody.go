@@ -7,6 +7,7 @@ import (
 	"connectrpc.com/connect/v2"
 
 	inspectionv1 "github.com/entrepot/entrepot/proto/entrepot/inspection/v1"
+	"github.com/entrepot/entrepot/sdk/epcis"
 	"github.com/entrepot/entrepot/sdk/fault"
 	"github.com/entrepot/entrepot/sdk/store"
 )
@@ -102,6 +103,10 @@ func checkWords(bizStep, disposition string) error {
 		return fault.Field("disposition", "goods are destroyed by an order of destruction")
 	case disposition == sold:
 		return fault.Field("disposition", "goods are sold when their fulfilment is delivered")
+	case !epcis.IsDisposition(disposition):
+		return fault.Field("disposition", "is no word of the CBV")
+	case !epcis.IsBizStep(bizStep):
+		return fault.Field("biz_step", "is no word of the CBV")
 	case bizStep == "commissioning" || bizStep == "destroying":
 		return fault.Field("biz_step", "this is no hand-over")
 	}

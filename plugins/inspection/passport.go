@@ -8,6 +8,7 @@ import (
 
 	inspectionv1 "github.com/entrepot/entrepot/proto/entrepot/inspection/v1"
 	"github.com/entrepot/entrepot/sdk/fault"
+	"github.com/entrepot/entrepot/sdk/gs1"
 	"github.com/entrepot/entrepot/sdk/id"
 	"github.com/entrepot/entrepot/sdk/store"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -22,7 +23,7 @@ func (s *service) linkOf(u *unit) string {
 	if u.gtin == "" {
 		return s.base + ownPath + u.id
 	}
-	return digitalLink(s.base, u.gtin, u.serial)
+	return gs1.TradeItem(u.gtin, "", u.serial).URI(s.base)
 }
 
 // byLink finds the unit that a Digital Link names; nil when there is none.
@@ -34,14 +35,14 @@ func (s *service) byLink(ctx context.Context, link string) (*unit, error) {
 			}
 		}
 	}
-	gtin, serial, err := parseDigitalLink(link)
-	if err != nil {
+	l, err := gs1.ParseDigitalLink(link)
+	if err != nil || l.GTIN() == "" {
 		return nil, fault.Field("digital_link", "is no GS1 Digital Link of a trade item")
 	}
-	if serial == "" {
+	if l.Serial() == "" {
 		return nil, fault.Field("digital_link", "names a product, and no serial of it")
 	}
-	units, err := readUnits(s.db.Rows(ctx, `SELECT `+unitColumns+` FROM unit u WHERE u.gtin = $1 AND u.serial = $2`, gtin, serial))
+	units, err := readUnits(s.db.Rows(ctx, `SELECT `+unitColumns+` FROM unit u WHERE u.gtin = $1 AND u.serial = $2`, l.GTIN(), l.Serial()))
 	if err != nil || len(units) == 0 {
 		return nil, err
 	}

@@ -27,11 +27,14 @@ type step struct {
 	// action is the EPCIS one; empty means OBSERVE.
 	action string
 	at     time.Time
+	// event is the id of the EPCIS event that told it; empty: one is written.
+	event string
 }
 
 // recordStep writes what happened: the units' steps and the EPCIS events of
 // them, in the transaction in which it happens.
 func (s *service) recordStep(ctx context.Context, tx *store.Tx, steps ...step) error {
+	steps = byMerchant(steps)
 	var units, bizSteps, dispositions, holders, documents, eventIDs []string
 	var ats []time.Time
 	for i := range steps {

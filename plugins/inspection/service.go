@@ -25,7 +25,7 @@ import (
 
 // service serves entrepot.inspection.v1. Safe for concurrent use.
 type service struct {
-	inspectionv1connect.UnimplementedUnitServiceHandler
+	records
 
 	db             *store.DB
 	host           *host.Host

@@ -124,11 +124,11 @@ func (w writer) member(m member, v any) string {
 	}
 	out := make([]string, 0, len(elements))
 	for _, e := range elements {
-		s := ""
+		var s string
 		if m.leaf != nil {
 			s = "=" + m.leaf(w, e)
-		} else {
-			s = w.object(e.(map[string]any), m.of)
+		} else if o, ok := e.(map[string]any); ok {
+			s = w.object(o, m.of)
 		}
 		if s != "" {
 			out = append(out, each+s)

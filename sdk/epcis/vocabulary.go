@@ -84,3 +84,9 @@ func BizStep(s string) string { return bizStepWords.bare(s) }
 
 // Disposition is the one spelling of a disposition.
 func Disposition(s string) string { return dispositionWords.bare(s) }
+
+// IsBizStep tells whether a word is a business step of the CBV.
+func IsBizStep(word string) bool { return slices.Contains(bizSteps, word) }
+
+// IsDisposition tells whether a word is a disposition of the CBV.
+func IsDisposition(word string) bool { return slices.Contains(dispositions, word) }
