@@ -117,6 +117,9 @@ func (s *service) RecordCheck(ctx context.Context, req *inspectionv1.RecordCheck
 			blobs = append(blobs, e.GetBlobId())
 		}
 	}
+	if err := s.sent(ctx, "inputs.blob_id", blobs); err != nil {
+		return nil, err
+	}
 	return store.Mutate(ctx, s.db, req, func(ctx context.Context, tx *store.Tx) (*inspectionv1.RecordCheckResponse, error) {
 		c, err := lockCase(ctx, tx, req.GetCaseId())
 		if err != nil {

@@ -137,6 +137,9 @@ func (s *service) ConfirmDestruction(ctx context.Context, req *inspectionv1.Conf
 		return nil, store.Wrap(err)
 	}
 	var started *saga.Started
+	if err := s.sent(ctx, "blob_ids", req.GetBlobIds()); err != nil {
+		return nil, err
+	}
 	res, err := store.Mutate(ctx, s.db, req, func(ctx context.Context, tx *store.Tx) (*inspectionv1.ConfirmDestructionResponse, error) {
 		started = nil
 		// The case first, as everywhere: an appeal may be taking the order back.

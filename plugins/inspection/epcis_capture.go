@@ -80,7 +80,7 @@ func (s *service) capture(ctx context.Context, tx *store.Tx, c *capture) (*inspe
 	if err != nil {
 		return nil, err
 	}
-	res.Captured = int32(fresh) //nolint:gosec // at most epcis.MaxEvents
+	res.Captured = int32(fresh)
 	return res, s.apply(ctx, tx, c)
 }
 

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"sync"
 	"testing"
 
@@ -84,7 +86,20 @@ func open(t testing.TB, config map[string]any) *house {
 	h.merchant = h.as(plugintest.As(call.Principal{Kind: call.Merchant, Account: "acc_m", Merchant: "mrc_one"}, "GB"))
 	h.other = h.as(plugintest.As(call.Principal{Kind: call.Merchant, Account: "acc_o", Merchant: "mrc_two"}, "GB"))
 	h.plugin = h.as(plugintest.As(call.Principal{Kind: call.Plugin, Plugin: "warehouse"}, "GB"))
+	for _, c := range []byte("1abc") {
+		_, err := h.s.host.Blobs.PutBlob(t.Context(), &kernelv1.PutBlobRequest{MediaType: "image/png", Content: photo(c)})
+		require.NoError(t, err)
+	}
 	return h
+}
+
+// photo is a picture, as far as anybody looks.
+func photo(c byte) []byte { return append([]byte("\x89PNG\r\n\x1a\n"), c) }
+
+// blob names a photo: those of 1, a, b and c were sent.
+func blob(c byte) string {
+	sum := sha256.Sum256(photo(c))
+	return "sha256-" + hex.EncodeToString(sum[:])
 }
 
 // world is everybody else: the kernel's list of instances, authenticators and
@@ -228,14 +243,6 @@ func seen(caseID string, r result) *inspectionv1.RecordCheckRequest {
 		CheckId: id.New("chk"), CaseId: caseID, Method: "manual", Instrument: "loupe", Result: r,
 		Inputs: []*inspectionv1.Evidence{{Kind: "photo", BlobId: blob('1')}},
 	}
-}
-
-func blob(c byte) string {
-	b := make([]byte, 64)
-	for i := range b {
-		b[i] = c
-	}
-	return "sha256-" + string(b)
 }
 
 var says4 = map[verdict]result{

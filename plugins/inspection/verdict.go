@@ -231,6 +231,9 @@ func (s *service) Appeal(ctx context.Context, req *inspectionv1.AppealRequest) (
 	if err != nil {
 		return nil, err
 	}
+	if err := s.sent(ctx, "blob_ids", req.GetBlobIds()); err != nil {
+		return nil, err
+	}
 	words := strings.Join(append([]string{req.GetReason()}, req.GetBlobIds()...), " ")
 	return store.Mutate(ctx, s.db, req, func(ctx context.Context, tx *store.Tx) (*inspectionv1.AppealResponse, error) {
 		c, err := lockCase(ctx, tx, req.GetCaseId())

@@ -1679,6 +1679,97 @@ func (x *OrderDispositionResponse) GetCase() *Case {
 	return nil
 }
 
+type GrantEvidenceUploadRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The case that it is evidence in; a merchant's own.
+	CaseId        string `protobuf:"bytes,1,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrantEvidenceUploadRequest) Reset() {
+	*x = GrantEvidenceUploadRequest{}
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrantEvidenceUploadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrantEvidenceUploadRequest) ProtoMessage() {}
+
+func (x *GrantEvidenceUploadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrantEvidenceUploadRequest.ProtoReflect.Descriptor instead.
+func (*GrantEvidenceUploadRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *GrantEvidenceUploadRequest) GetCaseId() string {
+	if x != nil {
+		return x.CaseId
+	}
+	return ""
+}
+
+type GrantEvidenceUploadResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Below the public base URL; HTTP PUT of a JPEG, PNG, WebP or PDF of at most
+	// 8 MiB there answers its blob_id. It holds for 15 minutes.
+	Path          string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrantEvidenceUploadResponse) Reset() {
+	*x = GrantEvidenceUploadResponse{}
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrantEvidenceUploadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrantEvidenceUploadResponse) ProtoMessage() {}
+
+func (x *GrantEvidenceUploadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrantEvidenceUploadResponse.ProtoReflect.Descriptor instead.
+func (*GrantEvidenceUploadResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *GrantEvidenceUploadResponse) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
 type SumInspectionRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1687,7 +1778,7 @@ type SumInspectionRequest struct {
 
 func (x *SumInspectionRequest) Reset() {
 	*x = SumInspectionRequest{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[22]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1699,7 +1790,7 @@ func (x *SumInspectionRequest) String() string {
 func (*SumInspectionRequest) ProtoMessage() {}
 
 func (x *SumInspectionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[22]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1712,7 +1803,7 @@ func (x *SumInspectionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SumInspectionRequest.ProtoReflect.Descriptor instead.
 func (*SumInspectionRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{22}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{24}
 }
 
 type SumInspectionResponse struct {
@@ -1733,7 +1824,7 @@ type SumInspectionResponse struct {
 
 func (x *SumInspectionResponse) Reset() {
 	*x = SumInspectionResponse{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[23]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1745,7 +1836,7 @@ func (x *SumInspectionResponse) String() string {
 func (*SumInspectionResponse) ProtoMessage() {}
 
 func (x *SumInspectionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[23]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1758,7 +1849,7 @@ func (x *SumInspectionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SumInspectionResponse.ProtoReflect.Descriptor instead.
 func (*SumInspectionResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{23}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SumInspectionResponse) GetCases() map[string]int64 {
@@ -1826,7 +1917,7 @@ type CloseCaseRequest struct {
 
 func (x *CloseCaseRequest) Reset() {
 	*x = CloseCaseRequest{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[24]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1838,7 +1929,7 @@ func (x *CloseCaseRequest) String() string {
 func (*CloseCaseRequest) ProtoMessage() {}
 
 func (x *CloseCaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[24]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1851,7 +1942,7 @@ func (x *CloseCaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseCaseRequest.ProtoReflect.Descriptor instead.
 func (*CloseCaseRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{24}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CloseCaseRequest) GetCaseId() string {
@@ -1869,7 +1960,7 @@ type CloseCaseResponse struct {
 
 func (x *CloseCaseResponse) Reset() {
 	*x = CloseCaseResponse{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[25]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1881,7 +1972,7 @@ func (x *CloseCaseResponse) String() string {
 func (*CloseCaseResponse) ProtoMessage() {}
 
 func (x *CloseCaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[25]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1894,7 +1985,7 @@ func (x *CloseCaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseCaseResponse.ProtoReflect.Descriptor instead.
 func (*CloseCaseResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{25}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{27}
 }
 
 type ReopenCaseRequest struct {
@@ -1906,7 +1997,7 @@ type ReopenCaseRequest struct {
 
 func (x *ReopenCaseRequest) Reset() {
 	*x = ReopenCaseRequest{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[26]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1918,7 +2009,7 @@ func (x *ReopenCaseRequest) String() string {
 func (*ReopenCaseRequest) ProtoMessage() {}
 
 func (x *ReopenCaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[26]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1931,7 +2022,7 @@ func (x *ReopenCaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReopenCaseRequest.ProtoReflect.Descriptor instead.
 func (*ReopenCaseRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{26}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReopenCaseRequest) GetCaseId() string {
@@ -1949,7 +2040,7 @@ type ReopenCaseResponse struct {
 
 func (x *ReopenCaseResponse) Reset() {
 	*x = ReopenCaseResponse{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[27]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1961,7 +2052,7 @@ func (x *ReopenCaseResponse) String() string {
 func (*ReopenCaseResponse) ProtoMessage() {}
 
 func (x *ReopenCaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[27]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1974,7 +2065,7 @@ func (x *ReopenCaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReopenCaseResponse.ProtoReflect.Descriptor instead.
 func (*ReopenCaseResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{27}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{29}
 }
 
 var File_entrepot_inspection_v1_case_proto protoreflect.FileDescriptor
@@ -2125,7 +2216,11 @@ const file_entrepot_inspection_v1_case_proto_rawDesc = "" +
 	"\x19DISPOSITION_DAMAGED_STOCK\x10\x02\x12\x16\n" +
 	"\x12DISPOSITION_REPAIR\x10\x03\"L\n" +
 	"\x18OrderDispositionResponse\x120\n" +
-	"\x04case\x18\x01 \x01(\v2\x1c.entrepot.inspection.v1.CaseR\x04case\"\x16\n" +
+	"\x04case\x18\x01 \x01(\v2\x1c.entrepot.inspection.v1.CaseR\x04case\"@\n" +
+	"\x1aGrantEvidenceUploadRequest\x12\"\n" +
+	"\acase_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06caseId\"1\n" +
+	"\x1bGrantEvidenceUploadResponse\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\"\x16\n" +
 	"\x14SumInspectionRequest\"\x9c\x06\n" +
 	"\x15SumInspectionResponse\x12N\n" +
 	"\x05cases\x18\x01 \x03(\v28.entrepot.inspection.v1.SumInspectionResponse.CasesEntryR\x05cases\x12W\n" +
@@ -2154,7 +2249,7 @@ const file_entrepot_inspection_v1_case_proto_rawDesc = "" +
 	"\x11CloseCaseResponse\"7\n" +
 	"\x11ReopenCaseRequest\x12\"\n" +
 	"\acase_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06caseId\"\x14\n" +
-	"\x12ReopenCaseResponse2\x9a\f\n" +
+	"\x12ReopenCaseResponse2\xba\r\n" +
 	"\vCaseService\x12\x86\x01\n" +
 	"\bOpenCase\x12'.entrepot.inspection.v1.OpenCaseRequest\x1a(.entrepot.inspection.v1.OpenCaseResponse\"'ҵ\x18\x16\n" +
 	"\x02\x04\x06\x12\x10inspection.writeڵ\x18\t\n" +
@@ -2184,7 +2279,9 @@ const file_entrepot_inspection_v1_case_proto_rawDesc = "" +
 	"\acase_id\x12\x9f\x01\n" +
 	"\x10OrderDisposition\x12/.entrepot.inspection.v1.OrderDispositionRequest\x1a0.entrepot.inspection.v1.OrderDispositionResponse\"(ҵ\x18\x17\n" +
 	"\x01\x04\x12\x12inspection.confirmڵ\x18\t\n" +
-	"\acase_id\x12y\n" +
+	"\acase_id\x12\x9d\x01\n" +
+	"\x13GrantEvidenceUpload\x122.entrepot.inspection.v1.GrantEvidenceUploadRequest\x1a3.entrepot.inspection.v1.GrantEvidenceUploadResponse\"\x1dҵ\x18\x16\n" +
+	"\x02\x03\x04\x12\x10inspection.write\x90\x02\x01\x12y\n" +
 	"\rSumInspection\x12,.entrepot.inspection.v1.SumInspectionRequest\x1a-.entrepot.inspection.v1.SumInspectionResponse\"\vҵ\x18\x04\n" +
 	"\x02\x04\x05\x90\x02\x012\x8a\x02\n" +
 	"\x15InspectionStepService\x12v\n" +
@@ -2209,7 +2306,7 @@ func file_entrepot_inspection_v1_case_proto_rawDescGZIP() []byte {
 }
 
 var file_entrepot_inspection_v1_case_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_entrepot_inspection_v1_case_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_entrepot_inspection_v1_case_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_entrepot_inspection_v1_case_proto_goTypes = []any{
 	(Case_State)(0),                          // 0: entrepot.inspection.v1.Case.State
 	(Case_Origin)(0),                         // 1: entrepot.inspection.v1.Case.Origin
@@ -2236,52 +2333,54 @@ var file_entrepot_inspection_v1_case_proto_goTypes = []any{
 	(*AppealResponse)(nil),                   // 22: entrepot.inspection.v1.AppealResponse
 	(*OrderDispositionRequest)(nil),          // 23: entrepot.inspection.v1.OrderDispositionRequest
 	(*OrderDispositionResponse)(nil),         // 24: entrepot.inspection.v1.OrderDispositionResponse
-	(*SumInspectionRequest)(nil),             // 25: entrepot.inspection.v1.SumInspectionRequest
-	(*SumInspectionResponse)(nil),            // 26: entrepot.inspection.v1.SumInspectionResponse
-	(*CloseCaseRequest)(nil),                 // 27: entrepot.inspection.v1.CloseCaseRequest
-	(*CloseCaseResponse)(nil),                // 28: entrepot.inspection.v1.CloseCaseResponse
-	(*ReopenCaseRequest)(nil),                // 29: entrepot.inspection.v1.ReopenCaseRequest
-	(*ReopenCaseResponse)(nil),               // 30: entrepot.inspection.v1.ReopenCaseResponse
-	nil,                                      // 31: entrepot.inspection.v1.SumInspectionResponse.CasesEntry
-	nil,                                      // 32: entrepot.inspection.v1.SumInspectionResponse.VerdictsEntry
-	nil,                                      // 33: entrepot.inspection.v1.SumInspectionResponse.DispositionsEntry
-	nil,                                      // 34: entrepot.inspection.v1.SumInspectionResponse.HoldersEntry
-	(Verdict)(0),                             // 35: entrepot.inspection.v1.Verdict
-	(*Check)(nil),                            // 36: entrepot.inspection.v1.Check
-	(*timestamppb.Timestamp)(nil),            // 37: google.protobuf.Timestamp
-	(Check_Result)(0),                        // 38: entrepot.inspection.v1.Check.Result
+	(*GrantEvidenceUploadRequest)(nil),       // 25: entrepot.inspection.v1.GrantEvidenceUploadRequest
+	(*GrantEvidenceUploadResponse)(nil),      // 26: entrepot.inspection.v1.GrantEvidenceUploadResponse
+	(*SumInspectionRequest)(nil),             // 27: entrepot.inspection.v1.SumInspectionRequest
+	(*SumInspectionResponse)(nil),            // 28: entrepot.inspection.v1.SumInspectionResponse
+	(*CloseCaseRequest)(nil),                 // 29: entrepot.inspection.v1.CloseCaseRequest
+	(*CloseCaseResponse)(nil),                // 30: entrepot.inspection.v1.CloseCaseResponse
+	(*ReopenCaseRequest)(nil),                // 31: entrepot.inspection.v1.ReopenCaseRequest
+	(*ReopenCaseResponse)(nil),               // 32: entrepot.inspection.v1.ReopenCaseResponse
+	nil,                                      // 33: entrepot.inspection.v1.SumInspectionResponse.CasesEntry
+	nil,                                      // 34: entrepot.inspection.v1.SumInspectionResponse.VerdictsEntry
+	nil,                                      // 35: entrepot.inspection.v1.SumInspectionResponse.DispositionsEntry
+	nil,                                      // 36: entrepot.inspection.v1.SumInspectionResponse.HoldersEntry
+	(Verdict)(0),                             // 37: entrepot.inspection.v1.Verdict
+	(*Check)(nil),                            // 38: entrepot.inspection.v1.Check
+	(*timestamppb.Timestamp)(nil),            // 39: google.protobuf.Timestamp
+	(Check_Result)(0),                        // 40: entrepot.inspection.v1.Check.Result
 }
 var file_entrepot_inspection_v1_case_proto_depIdxs = []int32{
 	1,  // 0: entrepot.inspection.v1.Case.origin:type_name -> entrepot.inspection.v1.Case.Origin
 	0,  // 1: entrepot.inspection.v1.Case.state:type_name -> entrepot.inspection.v1.Case.State
-	35, // 2: entrepot.inspection.v1.Case.verdict:type_name -> entrepot.inspection.v1.Verdict
-	36, // 3: entrepot.inspection.v1.Case.checks:type_name -> entrepot.inspection.v1.Check
-	37, // 4: entrepot.inspection.v1.Case.opened_at:type_name -> google.protobuf.Timestamp
-	37, // 5: entrepot.inspection.v1.Case.confirmed_at:type_name -> google.protobuf.Timestamp
-	37, // 6: entrepot.inspection.v1.Case.closed_at:type_name -> google.protobuf.Timestamp
+	37, // 2: entrepot.inspection.v1.Case.verdict:type_name -> entrepot.inspection.v1.Verdict
+	38, // 3: entrepot.inspection.v1.Case.checks:type_name -> entrepot.inspection.v1.Check
+	39, // 4: entrepot.inspection.v1.Case.opened_at:type_name -> google.protobuf.Timestamp
+	39, // 5: entrepot.inspection.v1.Case.confirmed_at:type_name -> google.protobuf.Timestamp
+	39, // 6: entrepot.inspection.v1.Case.closed_at:type_name -> google.protobuf.Timestamp
 	1,  // 7: entrepot.inspection.v1.OpenCaseRequest.origin:type_name -> entrepot.inspection.v1.Case.Origin
 	3,  // 8: entrepot.inspection.v1.OpenCaseResponse.case:type_name -> entrepot.inspection.v1.Case
 	3,  // 9: entrepot.inspection.v1.GetCaseResponse.case:type_name -> entrepot.inspection.v1.Case
 	0,  // 10: entrepot.inspection.v1.ListCasesRequest.state:type_name -> entrepot.inspection.v1.Case.State
 	3,  // 11: entrepot.inspection.v1.ListCasesResponse.cases:type_name -> entrepot.inspection.v1.Case
 	11, // 12: entrepot.inspection.v1.RunChecksRequest.evidence:type_name -> entrepot.inspection.v1.Evidence
-	37, // 13: entrepot.inspection.v1.Evidence.at:type_name -> google.protobuf.Timestamp
+	39, // 13: entrepot.inspection.v1.Evidence.at:type_name -> google.protobuf.Timestamp
 	3,  // 14: entrepot.inspection.v1.RunChecksResponse.case:type_name -> entrepot.inspection.v1.Case
-	38, // 15: entrepot.inspection.v1.RecordCheckRequest.result:type_name -> entrepot.inspection.v1.Check.Result
+	40, // 15: entrepot.inspection.v1.RecordCheckRequest.result:type_name -> entrepot.inspection.v1.Check.Result
 	11, // 16: entrepot.inspection.v1.RecordCheckRequest.inputs:type_name -> entrepot.inspection.v1.Evidence
-	36, // 17: entrepot.inspection.v1.RecordCheckResponse.check:type_name -> entrepot.inspection.v1.Check
-	35, // 18: entrepot.inspection.v1.ProposeVerdictRequest.verdict:type_name -> entrepot.inspection.v1.Verdict
+	38, // 17: entrepot.inspection.v1.RecordCheckResponse.check:type_name -> entrepot.inspection.v1.Check
+	37, // 18: entrepot.inspection.v1.ProposeVerdictRequest.verdict:type_name -> entrepot.inspection.v1.Verdict
 	3,  // 19: entrepot.inspection.v1.ProposeVerdictResponse.case:type_name -> entrepot.inspection.v1.Case
-	35, // 20: entrepot.inspection.v1.ConfirmVerdictRequest.verdict:type_name -> entrepot.inspection.v1.Verdict
+	37, // 20: entrepot.inspection.v1.ConfirmVerdictRequest.verdict:type_name -> entrepot.inspection.v1.Verdict
 	3,  // 21: entrepot.inspection.v1.ConfirmVerdictResponse.case:type_name -> entrepot.inspection.v1.Case
 	3,  // 22: entrepot.inspection.v1.RejectVerdictResponse.case:type_name -> entrepot.inspection.v1.Case
 	3,  // 23: entrepot.inspection.v1.AppealResponse.case:type_name -> entrepot.inspection.v1.Case
 	2,  // 24: entrepot.inspection.v1.OrderDispositionRequest.disposition:type_name -> entrepot.inspection.v1.OrderDispositionRequest.Disposition
 	3,  // 25: entrepot.inspection.v1.OrderDispositionResponse.case:type_name -> entrepot.inspection.v1.Case
-	31, // 26: entrepot.inspection.v1.SumInspectionResponse.cases:type_name -> entrepot.inspection.v1.SumInspectionResponse.CasesEntry
-	32, // 27: entrepot.inspection.v1.SumInspectionResponse.verdicts:type_name -> entrepot.inspection.v1.SumInspectionResponse.VerdictsEntry
-	33, // 28: entrepot.inspection.v1.SumInspectionResponse.dispositions:type_name -> entrepot.inspection.v1.SumInspectionResponse.DispositionsEntry
-	34, // 29: entrepot.inspection.v1.SumInspectionResponse.holders:type_name -> entrepot.inspection.v1.SumInspectionResponse.HoldersEntry
+	33, // 26: entrepot.inspection.v1.SumInspectionResponse.cases:type_name -> entrepot.inspection.v1.SumInspectionResponse.CasesEntry
+	34, // 27: entrepot.inspection.v1.SumInspectionResponse.verdicts:type_name -> entrepot.inspection.v1.SumInspectionResponse.VerdictsEntry
+	35, // 28: entrepot.inspection.v1.SumInspectionResponse.dispositions:type_name -> entrepot.inspection.v1.SumInspectionResponse.DispositionsEntry
+	36, // 29: entrepot.inspection.v1.SumInspectionResponse.holders:type_name -> entrepot.inspection.v1.SumInspectionResponse.HoldersEntry
 	4,  // 30: entrepot.inspection.v1.CaseService.OpenCase:input_type -> entrepot.inspection.v1.OpenCaseRequest
 	6,  // 31: entrepot.inspection.v1.CaseService.GetCase:input_type -> entrepot.inspection.v1.GetCaseRequest
 	8,  // 32: entrepot.inspection.v1.CaseService.ListCases:input_type -> entrepot.inspection.v1.ListCasesRequest
@@ -2292,24 +2391,26 @@ var file_entrepot_inspection_v1_case_proto_depIdxs = []int32{
 	19, // 37: entrepot.inspection.v1.CaseService.RejectVerdict:input_type -> entrepot.inspection.v1.RejectVerdictRequest
 	21, // 38: entrepot.inspection.v1.CaseService.Appeal:input_type -> entrepot.inspection.v1.AppealRequest
 	23, // 39: entrepot.inspection.v1.CaseService.OrderDisposition:input_type -> entrepot.inspection.v1.OrderDispositionRequest
-	25, // 40: entrepot.inspection.v1.CaseService.SumInspection:input_type -> entrepot.inspection.v1.SumInspectionRequest
-	27, // 41: entrepot.inspection.v1.InspectionStepService.CloseCase:input_type -> entrepot.inspection.v1.CloseCaseRequest
-	29, // 42: entrepot.inspection.v1.InspectionStepService.ReopenCase:input_type -> entrepot.inspection.v1.ReopenCaseRequest
-	5,  // 43: entrepot.inspection.v1.CaseService.OpenCase:output_type -> entrepot.inspection.v1.OpenCaseResponse
-	7,  // 44: entrepot.inspection.v1.CaseService.GetCase:output_type -> entrepot.inspection.v1.GetCaseResponse
-	9,  // 45: entrepot.inspection.v1.CaseService.ListCases:output_type -> entrepot.inspection.v1.ListCasesResponse
-	12, // 46: entrepot.inspection.v1.CaseService.RunChecks:output_type -> entrepot.inspection.v1.RunChecksResponse
-	14, // 47: entrepot.inspection.v1.CaseService.RecordCheck:output_type -> entrepot.inspection.v1.RecordCheckResponse
-	16, // 48: entrepot.inspection.v1.CaseService.ProposeVerdict:output_type -> entrepot.inspection.v1.ProposeVerdictResponse
-	18, // 49: entrepot.inspection.v1.CaseService.ConfirmVerdict:output_type -> entrepot.inspection.v1.ConfirmVerdictResponse
-	20, // 50: entrepot.inspection.v1.CaseService.RejectVerdict:output_type -> entrepot.inspection.v1.RejectVerdictResponse
-	22, // 51: entrepot.inspection.v1.CaseService.Appeal:output_type -> entrepot.inspection.v1.AppealResponse
-	24, // 52: entrepot.inspection.v1.CaseService.OrderDisposition:output_type -> entrepot.inspection.v1.OrderDispositionResponse
-	26, // 53: entrepot.inspection.v1.CaseService.SumInspection:output_type -> entrepot.inspection.v1.SumInspectionResponse
-	28, // 54: entrepot.inspection.v1.InspectionStepService.CloseCase:output_type -> entrepot.inspection.v1.CloseCaseResponse
-	30, // 55: entrepot.inspection.v1.InspectionStepService.ReopenCase:output_type -> entrepot.inspection.v1.ReopenCaseResponse
-	43, // [43:56] is the sub-list for method output_type
-	30, // [30:43] is the sub-list for method input_type
+	25, // 40: entrepot.inspection.v1.CaseService.GrantEvidenceUpload:input_type -> entrepot.inspection.v1.GrantEvidenceUploadRequest
+	27, // 41: entrepot.inspection.v1.CaseService.SumInspection:input_type -> entrepot.inspection.v1.SumInspectionRequest
+	29, // 42: entrepot.inspection.v1.InspectionStepService.CloseCase:input_type -> entrepot.inspection.v1.CloseCaseRequest
+	31, // 43: entrepot.inspection.v1.InspectionStepService.ReopenCase:input_type -> entrepot.inspection.v1.ReopenCaseRequest
+	5,  // 44: entrepot.inspection.v1.CaseService.OpenCase:output_type -> entrepot.inspection.v1.OpenCaseResponse
+	7,  // 45: entrepot.inspection.v1.CaseService.GetCase:output_type -> entrepot.inspection.v1.GetCaseResponse
+	9,  // 46: entrepot.inspection.v1.CaseService.ListCases:output_type -> entrepot.inspection.v1.ListCasesResponse
+	12, // 47: entrepot.inspection.v1.CaseService.RunChecks:output_type -> entrepot.inspection.v1.RunChecksResponse
+	14, // 48: entrepot.inspection.v1.CaseService.RecordCheck:output_type -> entrepot.inspection.v1.RecordCheckResponse
+	16, // 49: entrepot.inspection.v1.CaseService.ProposeVerdict:output_type -> entrepot.inspection.v1.ProposeVerdictResponse
+	18, // 50: entrepot.inspection.v1.CaseService.ConfirmVerdict:output_type -> entrepot.inspection.v1.ConfirmVerdictResponse
+	20, // 51: entrepot.inspection.v1.CaseService.RejectVerdict:output_type -> entrepot.inspection.v1.RejectVerdictResponse
+	22, // 52: entrepot.inspection.v1.CaseService.Appeal:output_type -> entrepot.inspection.v1.AppealResponse
+	24, // 53: entrepot.inspection.v1.CaseService.OrderDisposition:output_type -> entrepot.inspection.v1.OrderDispositionResponse
+	26, // 54: entrepot.inspection.v1.CaseService.GrantEvidenceUpload:output_type -> entrepot.inspection.v1.GrantEvidenceUploadResponse
+	28, // 55: entrepot.inspection.v1.CaseService.SumInspection:output_type -> entrepot.inspection.v1.SumInspectionResponse
+	30, // 56: entrepot.inspection.v1.InspectionStepService.CloseCase:output_type -> entrepot.inspection.v1.CloseCaseResponse
+	32, // 57: entrepot.inspection.v1.InspectionStepService.ReopenCase:output_type -> entrepot.inspection.v1.ReopenCaseResponse
+	44, // [44:58] is the sub-list for method output_type
+	30, // [30:44] is the sub-list for method input_type
 	30, // [30:30] is the sub-list for extension type_name
 	30, // [30:30] is the sub-list for extension extendee
 	0,  // [0:30] is the sub-list for field type_name
@@ -2327,7 +2428,7 @@ func file_entrepot_inspection_v1_case_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_inspection_v1_case_proto_rawDesc), len(file_entrepot_inspection_v1_case_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   32,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -47,6 +47,9 @@ const (
 	// CaseServiceOrderDispositionProcedure is the procedure name of the CaseService's OrderDisposition
 	// RPC.
 	CaseServiceOrderDispositionProcedure = "/entrepot.inspection.v1.CaseService/OrderDisposition"
+	// CaseServiceGrantEvidenceUploadProcedure is the procedure name of the CaseService's
+	// GrantEvidenceUpload RPC.
+	CaseServiceGrantEvidenceUploadProcedure = "/entrepot.inspection.v1.CaseService/GrantEvidenceUpload"
 	// CaseServiceSumInspectionProcedure is the procedure name of the CaseService's SumInspection RPC.
 	CaseServiceSumInspectionProcedure = "/entrepot.inspection.v1.CaseService/SumInspection"
 	// InspectionStepServiceCloseCaseProcedure is the procedure name of the InspectionStepService's
@@ -130,6 +133,14 @@ var (
 			Procedure:  CaseServiceOrderDispositionProcedure,
 		}
 	})
+	caseServiceGrantEvidenceUploadSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_entrepot_inspection_v1_case_proto.Services().ByName("CaseService").Methods().ByName("GrantEvidenceUpload"),
+			Procedure:        CaseServiceGrantEvidenceUploadProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 	caseServiceSumInspectionSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType:       connect.StreamTypeUnary,
@@ -172,6 +183,9 @@ type CaseServiceClient interface {
 	// merchant, into the damaged stock, to repair. Destruction has its own
 	// service. Counterfeits can only be destroyed.
 	OrderDisposition(context.Context, *v1.OrderDispositionRequest) (*v1.OrderDispositionResponse, error)
+	// GrantEvidenceUpload gives a path to which one photo or document can be
+	// sent: evidence of a check, an appeal, a destruction.
+	GrantEvidenceUpload(context.Context, *v1.GrantEvidenceUploadRequest) (*v1.GrantEvidenceUploadResponse, error)
 	// SumInspection counts cases, units and certificates, for reconciliation.
 	SumInspection(context.Context, *v1.SumInspectionRequest) (*v1.SumInspectionResponse, error)
 }
@@ -214,6 +228,9 @@ type CaseServiceHandler interface {
 	// merchant, into the damaged stock, to repair. Destruction has its own
 	// service. Counterfeits can only be destroyed.
 	OrderDisposition(context.Context, *v1.OrderDispositionRequest) (*v1.OrderDispositionResponse, error)
+	// GrantEvidenceUpload gives a path to which one photo or document can be
+	// sent: evidence of a check, an appeal, a destruction.
+	GrantEvidenceUpload(context.Context, *v1.GrantEvidenceUploadRequest) (*v1.GrantEvidenceUploadResponse, error)
 	// SumInspection counts cases, units and certificates, for reconciliation.
 	SumInspection(context.Context, *v1.SumInspectionRequest) (*v1.SumInspectionResponse, error)
 }
@@ -233,6 +250,7 @@ func RegisterCaseServiceHandler(server *connect.Server, svc CaseServiceHandler) 
 		connect.Method{Spec: caseServiceRejectVerdictSpec(), Handler: adapter.rejectVerdict},
 		connect.Method{Spec: caseServiceAppealSpec(), Handler: adapter.appeal},
 		connect.Method{Spec: caseServiceOrderDispositionSpec(), Handler: adapter.orderDisposition},
+		connect.Method{Spec: caseServiceGrantEvidenceUploadSpec(), Handler: adapter.grantEvidenceUpload},
 		connect.Method{Spec: caseServiceSumInspectionSpec(), Handler: adapter.sumInspection},
 	)
 }
@@ -278,6 +296,10 @@ func (UnimplementedCaseServiceHandler) Appeal(context.Context, *v1.AppealRequest
 
 func (UnimplementedCaseServiceHandler) OrderDisposition(context.Context, *v1.OrderDispositionRequest) (*v1.OrderDispositionResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.inspection.v1.CaseService.OrderDisposition is not implemented")
+}
+
+func (UnimplementedCaseServiceHandler) GrantEvidenceUpload(context.Context, *v1.GrantEvidenceUploadRequest) (*v1.GrantEvidenceUploadResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.inspection.v1.CaseService.GrantEvidenceUpload is not implemented")
 }
 
 func (UnimplementedCaseServiceHandler) SumInspection(context.Context, *v1.SumInspectionRequest) (*v1.SumInspectionResponse, error) {
@@ -363,6 +385,14 @@ func (c *caseServiceClient) Appeal(ctx context.Context, req *v1.AppealRequest) (
 func (c *caseServiceClient) OrderDisposition(ctx context.Context, req *v1.OrderDispositionRequest) (*v1.OrderDispositionResponse, error) {
 	var res v1.OrderDispositionResponse
 	if err := c.client.CallUnary(ctx, caseServiceOrderDispositionSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *caseServiceClient) GrantEvidenceUpload(ctx context.Context, req *v1.GrantEvidenceUploadRequest) (*v1.GrantEvidenceUploadResponse, error) {
+	var res v1.GrantEvidenceUploadResponse
+	if err := c.client.CallUnary(ctx, caseServiceGrantEvidenceUploadSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -492,6 +522,18 @@ func (h caseServiceHandler) orderDisposition(ctx context.Context, _ connect.Spec
 		return err
 	}
 	res, err := h.svc.OrderDisposition(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h caseServiceHandler) grantEvidenceUpload(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.GrantEvidenceUploadRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.GrantEvidenceUpload(ctx, &req)
 	if err != nil {
 		return err
 	}
