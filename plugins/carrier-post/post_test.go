@@ -33,11 +33,16 @@ type post struct {
 
 func open(t testing.TB, config map[string]any) post {
 	t.Helper()
+	return openIn(t, t.TempDir(), config)
+}
+
+// openIn opens a post whose books are in a folder.
+func openIn(t testing.TB, dir string, config map[string]any) post {
+	t.Helper()
 	c := map[string]any{"country": "GB"}
 	for k, v := range config {
 		c[k] = v
 	}
-	dir := t.TempDir()
 	m := plugintest.Start(t, provider(), plugintest.Config(c), plugintest.DataDir(dir))
 	return post{m, providerv1connect.NewCarrierServiceClient(m.Client(call.Info{Principal: call.Principal{Kind: call.Plugin, Plugin: "logistics"}})), dir}
 }
@@ -358,6 +363,19 @@ func TestScanningFilesAreFollowed(t *testing.T) {
 	require.Equal(t, "OTHER", res.GetFacts()[3].GetReason())
 	_, err = p.Cancel(t.Context(), &providerv1.CancelRequest{Key: "c", Reference: b.GetReference()})
 	require.Equal(t, "HANDED_OVER", fault.Reason(err), "it was seen on its way")
+}
+
+// After a restart the scanning files are followed whether anybody calls or not.
+func TestScanningFilesAreFollowedBeforeAnybodyCalls(t *testing.T) {
+	t.Parallel()
+	books, scans := t.TempDir(), t.TempDir()
+	first := openIn(t, books, map[string]any{"events_dir": scans})
+	b := first.book(t, asked("k1", "DE", 100))
+	first.Stop()
+	line := fmt.Sprintf(`{"item":%q,"event":"EMA","at":"2026-11-01T10:00:00Z","office":"Berlin","country":"DE"}`, b.GetTrackingNumbers()["p1"])
+	require.NoError(t, os.WriteFile(filepath.Join(scans, "berlin.jsonl"), []byte(line+"\n"), 0o600))
+	next := openIn(t, books, map[string]any{"events_dir": scans})
+	require.Eventually(t, func() bool { return len(next.Published(t)) == 1 }, 20*time.Second, 10*time.Millisecond)
 }
 
 func TestTheBooksHoldNoPerson(t *testing.T) {

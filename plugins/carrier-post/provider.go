@@ -74,8 +74,9 @@ func validate(config json.RawMessage) (found []*pluginv1.Diagnostic) {
 	return found
 }
 
-// adapter is the provider of one instance. Its books open with the first call,
-// so that a process that is being replaced has them until it has drained.
+// adapter is the provider of one instance. Its books open when nobody else has
+// them any more:
+// a process that is being replaced keeps them until it has drained.
 type adapter struct {
 	in    *plugin.Instance
 	cfg   settings
@@ -113,6 +114,7 @@ func register(_ context.Context, in *plugin.Instance) error {
 		return nil
 	}
 	in.Close = a.close
+	a.work.Go(func() { journal.TakeOver(a.ended, in.Log, a.open) })
 	return nil
 }
 

@@ -62,8 +62,8 @@ func validate(config json.RawMessage) (found []*pluginv1.Diagnostic) {
 }
 
 // adapter is the provider of one instance: it speaks the contract and turns to
-// the company. The company opens with the first call, so that a process that
-// is being replaced has the books until it has drained.
+// the company. The company opens when nobody else has its books any
+// more: a process that is being replaced keeps them until it has drained.
 type adapter struct {
 	in     *plugin.Instance
 	cfg    settings
@@ -104,6 +104,7 @@ func register(_ context.Context, in *plugin.Instance) error {
 	providerv1connect.RegisterCarrierServiceHandler(in.Server, a)
 	in.Webhook = a.webhook
 	in.Close = a.close
+	a.work.Go(func() { journal.TakeOver(a.ended, in.Log, a.open) })
 	return nil
 }
 

@@ -57,8 +57,8 @@ func validate(config json.RawMessage) []*pluginv1.Diagnostic {
 const settleAfter = 200 * time.Millisecond
 
 // adapter is the provider of one instance: it speaks the contract and turns to
-// the company. The company opens with the first call, so that a process that
-// is being replaced has the books until it has drained.
+// the company. The company opens when nobody else has its books any
+// more: a process that is being replaced keeps them until it has drained.
 type adapter struct {
 	in      *plugin.Instance
 	cfg     settings
@@ -100,6 +100,7 @@ func register(_ context.Context, in *plugin.Instance) error {
 	providerv1connect.RegisterPaymentProviderServiceHandler(in.Server, a)
 	in.Webhook = a.webhook
 	in.Close = a.close
+	a.later.Go(func() { journal.TakeOver(a.ended, in.Log, a.open) })
 	return nil
 }
 

@@ -112,9 +112,13 @@ func Start(t testing.TB, p plugin.Plugin, opts ...Option) *Module {
 	}
 	_, err = life.Configure(t.Context(), req)
 	require.NoError(t, err)
-	t.Cleanup(func() { m.server.Drain(context.Background()) })
+	t.Cleanup(m.Stop)
 	return m
 }
+
+// Stop ends the plugin as the kernel does that stops or replaces it: calls in
+// flight finish, then its instances close. The end of the test does it too.
+func (m *Module) Stop() { m.server.Drain(context.Background()) }
 
 // Client calls the plugin as the kernel would on behalf of a caller. An unset
 // market is GB.
