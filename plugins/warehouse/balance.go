@@ -18,16 +18,20 @@ type balance struct {
 	InTransit, Inspecting, Suspect, Defective, Repair  int64
 	Expired, Recalled, Disposed                        int64
 	Version                                            int64
+	Location                                           string
 }
 
 // balanceColumns are the columns of balance, with the date as text.
 const balanceColumns = `sku, site, lot, authenticated, merchant, coalesce(expires_on::text, '') AS expires_on, sellable, reserved, quarantine, damaged,
-  destroyed, incoming, receiving, picked, packed, outbound, in_transit, inspecting, suspect, defective, repair, expired, recalled, disposed, version`
+  destroyed, incoming, receiving, picked, packed, outbound, in_transit, inspecting, suspect, defective, repair, expired, recalled, disposed, version,
+  coalesce((SELECT h.location FROM shelf h WHERE h.site = balance.site AND h.sku = balance.sku AND h.lot = balance.lot
+    AND h.authenticated = balance.authenticated), '') AS location`
 
 func (b *balance) proto() *warehousev1.StockLevel {
 	l := &warehousev1.StockLevel{
 		Sku: b.SKU, Site: b.Site, Lot: b.Lot, Authenticated: b.Authenticated, ExpiresOn: b.ExpiresOn, MerchantId: b.Merchant,
 		Sellable: b.Sellable, Reserved: b.Reserved, Quarantine: b.Quarantine, Damaged: b.Damaged, Destroyed: b.Destroyed, Version: b.Version,
+		Location: b.Location,
 	}
 	for name, n := range map[string]int64{
 		"incoming": b.Incoming, "receiving": b.Receiving, "picked": b.Picked, "packed": b.Packed, "outbound": b.Outbound, "in_transit": b.InTransit,

@@ -87,6 +87,8 @@ type fline struct {
 	Quantity      int64  `json:"quantity"`
 	Picked        int64  `json:"picked"`
 	Packed        int64  `json:"packed"`
+	// Location is the shelf that such goods were put on last.
+	Location string `json:"location"`
 }
 
 type funit struct {
@@ -119,7 +121,8 @@ type fparcel struct {
 const fulfilmentColumns = `f.id, f.request_id, f.reservation_id, f.reference, f.merchant, f.market, f.site, f.state, f.wave_id, f.shipment_id, f.carrier,
   f.split_from, f.ended, f.created_at, f.handed_over_at,
   (SELECT json_agg(json_build_object('sku', l.sku, 'lot', l.lot, 'authenticated', l.authenticated, 'quantity', l.quantity, 'picked', l.picked,
-     'packed', l.packed) ORDER BY l.sku, l.lot, l.authenticated) FROM fulfilment_line l WHERE l.fulfilment_id = f.id),
+     'packed', l.packed, 'location', coalesce(h.location, '')) ORDER BY l.sku, l.lot, l.authenticated) FROM fulfilment_line l LEFT JOIN shelf h
+     ON h.site = f.site AND h.sku = l.sku AND h.lot = l.lot AND h.authenticated = l.authenticated WHERE l.fulfilment_id = f.id),
   (SELECT json_agg(json_build_object('unit', u.unit, 'sku', u.sku, 'lot', u.lot, 'parcel', u.parcel_id) ORDER BY u.unit)
      FROM fulfilment_unit u WHERE u.fulfilment_id = f.id),
   (SELECT json_agg(json_build_object('id', p.id, 'sscc', p.sscc, 'box', p.box, 'grams', p.grams, 'length', p.length_mm, 'width', p.width_mm,
@@ -197,6 +200,9 @@ func (f *fulfilment) proto() *warehousev1.Fulfilment {
 func (f *fulfilment) linesProto() (out []*warehousev1.FulfilmentLine) {
 	for _, l := range f.lines {
 		p := &warehousev1.FulfilmentLine{Sku: l.SKU, Lot: l.Lot, Authenticated: l.Authenticated, Quantity: l.Quantity, Picked: l.Picked, Packed: l.Packed}
+		if l.Picked < l.Quantity {
+			p.Location = l.Location
+		}
 		for _, u := range f.units {
 			if l.Authenticated && u.SKU == l.SKU && u.Lot == l.Lot {
 				p.UnitIds = append(p.UnitIds, u.Unit)

@@ -234,7 +234,7 @@ func TestAReturnedSerialReachesTheShelfByANewInspection(t *testing.T) {
 	got, err := staff.GetReturn(t.Context(), &warehousev1.GetReturnRequest{ReturnId: req.GetReturnId()})
 	require.NoError(t, err)
 	require.Equal(t, warehousev1.Return_STATE_CLOSED, got.GetReturn().GetState())
-	require.True(t, proto.Equal(&warehousev1.ReturnLine{Sku: "sku_a", Quantity: 2, UnitIds: []string{"unt_1", "unt_2"}, Received: 2, Restocked: 2}, got.GetReturn().GetLines()[0]))
+	require.True(t, proto.Equal(&warehousev1.ReturnLine{Sku: "sku_a", Quantity: 2, UnitIds: []string{"unt_1", "unt_2"}, Received: 2, Graded: 2, Restocked: 2}, got.GetReturn().GetLines()[0]))
 	closed := 0
 	for _, e := range h.Published(t) {
 		if _, ok := e.(*warehousev1.ReturnClosed); ok {
@@ -324,7 +324,7 @@ func TestDecisionsEndWhatDoesNotGoToTheShelf(t *testing.T) {
 	r, err = decide("D3", "G2", warehousev1.DecideReturnRequest_DECISION_RETURN_TO_MERCHANT)
 	require.NoError(t, err)
 	require.Equal(t, warehousev1.Return_STATE_CLOSED, r.GetState())
-	require.True(t, proto.Equal(&warehousev1.ReturnLine{Sku: "sku_a", Quantity: 2, Received: 2, Destroyed: 1, SentBack: 1}, r.GetLines()[0]))
+	require.True(t, proto.Equal(&warehousev1.ReturnLine{Sku: "sku_a", Quantity: 2, Received: 2, Graded: 2, Destroyed: 1, SentBack: 1}, r.GetLines()[0]))
 	list, err := staff.ListReturns(t.Context(), &warehousev1.ListReturnsRequest{State: warehousev1.Return_STATE_CLOSED, Reference: "ord_1"})
 	require.NoError(t, err)
 	require.Len(t, list.GetReturns(), 1)

@@ -169,7 +169,7 @@ func (s *service) CancelReturn(ctx context.Context, req *warehousev1.CancelRetur
 }
 
 const readReturns = `SELECT r.id, r.reference, r.merchant, r.site, r.state, r.authorised_at, r.received_at,
-  (SELECT coalesce(jsonb_agg(jsonb_build_object('sku', l.sku, 'lot', l.lot, 'quantity', l.quantity, 'received', l.received, 'restocked', l.restocked,
+  (SELECT coalesce(jsonb_agg(jsonb_build_object('sku', l.sku, 'lot', l.lot, 'quantity', l.quantity, 'received', l.received, 'graded', l.graded, 'restocked', l.restocked,
      'destroyed', l.destroyed, 'sent_back', l.sent_back, 'unit_ids', (SELECT coalesce(jsonb_agg(a.unit ORDER BY a.unit), '[]') FROM
        (SELECT p.unit FROM return_piece p WHERE p.return_id = r.id AND p.sku = l.sku AND p.unit <> ''
         UNION SELECT a.unit FROM return_allowed a WHERE l.received = 0 AND a.return_id = r.id AND a.sku = l.sku AND a.unit <> '') a)) ORDER BY l.sku), '[]')

@@ -66,6 +66,9 @@ func (s *service) GradeReturn(ctx context.Context, req *warehousev1.GradeReturnR
 	if err := g.agrees(); err != nil {
 		return nil, err
 	}
+	if err := s.sent(ctx, g.blobs); err != nil {
+		return nil, err
+	}
 	return store.Mutate(ctx, s.db, req, func(ctx context.Context, tx *store.Tx) (*warehousev1.GradeReturnResponse, error) {
 		r, err := lockReturn(ctx, tx, req.GetReturnId())
 		switch {

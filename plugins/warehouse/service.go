@@ -9,17 +9,19 @@ import (
 	"github.com/entrepot/entrepot/sdk/call"
 	"github.com/entrepot/entrepot/sdk/event"
 	"github.com/entrepot/entrepot/sdk/fault"
+	"github.com/entrepot/entrepot/sdk/host"
 	"github.com/entrepot/entrepot/sdk/plugin"
 	"github.com/entrepot/entrepot/sdk/store"
 )
 
 // service serves entrepot.warehouse.v1. Safe for concurrent use.
 type service struct {
-	db *store.DB
+	db   *store.DB
+	host *host.Host
 }
 
 func register(in *plugin.Instance) error {
-	s := &service{db: in.DB}
+	s := &service{db: in.DB, host: in.Host}
 	warehousev1connect.RegisterStockServiceHandler(in.Server, s)
 	warehousev1connect.RegisterPurchasingServiceHandler(in.Server, s)
 	warehousev1connect.RegisterGoodsStepServiceHandler(in.Server, s)

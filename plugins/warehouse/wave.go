@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"slices"
-	"strings"
 
 	"connectrpc.com/connect/v2"
 
@@ -43,26 +42,21 @@ func (f *floor) PlanWave(ctx context.Context, req *warehousev1.PlanWaveRequest) 
 		if err != nil {
 			return nil, err
 		}
-		res := &warehousev1.PlanWaveResponse{}
+		res := &warehousev1.PlanWaveResponse{Picks: picks(all)}
 		for _, one := range all {
-			p := one.proto()
-			for _, l := range one.lines {
-				if l.Picked < l.Quantity && one.state == statePicking {
-					res.Picks = append(res.Picks, &warehousev1.Pick{
-						FulfilmentId: one.id, Sku: l.SKU, Lot: l.Lot, Authenticated: l.Authenticated, Quantity: l.Quantity - l.Picked,
-					})
-				}
-			}
-			res.Fulfilments = append(res.Fulfilments, p)
+			res.Fulfilments = append(res.Fulfilments, one.proto())
 		}
-		slices.SortStableFunc(res.GetPicks(), func(a, b *warehousev1.Pick) int {
-			if c := strings.Compare(a.GetLocation(), b.GetLocation()); c != 0 {
-				return c
-			}
-			return strings.Compare(a.GetSku(), b.GetSku())
-		})
 		return res, nil
 	})
+}
+
+// ListPicks tells what of a wave is still to be taken.
+func (f *floor) ListPicks(ctx context.Context, req *warehousev1.ListPicksRequest) (*warehousev1.ListPicksResponse, error) {
+	all, err := readFulfilments(ctx, f.db, `WHERE f.wave_id = $1 ORDER BY f.id`, req.GetWaveId())
+	if err != nil {
+		return nil, store.Wrap(err)
+	}
+	return &warehousev1.ListPicksResponse{Picks: picks(all)}, nil
 }
 
 // picking is what a pick list changes.
@@ -74,8 +68,8 @@ type picking struct {
 	short                 map[string][]fline
 }
 
-// ConfirmPicks records what was taken off the shelf, for whole fulfilments: a
-// line that no pick names was not found.
+// ConfirmPicks records what was taken off the shelf. A line that no pick names
+// stands on another list of the wave.
 func (f *floor) ConfirmPicks(ctx context.Context, req *warehousev1.ConfirmPicksRequest) (*warehousev1.ConfirmPicksResponse, error) {
 	return store.Mutate(ctx, f.db, req, func(ctx context.Context, tx *store.Tx) (*warehousev1.ConfirmPicksResponse, error) {
 		made, err := tx.Do(ctx, `INSERT INTO pick (id, wave_id) VALUES ($1, $2) ON CONFLICT DO NOTHING`, req.GetPickId(), req.GetWaveId())

@@ -144,7 +144,7 @@ func (x GetParcelLabelRequest_Format) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use GetParcelLabelRequest_Format.Descriptor instead.
 func (GetParcelLabelRequest_Format) EnumDescriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{20, 0}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{22, 0}
 }
 
 type FulfilmentLine struct {
@@ -157,7 +157,7 @@ type FulfilmentLine struct {
 	Picked  int64    `protobuf:"varint,5,opt,name=picked,proto3" json:"picked,omitempty"`
 	Packed  int64    `protobuf:"varint,6,opt,name=packed,proto3" json:"packed,omitempty"`
 	UnitIds []string `protobuf:"bytes,7,rep,name=unit_ids,json=unitIds,proto3" json:"unit_ids,omitempty"`
-	// Where it stands.
+	// Output, until it is picked: the shelf that goods of it were put on last.
 	Location      string `protobuf:"bytes,8,opt,name=location,proto3" json:"location,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -867,7 +867,8 @@ func (x *PlanWaveRequest) GetMaxFulfilments() int32 {
 type PlanWaveResponse struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Fulfilments []*Fulfilment          `protobuf:"bytes,1,rep,name=fulfilments,proto3" json:"fulfilments,omitempty"`
-	// In the order of the shelves.
+	// In the order of the shelves, "A-9" before "A-10"; last what was never put
+	// on one.
 	Picks         []*Pick `protobuf:"bytes,2,rep,name=picks,proto3" json:"picks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -924,7 +925,8 @@ type Pick struct {
 	Lot           string                 `protobuf:"bytes,3,opt,name=lot,proto3" json:"lot,omitempty"`
 	Authenticated bool                   `protobuf:"varint,4,opt,name=authenticated,proto3" json:"authenticated,omitempty"`
 	// Pieces to take; of ConfirmPicks pieces taken, 0 and up.
-	Quantity int64  `protobuf:"varint,5,opt,name=quantity,proto3" json:"quantity,omitempty"`
+	Quantity int64 `protobuf:"varint,5,opt,name=quantity,proto3" json:"quantity,omitempty"`
+	// Output: the shelf that goods of it were put on last.
 	Location string `protobuf:"bytes,6,opt,name=location,proto3" json:"location,omitempty"`
 	// Serials that were scanned, of serialised goods all of them.
 	UnitIds       []string `protobuf:"bytes,7,rep,name=unit_ids,json=unitIds,proto3" json:"unit_ids,omitempty"`
@@ -1011,6 +1013,95 @@ func (x *Pick) GetUnitIds() []string {
 	return nil
 }
 
+type ListPicksRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	WaveId        string                 `protobuf:"bytes,1,opt,name=wave_id,json=waveId,proto3" json:"wave_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPicksRequest) Reset() {
+	*x = ListPicksRequest{}
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPicksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPicksRequest) ProtoMessage() {}
+
+func (x *ListPicksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPicksRequest.ProtoReflect.Descriptor instead.
+func (*ListPicksRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ListPicksRequest) GetWaveId() string {
+	if x != nil {
+		return x.WaveId
+	}
+	return ""
+}
+
+type ListPicksResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As PlanWaveResponse has them.
+	Picks         []*Pick `protobuf:"bytes,1,rep,name=picks,proto3" json:"picks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPicksResponse) Reset() {
+	*x = ListPicksResponse{}
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPicksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPicksResponse) ProtoMessage() {}
+
+func (x *ListPicksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPicksResponse.ProtoReflect.Descriptor instead.
+func (*ListPicksResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ListPicksResponse) GetPicks() []*Pick {
+	if x != nil {
+		return x.Picks
+	}
+	return nil
+}
+
 type ConfirmPicksRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	PickId        string                 `protobuf:"bytes,1,opt,name=pick_id,json=pickId,proto3" json:"pick_id,omitempty"`
@@ -1022,7 +1113,7 @@ type ConfirmPicksRequest struct {
 
 func (x *ConfirmPicksRequest) Reset() {
 	*x = ConfirmPicksRequest{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[11]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1034,7 +1125,7 @@ func (x *ConfirmPicksRequest) String() string {
 func (*ConfirmPicksRequest) ProtoMessage() {}
 
 func (x *ConfirmPicksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[11]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1047,7 +1138,7 @@ func (x *ConfirmPicksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmPicksRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmPicksRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{11}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ConfirmPicksRequest) GetPickId() string {
@@ -1080,7 +1171,7 @@ type ConfirmPicksResponse struct {
 
 func (x *ConfirmPicksResponse) Reset() {
 	*x = ConfirmPicksResponse{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[12]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1092,7 +1183,7 @@ func (x *ConfirmPicksResponse) String() string {
 func (*ConfirmPicksResponse) ProtoMessage() {}
 
 func (x *ConfirmPicksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[12]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1105,7 +1196,7 @@ func (x *ConfirmPicksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmPicksResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmPicksResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{12}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ConfirmPicksResponse) GetFulfilments() []*Fulfilment {
@@ -1128,7 +1219,7 @@ type ParcelLimits struct {
 
 func (x *ParcelLimits) Reset() {
 	*x = ParcelLimits{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[13]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1140,7 +1231,7 @@ func (x *ParcelLimits) String() string {
 func (*ParcelLimits) ProtoMessage() {}
 
 func (x *ParcelLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[13]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1153,7 +1244,7 @@ func (x *ParcelLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParcelLimits.ProtoReflect.Descriptor instead.
 func (*ParcelLimits) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{13}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ParcelLimits) GetMaxWeightGrams() int32 {
@@ -1187,7 +1278,7 @@ type ProposeParcelsRequest struct {
 
 func (x *ProposeParcelsRequest) Reset() {
 	*x = ProposeParcelsRequest{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[14]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1199,7 +1290,7 @@ func (x *ProposeParcelsRequest) String() string {
 func (*ProposeParcelsRequest) ProtoMessage() {}
 
 func (x *ProposeParcelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[14]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1212,7 +1303,7 @@ func (x *ProposeParcelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeParcelsRequest.ProtoReflect.Descriptor instead.
 func (*ProposeParcelsRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{14}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ProposeParcelsRequest) GetFulfilmentId() string {
@@ -1239,7 +1330,7 @@ type ProposeParcelsResponse struct {
 
 func (x *ProposeParcelsResponse) Reset() {
 	*x = ProposeParcelsResponse{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[15]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1251,7 +1342,7 @@ func (x *ProposeParcelsResponse) String() string {
 func (*ProposeParcelsResponse) ProtoMessage() {}
 
 func (x *ProposeParcelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[15]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1264,7 +1355,7 @@ func (x *ProposeParcelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeParcelsResponse.ProtoReflect.Descriptor instead.
 func (*ProposeParcelsResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{15}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ProposeParcelsResponse) GetParcels() []*Parcel {
@@ -1292,7 +1383,7 @@ type PackParcelRequest struct {
 
 func (x *PackParcelRequest) Reset() {
 	*x = PackParcelRequest{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[16]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1304,7 +1395,7 @@ func (x *PackParcelRequest) String() string {
 func (*PackParcelRequest) ProtoMessage() {}
 
 func (x *PackParcelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[16]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1317,7 +1408,7 @@ func (x *PackParcelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PackParcelRequest.ProtoReflect.Descriptor instead.
 func (*PackParcelRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{16}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PackParcelRequest) GetParcelId() string {
@@ -1385,7 +1476,7 @@ type PackParcelResponse struct {
 
 func (x *PackParcelResponse) Reset() {
 	*x = PackParcelResponse{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[17]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +1488,7 @@ func (x *PackParcelResponse) String() string {
 func (*PackParcelResponse) ProtoMessage() {}
 
 func (x *PackParcelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[17]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +1501,7 @@ func (x *PackParcelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PackParcelResponse.ProtoReflect.Descriptor instead.
 func (*PackParcelResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{17}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PackParcelResponse) GetParcel() *Parcel {
@@ -1430,7 +1521,7 @@ type FinishPackingRequest struct {
 
 func (x *FinishPackingRequest) Reset() {
 	*x = FinishPackingRequest{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[18]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1442,7 +1533,7 @@ func (x *FinishPackingRequest) String() string {
 func (*FinishPackingRequest) ProtoMessage() {}
 
 func (x *FinishPackingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[18]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1455,7 +1546,7 @@ func (x *FinishPackingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishPackingRequest.ProtoReflect.Descriptor instead.
 func (*FinishPackingRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{18}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *FinishPackingRequest) GetFulfilmentId() string {
@@ -1483,7 +1574,7 @@ type FinishPackingResponse struct {
 
 func (x *FinishPackingResponse) Reset() {
 	*x = FinishPackingResponse{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[19]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1495,7 +1586,7 @@ func (x *FinishPackingResponse) String() string {
 func (*FinishPackingResponse) ProtoMessage() {}
 
 func (x *FinishPackingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[19]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1508,7 +1599,7 @@ func (x *FinishPackingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishPackingResponse.ProtoReflect.Descriptor instead.
 func (*FinishPackingResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{19}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *FinishPackingResponse) GetFulfilment() *Fulfilment {
@@ -1535,7 +1626,7 @@ type GetParcelLabelRequest struct {
 
 func (x *GetParcelLabelRequest) Reset() {
 	*x = GetParcelLabelRequest{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[20]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1547,7 +1638,7 @@ func (x *GetParcelLabelRequest) String() string {
 func (*GetParcelLabelRequest) ProtoMessage() {}
 
 func (x *GetParcelLabelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[20]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1560,7 +1651,7 @@ func (x *GetParcelLabelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetParcelLabelRequest.ProtoReflect.Descriptor instead.
 func (*GetParcelLabelRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{20}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetParcelLabelRequest) GetParcelId() string {
@@ -1587,7 +1678,7 @@ type GetParcelLabelResponse struct {
 
 func (x *GetParcelLabelResponse) Reset() {
 	*x = GetParcelLabelResponse{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[21]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1599,7 +1690,7 @@ func (x *GetParcelLabelResponse) String() string {
 func (*GetParcelLabelResponse) ProtoMessage() {}
 
 func (x *GetParcelLabelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[21]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1612,7 +1703,7 @@ func (x *GetParcelLabelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetParcelLabelResponse.ProtoReflect.Descriptor instead.
 func (*GetParcelLabelResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{21}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetParcelLabelResponse) GetMediaType() string {
@@ -1642,7 +1733,7 @@ type HandOverRequest struct {
 
 func (x *HandOverRequest) Reset() {
 	*x = HandOverRequest{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[22]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1745,7 @@ func (x *HandOverRequest) String() string {
 func (*HandOverRequest) ProtoMessage() {}
 
 func (x *HandOverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[22]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1758,7 @@ func (x *HandOverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOverRequest.ProtoReflect.Descriptor instead.
 func (*HandOverRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{22}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *HandOverRequest) GetManifestId() string {
@@ -1701,7 +1792,7 @@ type HandOverResponse struct {
 
 func (x *HandOverResponse) Reset() {
 	*x = HandOverResponse{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[23]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1713,7 +1804,7 @@ func (x *HandOverResponse) String() string {
 func (*HandOverResponse) ProtoMessage() {}
 
 func (x *HandOverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[23]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1726,7 +1817,7 @@ func (x *HandOverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOverResponse.ProtoReflect.Descriptor instead.
 func (*HandOverResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{23}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *HandOverResponse) GetFulfilmentIds() []string {
@@ -1751,7 +1842,7 @@ type Box struct {
 
 func (x *Box) Reset() {
 	*x = Box{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[24]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1763,7 +1854,7 @@ func (x *Box) String() string {
 func (*Box) ProtoMessage() {}
 
 func (x *Box) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[24]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1776,7 +1867,7 @@ func (x *Box) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Box.ProtoReflect.Descriptor instead.
 func (*Box) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{24}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Box) GetName() string {
@@ -1831,7 +1922,7 @@ type PutBoxesRequest struct {
 
 func (x *PutBoxesRequest) Reset() {
 	*x = PutBoxesRequest{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[25]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1843,7 +1934,7 @@ func (x *PutBoxesRequest) String() string {
 func (*PutBoxesRequest) ProtoMessage() {}
 
 func (x *PutBoxesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[25]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1856,7 +1947,7 @@ func (x *PutBoxesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutBoxesRequest.ProtoReflect.Descriptor instead.
 func (*PutBoxesRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{25}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PutBoxesRequest) GetSite() string {
@@ -1881,7 +1972,7 @@ type PutBoxesResponse struct {
 
 func (x *PutBoxesResponse) Reset() {
 	*x = PutBoxesResponse{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[26]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1893,7 +1984,7 @@ func (x *PutBoxesResponse) String() string {
 func (*PutBoxesResponse) ProtoMessage() {}
 
 func (x *PutBoxesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[26]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1906,7 +1997,7 @@ func (x *PutBoxesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutBoxesResponse.ProtoReflect.Descriptor instead.
 func (*PutBoxesResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{26}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{28}
 }
 
 type RequestFulfilmentRequest struct {
@@ -1925,7 +2016,7 @@ type RequestFulfilmentRequest struct {
 
 func (x *RequestFulfilmentRequest) Reset() {
 	*x = RequestFulfilmentRequest{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[27]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1937,7 +2028,7 @@ func (x *RequestFulfilmentRequest) String() string {
 func (*RequestFulfilmentRequest) ProtoMessage() {}
 
 func (x *RequestFulfilmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[27]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1950,7 +2041,7 @@ func (x *RequestFulfilmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestFulfilmentRequest.ProtoReflect.Descriptor instead.
 func (*RequestFulfilmentRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{27}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RequestFulfilmentRequest) GetRequestId() string {
@@ -2004,7 +2095,7 @@ type RequestFulfilmentResponse struct {
 
 func (x *RequestFulfilmentResponse) Reset() {
 	*x = RequestFulfilmentResponse{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[28]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2016,7 +2107,7 @@ func (x *RequestFulfilmentResponse) String() string {
 func (*RequestFulfilmentResponse) ProtoMessage() {}
 
 func (x *RequestFulfilmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[28]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2029,7 +2120,7 @@ func (x *RequestFulfilmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestFulfilmentResponse.ProtoReflect.Descriptor instead.
 func (*RequestFulfilmentResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{28}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RequestFulfilmentResponse) GetFulfilmentIds() []string {
@@ -2051,7 +2142,7 @@ type CancelFulfilmentRequest struct {
 
 func (x *CancelFulfilmentRequest) Reset() {
 	*x = CancelFulfilmentRequest{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[29]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2063,7 +2154,7 @@ func (x *CancelFulfilmentRequest) String() string {
 func (*CancelFulfilmentRequest) ProtoMessage() {}
 
 func (x *CancelFulfilmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[29]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2076,7 +2167,7 @@ func (x *CancelFulfilmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelFulfilmentRequest.ProtoReflect.Descriptor instead.
 func (*CancelFulfilmentRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{29}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CancelFulfilmentRequest) GetReference() string {
@@ -2108,7 +2199,7 @@ type CancelFulfilmentResponse struct {
 
 func (x *CancelFulfilmentResponse) Reset() {
 	*x = CancelFulfilmentResponse{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[30]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2120,7 +2211,7 @@ func (x *CancelFulfilmentResponse) String() string {
 func (*CancelFulfilmentResponse) ProtoMessage() {}
 
 func (x *CancelFulfilmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[30]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2133,7 +2224,7 @@ func (x *CancelFulfilmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelFulfilmentResponse.ProtoReflect.Descriptor instead.
 func (*CancelFulfilmentResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{30}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{32}
 }
 
 type AssignShipmentRequest struct {
@@ -2149,7 +2240,7 @@ type AssignShipmentRequest struct {
 
 func (x *AssignShipmentRequest) Reset() {
 	*x = AssignShipmentRequest{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[31]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2161,7 +2252,7 @@ func (x *AssignShipmentRequest) String() string {
 func (*AssignShipmentRequest) ProtoMessage() {}
 
 func (x *AssignShipmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[31]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2174,7 +2265,7 @@ func (x *AssignShipmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignShipmentRequest.ProtoReflect.Descriptor instead.
 func (*AssignShipmentRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{31}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AssignShipmentRequest) GetFulfilmentId() string {
@@ -2213,7 +2304,7 @@ type AssignShipmentResponse struct {
 
 func (x *AssignShipmentResponse) Reset() {
 	*x = AssignShipmentResponse{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[32]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2225,7 +2316,7 @@ func (x *AssignShipmentResponse) String() string {
 func (*AssignShipmentResponse) ProtoMessage() {}
 
 func (x *AssignShipmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[32]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2238,7 +2329,7 @@ func (x *AssignShipmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignShipmentResponse.ProtoReflect.Descriptor instead.
 func (*AssignShipmentResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{32}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{34}
 }
 
 // Goods of a reservation are to be picked and packed. All events of
@@ -2257,7 +2348,7 @@ type FulfilmentOpened struct {
 
 func (x *FulfilmentOpened) Reset() {
 	*x = FulfilmentOpened{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[33]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2269,7 +2360,7 @@ func (x *FulfilmentOpened) String() string {
 func (*FulfilmentOpened) ProtoMessage() {}
 
 func (x *FulfilmentOpened) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[33]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2282,7 +2373,7 @@ func (x *FulfilmentOpened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FulfilmentOpened.ProtoReflect.Descriptor instead.
 func (*FulfilmentOpened) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{33}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *FulfilmentOpened) GetFulfilmentId() string {
@@ -2343,7 +2434,7 @@ type FulfilmentPacked struct {
 
 func (x *FulfilmentPacked) Reset() {
 	*x = FulfilmentPacked{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[34]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2355,7 +2446,7 @@ func (x *FulfilmentPacked) String() string {
 func (*FulfilmentPacked) ProtoMessage() {}
 
 func (x *FulfilmentPacked) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[34]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2368,7 +2459,7 @@ func (x *FulfilmentPacked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FulfilmentPacked.ProtoReflect.Descriptor instead.
 func (*FulfilmentPacked) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{34}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *FulfilmentPacked) GetFulfilmentId() string {
@@ -2437,7 +2528,7 @@ type FulfilmentSplit struct {
 
 func (x *FulfilmentSplit) Reset() {
 	*x = FulfilmentSplit{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[35]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2449,7 +2540,7 @@ func (x *FulfilmentSplit) String() string {
 func (*FulfilmentSplit) ProtoMessage() {}
 
 func (x *FulfilmentSplit) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[35]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2462,7 +2553,7 @@ func (x *FulfilmentSplit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FulfilmentSplit.ProtoReflect.Descriptor instead.
 func (*FulfilmentSplit) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{35}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *FulfilmentSplit) GetFulfilmentId() string {
@@ -2522,7 +2613,7 @@ type FulfilmentHandedOver struct {
 
 func (x *FulfilmentHandedOver) Reset() {
 	*x = FulfilmentHandedOver{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[36]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2534,7 +2625,7 @@ func (x *FulfilmentHandedOver) String() string {
 func (*FulfilmentHandedOver) ProtoMessage() {}
 
 func (x *FulfilmentHandedOver) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[36]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2547,7 +2638,7 @@ func (x *FulfilmentHandedOver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FulfilmentHandedOver.ProtoReflect.Descriptor instead.
 func (*FulfilmentHandedOver) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{36}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *FulfilmentHandedOver) GetFulfilmentId() string {
@@ -2613,7 +2704,7 @@ type FulfilmentDelivered struct {
 
 func (x *FulfilmentDelivered) Reset() {
 	*x = FulfilmentDelivered{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[37]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2625,7 +2716,7 @@ func (x *FulfilmentDelivered) String() string {
 func (*FulfilmentDelivered) ProtoMessage() {}
 
 func (x *FulfilmentDelivered) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[37]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2638,7 +2729,7 @@ func (x *FulfilmentDelivered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FulfilmentDelivered.ProtoReflect.Descriptor instead.
 func (*FulfilmentDelivered) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{37}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *FulfilmentDelivered) GetFulfilmentId() string {
@@ -2695,7 +2786,7 @@ type FulfilmentCancelled struct {
 
 func (x *FulfilmentCancelled) Reset() {
 	*x = FulfilmentCancelled{}
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[38]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2707,7 +2798,7 @@ func (x *FulfilmentCancelled) String() string {
 func (*FulfilmentCancelled) ProtoMessage() {}
 
 func (x *FulfilmentCancelled) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[38]
+	mi := &file_entrepot_warehouse_v1_fulfilment_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2720,7 +2811,7 @@ func (x *FulfilmentCancelled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FulfilmentCancelled.ProtoReflect.Descriptor instead.
 func (*FulfilmentCancelled) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{38}
+	return file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *FulfilmentCancelled) GetFulfilmentId() string {
@@ -2848,7 +2939,11 @@ const file_entrepot_warehouse_v1_fulfilment_proto_rawDesc = "" +
 	"\rauthenticated\x18\x04 \x01(\bR\rauthenticated\x12'\n" +
 	"\bquantity\x18\x05 \x01(\x03B\v\xbaH\b\"\x06\x18\xc0\x84=(\x00R\bquantity\x12#\n" +
 	"\blocation\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18 R\blocation\x12&\n" +
-	"\bunit_ids\x18\a \x03(\tB\v\xbaH\b\x92\x01\x05\x10\xf4\x03\x18\x01R\aunitIds\"\xb1\x01\n" +
+	"\bunit_ids\x18\a \x03(\tB\v\xbaH\b\x92\x01\x05\x10\xf4\x03\x18\x01R\aunitIds\"6\n" +
+	"\x10ListPicksRequest\x12\"\n" +
+	"\awave_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06waveId\"F\n" +
+	"\x11ListPicksResponse\x121\n" +
+	"\x05picks\x18\x01 \x03(\v2\x1b.entrepot.warehouse.v1.PickR\x05picks\"\xb1\x01\n" +
 	"\x13ConfirmPicksRequest\x126\n" +
 	"\apick_id\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[A-Za-z0-9._-]{1,64}$R\x06pickId\x12\"\n" +
 	"\awave_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06waveId\x12>\n" +
@@ -3010,8 +3105,7 @@ const file_entrepot_warehouse_v1_fulfilment_proto_rawDesc = "" +
 	"request_id\x18\x02 \x01(\tR\trequestId\x12\x1c\n" +
 	"\treference\x18\x03 \x01(\tR\treference\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason:\x0f\xe2\xb5\x18\v\n" +
-	"\treference2\xe5\n" +
-	"\n" +
+	"\treference2\xdd\v\n" +
 	"\x11FulfilmentService\x12\x84\x01\n" +
 	"\rGetFulfilment\x12+.entrepot.warehouse.v1.GetFulfilmentRequest\x1a,.entrepot.warehouse.v1.GetFulfilmentResponse\"\x18ҵ\x18\x11\n" +
 	"\x03\x03\x04\x06\x12\n" +
@@ -3021,7 +3115,10 @@ const file_entrepot_warehouse_v1_fulfilment_proto_rawDesc = "" +
 	"stock.read\x90\x02\x01\x12~\n" +
 	"\bPlanWave\x12&.entrepot.warehouse.v1.PlanWaveRequest\x1a'.entrepot.warehouse.v1.PlanWaveResponse\"!ҵ\x18\x10\n" +
 	"\x01\x04\x12\vstock.writeڵ\x18\t\n" +
-	"\awave_id\x12\x8a\x01\n" +
+	"\awave_id\x12v\n" +
+	"\tListPicks\x12'.entrepot.warehouse.v1.ListPicksRequest\x1a(.entrepot.warehouse.v1.ListPicksResponse\"\x16ҵ\x18\x0f\n" +
+	"\x01\x04\x12\n" +
+	"stock.read\x90\x02\x01\x12\x8a\x01\n" +
 	"\fConfirmPicks\x12*.entrepot.warehouse.v1.ConfirmPicksRequest\x1a+.entrepot.warehouse.v1.ConfirmPicksResponse\"!ҵ\x18\x10\n" +
 	"\x01\x04\x12\vstock.writeڵ\x18\t\n" +
 	"\apick_id\x12\x85\x01\n" +
@@ -3069,7 +3166,7 @@ func file_entrepot_warehouse_v1_fulfilment_proto_rawDescGZIP() []byte {
 }
 
 var file_entrepot_warehouse_v1_fulfilment_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_entrepot_warehouse_v1_fulfilment_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_entrepot_warehouse_v1_fulfilment_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_entrepot_warehouse_v1_fulfilment_proto_goTypes = []any{
 	(Fulfilment_State)(0),             // 0: entrepot.warehouse.v1.Fulfilment.State
 	(GetParcelLabelRequest_Format)(0), // 1: entrepot.warehouse.v1.GetParcelLabelRequest.Format
@@ -3084,95 +3181,100 @@ var file_entrepot_warehouse_v1_fulfilment_proto_goTypes = []any{
 	(*PlanWaveRequest)(nil),           // 10: entrepot.warehouse.v1.PlanWaveRequest
 	(*PlanWaveResponse)(nil),          // 11: entrepot.warehouse.v1.PlanWaveResponse
 	(*Pick)(nil),                      // 12: entrepot.warehouse.v1.Pick
-	(*ConfirmPicksRequest)(nil),       // 13: entrepot.warehouse.v1.ConfirmPicksRequest
-	(*ConfirmPicksResponse)(nil),      // 14: entrepot.warehouse.v1.ConfirmPicksResponse
-	(*ParcelLimits)(nil),              // 15: entrepot.warehouse.v1.ParcelLimits
-	(*ProposeParcelsRequest)(nil),     // 16: entrepot.warehouse.v1.ProposeParcelsRequest
-	(*ProposeParcelsResponse)(nil),    // 17: entrepot.warehouse.v1.ProposeParcelsResponse
-	(*PackParcelRequest)(nil),         // 18: entrepot.warehouse.v1.PackParcelRequest
-	(*PackParcelResponse)(nil),        // 19: entrepot.warehouse.v1.PackParcelResponse
-	(*FinishPackingRequest)(nil),      // 20: entrepot.warehouse.v1.FinishPackingRequest
-	(*FinishPackingResponse)(nil),     // 21: entrepot.warehouse.v1.FinishPackingResponse
-	(*GetParcelLabelRequest)(nil),     // 22: entrepot.warehouse.v1.GetParcelLabelRequest
-	(*GetParcelLabelResponse)(nil),    // 23: entrepot.warehouse.v1.GetParcelLabelResponse
-	(*HandOverRequest)(nil),           // 24: entrepot.warehouse.v1.HandOverRequest
-	(*HandOverResponse)(nil),          // 25: entrepot.warehouse.v1.HandOverResponse
-	(*Box)(nil),                       // 26: entrepot.warehouse.v1.Box
-	(*PutBoxesRequest)(nil),           // 27: entrepot.warehouse.v1.PutBoxesRequest
-	(*PutBoxesResponse)(nil),          // 28: entrepot.warehouse.v1.PutBoxesResponse
-	(*RequestFulfilmentRequest)(nil),  // 29: entrepot.warehouse.v1.RequestFulfilmentRequest
-	(*RequestFulfilmentResponse)(nil), // 30: entrepot.warehouse.v1.RequestFulfilmentResponse
-	(*CancelFulfilmentRequest)(nil),   // 31: entrepot.warehouse.v1.CancelFulfilmentRequest
-	(*CancelFulfilmentResponse)(nil),  // 32: entrepot.warehouse.v1.CancelFulfilmentResponse
-	(*AssignShipmentRequest)(nil),     // 33: entrepot.warehouse.v1.AssignShipmentRequest
-	(*AssignShipmentResponse)(nil),    // 34: entrepot.warehouse.v1.AssignShipmentResponse
-	(*FulfilmentOpened)(nil),          // 35: entrepot.warehouse.v1.FulfilmentOpened
-	(*FulfilmentPacked)(nil),          // 36: entrepot.warehouse.v1.FulfilmentPacked
-	(*FulfilmentSplit)(nil),           // 37: entrepot.warehouse.v1.FulfilmentSplit
-	(*FulfilmentHandedOver)(nil),      // 38: entrepot.warehouse.v1.FulfilmentHandedOver
-	(*FulfilmentDelivered)(nil),       // 39: entrepot.warehouse.v1.FulfilmentDelivered
-	(*FulfilmentCancelled)(nil),       // 40: entrepot.warehouse.v1.FulfilmentCancelled
-	nil,                               // 41: entrepot.warehouse.v1.AssignShipmentRequest.TrackingNumbersEntry
-	(*timestamppb.Timestamp)(nil),     // 42: google.protobuf.Timestamp
+	(*ListPicksRequest)(nil),          // 13: entrepot.warehouse.v1.ListPicksRequest
+	(*ListPicksResponse)(nil),         // 14: entrepot.warehouse.v1.ListPicksResponse
+	(*ConfirmPicksRequest)(nil),       // 15: entrepot.warehouse.v1.ConfirmPicksRequest
+	(*ConfirmPicksResponse)(nil),      // 16: entrepot.warehouse.v1.ConfirmPicksResponse
+	(*ParcelLimits)(nil),              // 17: entrepot.warehouse.v1.ParcelLimits
+	(*ProposeParcelsRequest)(nil),     // 18: entrepot.warehouse.v1.ProposeParcelsRequest
+	(*ProposeParcelsResponse)(nil),    // 19: entrepot.warehouse.v1.ProposeParcelsResponse
+	(*PackParcelRequest)(nil),         // 20: entrepot.warehouse.v1.PackParcelRequest
+	(*PackParcelResponse)(nil),        // 21: entrepot.warehouse.v1.PackParcelResponse
+	(*FinishPackingRequest)(nil),      // 22: entrepot.warehouse.v1.FinishPackingRequest
+	(*FinishPackingResponse)(nil),     // 23: entrepot.warehouse.v1.FinishPackingResponse
+	(*GetParcelLabelRequest)(nil),     // 24: entrepot.warehouse.v1.GetParcelLabelRequest
+	(*GetParcelLabelResponse)(nil),    // 25: entrepot.warehouse.v1.GetParcelLabelResponse
+	(*HandOverRequest)(nil),           // 26: entrepot.warehouse.v1.HandOverRequest
+	(*HandOverResponse)(nil),          // 27: entrepot.warehouse.v1.HandOverResponse
+	(*Box)(nil),                       // 28: entrepot.warehouse.v1.Box
+	(*PutBoxesRequest)(nil),           // 29: entrepot.warehouse.v1.PutBoxesRequest
+	(*PutBoxesResponse)(nil),          // 30: entrepot.warehouse.v1.PutBoxesResponse
+	(*RequestFulfilmentRequest)(nil),  // 31: entrepot.warehouse.v1.RequestFulfilmentRequest
+	(*RequestFulfilmentResponse)(nil), // 32: entrepot.warehouse.v1.RequestFulfilmentResponse
+	(*CancelFulfilmentRequest)(nil),   // 33: entrepot.warehouse.v1.CancelFulfilmentRequest
+	(*CancelFulfilmentResponse)(nil),  // 34: entrepot.warehouse.v1.CancelFulfilmentResponse
+	(*AssignShipmentRequest)(nil),     // 35: entrepot.warehouse.v1.AssignShipmentRequest
+	(*AssignShipmentResponse)(nil),    // 36: entrepot.warehouse.v1.AssignShipmentResponse
+	(*FulfilmentOpened)(nil),          // 37: entrepot.warehouse.v1.FulfilmentOpened
+	(*FulfilmentPacked)(nil),          // 38: entrepot.warehouse.v1.FulfilmentPacked
+	(*FulfilmentSplit)(nil),           // 39: entrepot.warehouse.v1.FulfilmentSplit
+	(*FulfilmentHandedOver)(nil),      // 40: entrepot.warehouse.v1.FulfilmentHandedOver
+	(*FulfilmentDelivered)(nil),       // 41: entrepot.warehouse.v1.FulfilmentDelivered
+	(*FulfilmentCancelled)(nil),       // 42: entrepot.warehouse.v1.FulfilmentCancelled
+	nil,                               // 43: entrepot.warehouse.v1.AssignShipmentRequest.TrackingNumbersEntry
+	(*timestamppb.Timestamp)(nil),     // 44: google.protobuf.Timestamp
 }
 var file_entrepot_warehouse_v1_fulfilment_proto_depIdxs = []int32{
 	0,  // 0: entrepot.warehouse.v1.Fulfilment.state:type_name -> entrepot.warehouse.v1.Fulfilment.State
 	2,  // 1: entrepot.warehouse.v1.Fulfilment.lines:type_name -> entrepot.warehouse.v1.FulfilmentLine
 	4,  // 2: entrepot.warehouse.v1.Fulfilment.parcels:type_name -> entrepot.warehouse.v1.Parcel
-	42, // 3: entrepot.warehouse.v1.Fulfilment.created_at:type_name -> google.protobuf.Timestamp
-	42, // 4: entrepot.warehouse.v1.Fulfilment.handed_over_at:type_name -> google.protobuf.Timestamp
+	44, // 3: entrepot.warehouse.v1.Fulfilment.created_at:type_name -> google.protobuf.Timestamp
+	44, // 4: entrepot.warehouse.v1.Fulfilment.handed_over_at:type_name -> google.protobuf.Timestamp
 	5,  // 5: entrepot.warehouse.v1.Parcel.lines:type_name -> entrepot.warehouse.v1.ParcelLine
 	3,  // 6: entrepot.warehouse.v1.GetFulfilmentResponse.fulfilment:type_name -> entrepot.warehouse.v1.Fulfilment
 	0,  // 7: entrepot.warehouse.v1.ListFulfilmentsRequest.state:type_name -> entrepot.warehouse.v1.Fulfilment.State
 	3,  // 8: entrepot.warehouse.v1.ListFulfilmentsResponse.fulfilments:type_name -> entrepot.warehouse.v1.Fulfilment
 	3,  // 9: entrepot.warehouse.v1.PlanWaveResponse.fulfilments:type_name -> entrepot.warehouse.v1.Fulfilment
 	12, // 10: entrepot.warehouse.v1.PlanWaveResponse.picks:type_name -> entrepot.warehouse.v1.Pick
-	12, // 11: entrepot.warehouse.v1.ConfirmPicksRequest.picks:type_name -> entrepot.warehouse.v1.Pick
-	3,  // 12: entrepot.warehouse.v1.ConfirmPicksResponse.fulfilments:type_name -> entrepot.warehouse.v1.Fulfilment
-	15, // 13: entrepot.warehouse.v1.ProposeParcelsRequest.limits:type_name -> entrepot.warehouse.v1.ParcelLimits
-	4,  // 14: entrepot.warehouse.v1.ProposeParcelsResponse.parcels:type_name -> entrepot.warehouse.v1.Parcel
-	5,  // 15: entrepot.warehouse.v1.PackParcelRequest.lines:type_name -> entrepot.warehouse.v1.ParcelLine
-	4,  // 16: entrepot.warehouse.v1.PackParcelResponse.parcel:type_name -> entrepot.warehouse.v1.Parcel
-	3,  // 17: entrepot.warehouse.v1.FinishPackingResponse.fulfilment:type_name -> entrepot.warehouse.v1.Fulfilment
-	3,  // 18: entrepot.warehouse.v1.FinishPackingResponse.rest:type_name -> entrepot.warehouse.v1.Fulfilment
-	1,  // 19: entrepot.warehouse.v1.GetParcelLabelRequest.format:type_name -> entrepot.warehouse.v1.GetParcelLabelRequest.Format
-	26, // 20: entrepot.warehouse.v1.PutBoxesRequest.boxes:type_name -> entrepot.warehouse.v1.Box
-	2,  // 21: entrepot.warehouse.v1.RequestFulfilmentRequest.lines:type_name -> entrepot.warehouse.v1.FulfilmentLine
-	41, // 22: entrepot.warehouse.v1.AssignShipmentRequest.tracking_numbers:type_name -> entrepot.warehouse.v1.AssignShipmentRequest.TrackingNumbersEntry
-	2,  // 23: entrepot.warehouse.v1.FulfilmentOpened.lines:type_name -> entrepot.warehouse.v1.FulfilmentLine
-	4,  // 24: entrepot.warehouse.v1.FulfilmentPacked.parcels:type_name -> entrepot.warehouse.v1.Parcel
-	2,  // 25: entrepot.warehouse.v1.FulfilmentSplit.lines:type_name -> entrepot.warehouse.v1.FulfilmentLine
-	6,  // 26: entrepot.warehouse.v1.FulfilmentService.GetFulfilment:input_type -> entrepot.warehouse.v1.GetFulfilmentRequest
-	8,  // 27: entrepot.warehouse.v1.FulfilmentService.ListFulfilments:input_type -> entrepot.warehouse.v1.ListFulfilmentsRequest
-	10, // 28: entrepot.warehouse.v1.FulfilmentService.PlanWave:input_type -> entrepot.warehouse.v1.PlanWaveRequest
-	13, // 29: entrepot.warehouse.v1.FulfilmentService.ConfirmPicks:input_type -> entrepot.warehouse.v1.ConfirmPicksRequest
-	16, // 30: entrepot.warehouse.v1.FulfilmentService.ProposeParcels:input_type -> entrepot.warehouse.v1.ProposeParcelsRequest
-	18, // 31: entrepot.warehouse.v1.FulfilmentService.PackParcel:input_type -> entrepot.warehouse.v1.PackParcelRequest
-	20, // 32: entrepot.warehouse.v1.FulfilmentService.FinishPacking:input_type -> entrepot.warehouse.v1.FinishPackingRequest
-	22, // 33: entrepot.warehouse.v1.FulfilmentService.GetParcelLabel:input_type -> entrepot.warehouse.v1.GetParcelLabelRequest
-	24, // 34: entrepot.warehouse.v1.FulfilmentService.HandOver:input_type -> entrepot.warehouse.v1.HandOverRequest
-	27, // 35: entrepot.warehouse.v1.FulfilmentService.PutBoxes:input_type -> entrepot.warehouse.v1.PutBoxesRequest
-	29, // 36: entrepot.warehouse.v1.FulfilmentStepService.RequestFulfilment:input_type -> entrepot.warehouse.v1.RequestFulfilmentRequest
-	31, // 37: entrepot.warehouse.v1.FulfilmentStepService.CancelFulfilment:input_type -> entrepot.warehouse.v1.CancelFulfilmentRequest
-	33, // 38: entrepot.warehouse.v1.FulfilmentStepService.AssignShipment:input_type -> entrepot.warehouse.v1.AssignShipmentRequest
-	7,  // 39: entrepot.warehouse.v1.FulfilmentService.GetFulfilment:output_type -> entrepot.warehouse.v1.GetFulfilmentResponse
-	9,  // 40: entrepot.warehouse.v1.FulfilmentService.ListFulfilments:output_type -> entrepot.warehouse.v1.ListFulfilmentsResponse
-	11, // 41: entrepot.warehouse.v1.FulfilmentService.PlanWave:output_type -> entrepot.warehouse.v1.PlanWaveResponse
-	14, // 42: entrepot.warehouse.v1.FulfilmentService.ConfirmPicks:output_type -> entrepot.warehouse.v1.ConfirmPicksResponse
-	17, // 43: entrepot.warehouse.v1.FulfilmentService.ProposeParcels:output_type -> entrepot.warehouse.v1.ProposeParcelsResponse
-	19, // 44: entrepot.warehouse.v1.FulfilmentService.PackParcel:output_type -> entrepot.warehouse.v1.PackParcelResponse
-	21, // 45: entrepot.warehouse.v1.FulfilmentService.FinishPacking:output_type -> entrepot.warehouse.v1.FinishPackingResponse
-	23, // 46: entrepot.warehouse.v1.FulfilmentService.GetParcelLabel:output_type -> entrepot.warehouse.v1.GetParcelLabelResponse
-	25, // 47: entrepot.warehouse.v1.FulfilmentService.HandOver:output_type -> entrepot.warehouse.v1.HandOverResponse
-	28, // 48: entrepot.warehouse.v1.FulfilmentService.PutBoxes:output_type -> entrepot.warehouse.v1.PutBoxesResponse
-	30, // 49: entrepot.warehouse.v1.FulfilmentStepService.RequestFulfilment:output_type -> entrepot.warehouse.v1.RequestFulfilmentResponse
-	32, // 50: entrepot.warehouse.v1.FulfilmentStepService.CancelFulfilment:output_type -> entrepot.warehouse.v1.CancelFulfilmentResponse
-	34, // 51: entrepot.warehouse.v1.FulfilmentStepService.AssignShipment:output_type -> entrepot.warehouse.v1.AssignShipmentResponse
-	39, // [39:52] is the sub-list for method output_type
-	26, // [26:39] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	12, // 11: entrepot.warehouse.v1.ListPicksResponse.picks:type_name -> entrepot.warehouse.v1.Pick
+	12, // 12: entrepot.warehouse.v1.ConfirmPicksRequest.picks:type_name -> entrepot.warehouse.v1.Pick
+	3,  // 13: entrepot.warehouse.v1.ConfirmPicksResponse.fulfilments:type_name -> entrepot.warehouse.v1.Fulfilment
+	17, // 14: entrepot.warehouse.v1.ProposeParcelsRequest.limits:type_name -> entrepot.warehouse.v1.ParcelLimits
+	4,  // 15: entrepot.warehouse.v1.ProposeParcelsResponse.parcels:type_name -> entrepot.warehouse.v1.Parcel
+	5,  // 16: entrepot.warehouse.v1.PackParcelRequest.lines:type_name -> entrepot.warehouse.v1.ParcelLine
+	4,  // 17: entrepot.warehouse.v1.PackParcelResponse.parcel:type_name -> entrepot.warehouse.v1.Parcel
+	3,  // 18: entrepot.warehouse.v1.FinishPackingResponse.fulfilment:type_name -> entrepot.warehouse.v1.Fulfilment
+	3,  // 19: entrepot.warehouse.v1.FinishPackingResponse.rest:type_name -> entrepot.warehouse.v1.Fulfilment
+	1,  // 20: entrepot.warehouse.v1.GetParcelLabelRequest.format:type_name -> entrepot.warehouse.v1.GetParcelLabelRequest.Format
+	28, // 21: entrepot.warehouse.v1.PutBoxesRequest.boxes:type_name -> entrepot.warehouse.v1.Box
+	2,  // 22: entrepot.warehouse.v1.RequestFulfilmentRequest.lines:type_name -> entrepot.warehouse.v1.FulfilmentLine
+	43, // 23: entrepot.warehouse.v1.AssignShipmentRequest.tracking_numbers:type_name -> entrepot.warehouse.v1.AssignShipmentRequest.TrackingNumbersEntry
+	2,  // 24: entrepot.warehouse.v1.FulfilmentOpened.lines:type_name -> entrepot.warehouse.v1.FulfilmentLine
+	4,  // 25: entrepot.warehouse.v1.FulfilmentPacked.parcels:type_name -> entrepot.warehouse.v1.Parcel
+	2,  // 26: entrepot.warehouse.v1.FulfilmentSplit.lines:type_name -> entrepot.warehouse.v1.FulfilmentLine
+	6,  // 27: entrepot.warehouse.v1.FulfilmentService.GetFulfilment:input_type -> entrepot.warehouse.v1.GetFulfilmentRequest
+	8,  // 28: entrepot.warehouse.v1.FulfilmentService.ListFulfilments:input_type -> entrepot.warehouse.v1.ListFulfilmentsRequest
+	10, // 29: entrepot.warehouse.v1.FulfilmentService.PlanWave:input_type -> entrepot.warehouse.v1.PlanWaveRequest
+	13, // 30: entrepot.warehouse.v1.FulfilmentService.ListPicks:input_type -> entrepot.warehouse.v1.ListPicksRequest
+	15, // 31: entrepot.warehouse.v1.FulfilmentService.ConfirmPicks:input_type -> entrepot.warehouse.v1.ConfirmPicksRequest
+	18, // 32: entrepot.warehouse.v1.FulfilmentService.ProposeParcels:input_type -> entrepot.warehouse.v1.ProposeParcelsRequest
+	20, // 33: entrepot.warehouse.v1.FulfilmentService.PackParcel:input_type -> entrepot.warehouse.v1.PackParcelRequest
+	22, // 34: entrepot.warehouse.v1.FulfilmentService.FinishPacking:input_type -> entrepot.warehouse.v1.FinishPackingRequest
+	24, // 35: entrepot.warehouse.v1.FulfilmentService.GetParcelLabel:input_type -> entrepot.warehouse.v1.GetParcelLabelRequest
+	26, // 36: entrepot.warehouse.v1.FulfilmentService.HandOver:input_type -> entrepot.warehouse.v1.HandOverRequest
+	29, // 37: entrepot.warehouse.v1.FulfilmentService.PutBoxes:input_type -> entrepot.warehouse.v1.PutBoxesRequest
+	31, // 38: entrepot.warehouse.v1.FulfilmentStepService.RequestFulfilment:input_type -> entrepot.warehouse.v1.RequestFulfilmentRequest
+	33, // 39: entrepot.warehouse.v1.FulfilmentStepService.CancelFulfilment:input_type -> entrepot.warehouse.v1.CancelFulfilmentRequest
+	35, // 40: entrepot.warehouse.v1.FulfilmentStepService.AssignShipment:input_type -> entrepot.warehouse.v1.AssignShipmentRequest
+	7,  // 41: entrepot.warehouse.v1.FulfilmentService.GetFulfilment:output_type -> entrepot.warehouse.v1.GetFulfilmentResponse
+	9,  // 42: entrepot.warehouse.v1.FulfilmentService.ListFulfilments:output_type -> entrepot.warehouse.v1.ListFulfilmentsResponse
+	11, // 43: entrepot.warehouse.v1.FulfilmentService.PlanWave:output_type -> entrepot.warehouse.v1.PlanWaveResponse
+	14, // 44: entrepot.warehouse.v1.FulfilmentService.ListPicks:output_type -> entrepot.warehouse.v1.ListPicksResponse
+	16, // 45: entrepot.warehouse.v1.FulfilmentService.ConfirmPicks:output_type -> entrepot.warehouse.v1.ConfirmPicksResponse
+	19, // 46: entrepot.warehouse.v1.FulfilmentService.ProposeParcels:output_type -> entrepot.warehouse.v1.ProposeParcelsResponse
+	21, // 47: entrepot.warehouse.v1.FulfilmentService.PackParcel:output_type -> entrepot.warehouse.v1.PackParcelResponse
+	23, // 48: entrepot.warehouse.v1.FulfilmentService.FinishPacking:output_type -> entrepot.warehouse.v1.FinishPackingResponse
+	25, // 49: entrepot.warehouse.v1.FulfilmentService.GetParcelLabel:output_type -> entrepot.warehouse.v1.GetParcelLabelResponse
+	27, // 50: entrepot.warehouse.v1.FulfilmentService.HandOver:output_type -> entrepot.warehouse.v1.HandOverResponse
+	30, // 51: entrepot.warehouse.v1.FulfilmentService.PutBoxes:output_type -> entrepot.warehouse.v1.PutBoxesResponse
+	32, // 52: entrepot.warehouse.v1.FulfilmentStepService.RequestFulfilment:output_type -> entrepot.warehouse.v1.RequestFulfilmentResponse
+	34, // 53: entrepot.warehouse.v1.FulfilmentStepService.CancelFulfilment:output_type -> entrepot.warehouse.v1.CancelFulfilmentResponse
+	36, // 54: entrepot.warehouse.v1.FulfilmentStepService.AssignShipment:output_type -> entrepot.warehouse.v1.AssignShipmentResponse
+	41, // [41:55] is the sub-list for method output_type
+	27, // [27:41] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_warehouse_v1_fulfilment_proto_init() }
@@ -3186,7 +3288,7 @@ func file_entrepot_warehouse_v1_fulfilment_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_warehouse_v1_fulfilment_proto_rawDesc), len(file_entrepot_warehouse_v1_fulfilment_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   40,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -122,7 +122,7 @@ func (x Count_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Count_State.Descriptor instead.
 func (Count_State) EnumDescriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{31, 0}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{32, 0}
 }
 
 type PurchaseOrderLine struct {
@@ -1670,7 +1670,10 @@ func (x *RefuseGoodsRequest) GetReference() string {
 }
 
 type RefuseGoodsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Pieces that moved, now or the first time; as many as asked, or fewer of
+	// DESTROYED.
+	Moved         int64 `protobuf:"varint,1,opt,name=moved,proto3" json:"moved,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1703,6 +1706,13 @@ func (x *RefuseGoodsResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use RefuseGoodsResponse.ProtoReflect.Descriptor instead.
 func (*RefuseGoodsResponse) Descriptor() ([]byte, []int) {
 	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RefuseGoodsResponse) GetMoved() int64 {
+	if x != nil {
+		return x.Moved
+	}
+	return 0
 }
 
 type StockPolicy struct {
@@ -1952,20 +1962,97 @@ func (x *GetStockPoliciesResponse) GetPolicies() []*StockPolicy {
 	return nil
 }
 
+// Where goods of a count lie, by the put-aways: not whether any are there.
+type CountPlace struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sku           string                 `protobuf:"bytes,1,opt,name=sku,proto3" json:"sku,omitempty"`
+	Lot           string                 `protobuf:"bytes,2,opt,name=lot,proto3" json:"lot,omitempty"`
+	Authenticated bool                   `protobuf:"varint,3,opt,name=authenticated,proto3" json:"authenticated,omitempty"`
+	Location      string                 `protobuf:"bytes,4,opt,name=location,proto3" json:"location,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CountPlace) Reset() {
+	*x = CountPlace{}
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CountPlace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CountPlace) ProtoMessage() {}
+
+func (x *CountPlace) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CountPlace.ProtoReflect.Descriptor instead.
+func (*CountPlace) Descriptor() ([]byte, []int) {
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *CountPlace) GetSku() string {
+	if x != nil {
+		return x.Sku
+	}
+	return ""
+}
+
+func (x *CountPlace) GetLot() string {
+	if x != nil {
+		return x.Lot
+	}
+	return ""
+}
+
+func (x *CountPlace) GetAuthenticated() bool {
+	if x != nil {
+		return x.Authenticated
+	}
+	return false
+}
+
+func (x *CountPlace) GetLocation() string {
+	if x != nil {
+		return x.Location
+	}
+	return ""
+}
+
 type CountLine struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Sku     string                 `protobuf:"bytes,1,opt,name=sku,proto3" json:"sku,omitempty"`
 	Lot     string                 `protobuf:"bytes,2,opt,name=lot,proto3" json:"lot,omitempty"`
 	Counted int64                  `protobuf:"varint,3,opt,name=counted,proto3" json:"counted,omitempty"`
 	// Output, when submitted: what the books said then.
-	Expected      int64 `protobuf:"varint,4,opt,name=expected,proto3" json:"expected,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Expected int64 `protobuf:"varint,4,opt,name=expected,proto3" json:"expected,omitempty"`
+	// Serialised goods: each is scanned.
+	Authenticated bool `protobuf:"varint,5,opt,name=authenticated,proto3" json:"authenticated,omitempty"`
+	// Of these the serials that were scanned, as many as counted.
+	UnitIds []string `protobuf:"bytes,6,rep,name=unit_ids,json=unitIds,proto3" json:"unit_ids,omitempty"`
+	// Output, when submitted: serials that the books had on this shelf and that
+	// were not scanned. When the count is approved they are lost: outside, with
+	// its cause. One that turns up again comes in by an inspection.
+	MissingUnitIds []string `protobuf:"bytes,7,rep,name=missing_unit_ids,json=missingUnitIds,proto3" json:"missing_unit_ids,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *CountLine) Reset() {
 	*x = CountLine{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[30]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1977,7 +2064,7 @@ func (x *CountLine) String() string {
 func (*CountLine) ProtoMessage() {}
 
 func (x *CountLine) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[30]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1990,7 +2077,7 @@ func (x *CountLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountLine.ProtoReflect.Descriptor instead.
 func (*CountLine) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{30}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CountLine) GetSku() string {
@@ -2021,21 +2108,44 @@ func (x *CountLine) GetExpected() int64 {
 	return 0
 }
 
+func (x *CountLine) GetAuthenticated() bool {
+	if x != nil {
+		return x.Authenticated
+	}
+	return false
+}
+
+func (x *CountLine) GetUnitIds() []string {
+	if x != nil {
+		return x.UnitIds
+	}
+	return nil
+}
+
+func (x *CountLine) GetMissingUnitIds() []string {
+	if x != nil {
+		return x.MissingUnitIds
+	}
+	return nil
+}
+
 type Count struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	CountId       string                 `protobuf:"bytes,1,opt,name=count_id,json=countId,proto3" json:"count_id,omitempty"`
-	Site          string                 `protobuf:"bytes,2,opt,name=site,proto3" json:"site,omitempty"`
-	State         Count_State            `protobuf:"varint,3,opt,name=state,proto3,enum=entrepot.warehouse.v1.Count_State" json:"state,omitempty"`
-	Lines         []*CountLine           `protobuf:"bytes,4,rep,name=lines,proto3" json:"lines,omitempty"`
-	CountedBy     string                 `protobuf:"bytes,5,opt,name=counted_by,json=countedBy,proto3" json:"counted_by,omitempty"`
-	ApprovedBy    string                 `protobuf:"bytes,6,opt,name=approved_by,json=approvedBy,proto3" json:"approved_by,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	CountId    string                 `protobuf:"bytes,1,opt,name=count_id,json=countId,proto3" json:"count_id,omitempty"`
+	Site       string                 `protobuf:"bytes,2,opt,name=site,proto3" json:"site,omitempty"`
+	State      Count_State            `protobuf:"varint,3,opt,name=state,proto3,enum=entrepot.warehouse.v1.Count_State" json:"state,omitempty"`
+	Lines      []*CountLine           `protobuf:"bytes,4,rep,name=lines,proto3" json:"lines,omitempty"`
+	CountedBy  string                 `protobuf:"bytes,5,opt,name=counted_by,json=countedBy,proto3" json:"counted_by,omitempty"`
+	ApprovedBy string                 `protobuf:"bytes,6,opt,name=approved_by,json=approvedBy,proto3" json:"approved_by,omitempty"`
+	// Where to look.
+	Places        []*CountPlace `protobuf:"bytes,7,rep,name=places,proto3" json:"places,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Count) Reset() {
 	*x = Count{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[31]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2047,7 +2157,7 @@ func (x *Count) String() string {
 func (*Count) ProtoMessage() {}
 
 func (x *Count) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[31]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2060,7 +2170,7 @@ func (x *Count) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Count.ProtoReflect.Descriptor instead.
 func (*Count) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{31}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Count) GetCountId() string {
@@ -2105,6 +2215,13 @@ func (x *Count) GetApprovedBy() string {
 	return ""
 }
 
+func (x *Count) GetPlaces() []*CountPlace {
+	if x != nil {
+		return x.Places
+	}
+	return nil
+}
+
 type OpenCountRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	CountId       string                 `protobuf:"bytes,1,opt,name=count_id,json=countId,proto3" json:"count_id,omitempty"`
@@ -2116,7 +2233,7 @@ type OpenCountRequest struct {
 
 func (x *OpenCountRequest) Reset() {
 	*x = OpenCountRequest{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[32]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2128,7 +2245,7 @@ func (x *OpenCountRequest) String() string {
 func (*OpenCountRequest) ProtoMessage() {}
 
 func (x *OpenCountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[32]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2141,7 +2258,7 @@ func (x *OpenCountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenCountRequest.ProtoReflect.Descriptor instead.
 func (*OpenCountRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{32}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *OpenCountRequest) GetCountId() string {
@@ -2174,7 +2291,7 @@ type OpenCountResponse struct {
 
 func (x *OpenCountResponse) Reset() {
 	*x = OpenCountResponse{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[33]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2186,7 +2303,7 @@ func (x *OpenCountResponse) String() string {
 func (*OpenCountResponse) ProtoMessage() {}
 
 func (x *OpenCountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[33]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2199,7 +2316,7 @@ func (x *OpenCountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenCountResponse.ProtoReflect.Descriptor instead.
 func (*OpenCountResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{33}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *OpenCountResponse) GetCount() *Count {
@@ -2212,7 +2329,10 @@ func (x *OpenCountResponse) GetCount() *Count {
 type SubmitCountRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	CountId string                 `protobuf:"bytes,1,opt,name=count_id,json=countId,proto3" json:"count_id,omitempty"`
-	// Sellable pieces found; every sku of the count.
+	// Pieces found on the shelf, promised ones too; every sku of the count. Lots
+	// and serials that no line names were not found. A serial that the books do
+	// not have on that shelf is failed_precondition UNIT_ELSEWHERE: it is no
+	// piece of this count, but goods in doubt.
 	Lines         []*CountLine `protobuf:"bytes,2,rep,name=lines,proto3" json:"lines,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2220,7 +2340,7 @@ type SubmitCountRequest struct {
 
 func (x *SubmitCountRequest) Reset() {
 	*x = SubmitCountRequest{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[34]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2232,7 +2352,7 @@ func (x *SubmitCountRequest) String() string {
 func (*SubmitCountRequest) ProtoMessage() {}
 
 func (x *SubmitCountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[34]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2245,7 +2365,7 @@ func (x *SubmitCountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitCountRequest.ProtoReflect.Descriptor instead.
 func (*SubmitCountRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{34}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SubmitCountRequest) GetCountId() string {
@@ -2271,7 +2391,7 @@ type SubmitCountResponse struct {
 
 func (x *SubmitCountResponse) Reset() {
 	*x = SubmitCountResponse{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[35]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2283,7 +2403,7 @@ func (x *SubmitCountResponse) String() string {
 func (*SubmitCountResponse) ProtoMessage() {}
 
 func (x *SubmitCountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[35]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2296,7 +2416,7 @@ func (x *SubmitCountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitCountResponse.ProtoReflect.Descriptor instead.
 func (*SubmitCountResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{35}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SubmitCountResponse) GetCount() *Count {
@@ -2316,7 +2436,7 @@ type ApproveCountRequest struct {
 
 func (x *ApproveCountRequest) Reset() {
 	*x = ApproveCountRequest{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[36]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2328,7 +2448,7 @@ func (x *ApproveCountRequest) String() string {
 func (*ApproveCountRequest) ProtoMessage() {}
 
 func (x *ApproveCountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[36]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2341,7 +2461,7 @@ func (x *ApproveCountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveCountRequest.ProtoReflect.Descriptor instead.
 func (*ApproveCountRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{36}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ApproveCountRequest) GetCountId() string {
@@ -2367,7 +2487,7 @@ type ApproveCountResponse struct {
 
 func (x *ApproveCountResponse) Reset() {
 	*x = ApproveCountResponse{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[37]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2379,7 +2499,7 @@ func (x *ApproveCountResponse) String() string {
 func (*ApproveCountResponse) ProtoMessage() {}
 
 func (x *ApproveCountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[37]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2392,7 +2512,7 @@ func (x *ApproveCountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveCountResponse.ProtoReflect.Descriptor instead.
 func (*ApproveCountResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{37}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ApproveCountResponse) GetCount() *Count {
@@ -2420,7 +2540,7 @@ type MoveStockRequest struct {
 
 func (x *MoveStockRequest) Reset() {
 	*x = MoveStockRequest{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[38]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2432,7 +2552,7 @@ func (x *MoveStockRequest) String() string {
 func (*MoveStockRequest) ProtoMessage() {}
 
 func (x *MoveStockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[38]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2445,7 +2565,7 @@ func (x *MoveStockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveStockRequest.ProtoReflect.Descriptor instead.
 func (*MoveStockRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{38}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *MoveStockRequest) GetMoveId() string {
@@ -2527,7 +2647,7 @@ type MoveStockResponse struct {
 
 func (x *MoveStockResponse) Reset() {
 	*x = MoveStockResponse{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[39]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2539,7 +2659,7 @@ func (x *MoveStockResponse) String() string {
 func (*MoveStockResponse) ProtoMessage() {}
 
 func (x *MoveStockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[39]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2552,7 +2672,7 @@ func (x *MoveStockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveStockResponse.ProtoReflect.Descriptor instead.
 func (*MoveStockResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{39}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *MoveStockResponse) GetLevels() []*StockLevel {
@@ -2571,7 +2691,7 @@ type GetUnitStockRequest struct {
 
 func (x *GetUnitStockRequest) Reset() {
 	*x = GetUnitStockRequest{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[40]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2583,7 +2703,7 @@ func (x *GetUnitStockRequest) String() string {
 func (*GetUnitStockRequest) ProtoMessage() {}
 
 func (x *GetUnitStockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[40]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2596,7 +2716,7 @@ func (x *GetUnitStockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUnitStockRequest.ProtoReflect.Descriptor instead.
 func (*GetUnitStockRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{40}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GetUnitStockRequest) GetUnitIds() []string {
@@ -2615,7 +2735,7 @@ type GetUnitStockResponse struct {
 
 func (x *GetUnitStockResponse) Reset() {
 	*x = GetUnitStockResponse{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[41]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2627,7 +2747,7 @@ func (x *GetUnitStockResponse) String() string {
 func (*GetUnitStockResponse) ProtoMessage() {}
 
 func (x *GetUnitStockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[41]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2640,7 +2760,7 @@ func (x *GetUnitStockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUnitStockResponse.ProtoReflect.Descriptor instead.
 func (*GetUnitStockResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{41}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetUnitStockResponse) GetUnits() []*UnitStock {
@@ -2666,7 +2786,7 @@ type UnitStock struct {
 
 func (x *UnitStock) Reset() {
 	*x = UnitStock{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[42]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2678,7 +2798,7 @@ func (x *UnitStock) String() string {
 func (*UnitStock) ProtoMessage() {}
 
 func (x *UnitStock) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[42]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2691,7 +2811,7 @@ func (x *UnitStock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnitStock.ProtoReflect.Descriptor instead.
 func (*UnitStock) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{42}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *UnitStock) GetUnitId() string {
@@ -2754,7 +2874,7 @@ type GoodsAdmitted struct {
 
 func (x *GoodsAdmitted) Reset() {
 	*x = GoodsAdmitted{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[43]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2766,7 +2886,7 @@ func (x *GoodsAdmitted) String() string {
 func (*GoodsAdmitted) ProtoMessage() {}
 
 func (x *GoodsAdmitted) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[43]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2779,7 +2899,7 @@ func (x *GoodsAdmitted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoodsAdmitted.ProtoReflect.Descriptor instead.
 func (*GoodsAdmitted) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{43}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GoodsAdmitted) GetCaseId() string {
@@ -2838,6 +2958,104 @@ func (x *GoodsAdmitted) GetReference() string {
 	return ""
 }
 
+// Goods were destroyed of which the books do not have as many where that could
+// be: some of them had been sent back, decided on or counted otherwise before.
+// A person looks, for example by a count.
+type DestructionUnmatched struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	CaseId string                 `protobuf:"bytes,1,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
+	Sku    string                 `protobuf:"bytes,2,opt,name=sku,proto3" json:"sku,omitempty"`
+	Lot    string                 `protobuf:"bytes,3,opt,name=lot,proto3" json:"lot,omitempty"`
+	// Pieces that were not written off.
+	Quantity int64 `protobuf:"varint,4,opt,name=quantity,proto3" json:"quantity,omitempty"`
+	// Their serials, where they have some.
+	UnitIds []string `protobuf:"bytes,5,rep,name=unit_ids,json=unitIds,proto3" json:"unit_ids,omitempty"`
+	Site    string   `protobuf:"bytes,6,opt,name=site,proto3" json:"site,omitempty"`
+	// Destruction.
+	Reference     string `protobuf:"bytes,7,opt,name=reference,proto3" json:"reference,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DestructionUnmatched) Reset() {
+	*x = DestructionUnmatched{}
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DestructionUnmatched) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DestructionUnmatched) ProtoMessage() {}
+
+func (x *DestructionUnmatched) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DestructionUnmatched.ProtoReflect.Descriptor instead.
+func (*DestructionUnmatched) Descriptor() ([]byte, []int) {
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *DestructionUnmatched) GetCaseId() string {
+	if x != nil {
+		return x.CaseId
+	}
+	return ""
+}
+
+func (x *DestructionUnmatched) GetSku() string {
+	if x != nil {
+		return x.Sku
+	}
+	return ""
+}
+
+func (x *DestructionUnmatched) GetLot() string {
+	if x != nil {
+		return x.Lot
+	}
+	return ""
+}
+
+func (x *DestructionUnmatched) GetQuantity() int64 {
+	if x != nil {
+		return x.Quantity
+	}
+	return 0
+}
+
+func (x *DestructionUnmatched) GetUnitIds() []string {
+	if x != nil {
+		return x.UnitIds
+	}
+	return nil
+}
+
+func (x *DestructionUnmatched) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *DestructionUnmatched) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
 // Goods were put on the shelf.
 type StockPutAway struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2849,7 +3067,7 @@ type StockPutAway struct {
 
 func (x *StockPutAway) Reset() {
 	*x = StockPutAway{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[44]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2861,7 +3079,7 @@ func (x *StockPutAway) String() string {
 func (*StockPutAway) ProtoMessage() {}
 
 func (x *StockPutAway) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[44]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2874,7 +3092,7 @@ func (x *StockPutAway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StockPutAway.ProtoReflect.Descriptor instead.
 func (*StockPutAway) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{44}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *StockPutAway) GetPutAwayId() string {
@@ -2906,7 +3124,7 @@ type StockMoved struct {
 
 func (x *StockMoved) Reset() {
 	*x = StockMoved{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[45]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2918,7 +3136,7 @@ func (x *StockMoved) String() string {
 func (*StockMoved) ProtoMessage() {}
 
 func (x *StockMoved) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[45]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2931,7 +3149,7 @@ func (x *StockMoved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StockMoved.ProtoReflect.Descriptor instead.
 func (*StockMoved) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{45}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *StockMoved) GetMoveId() string {
@@ -2990,7 +3208,7 @@ type StockLow struct {
 
 func (x *StockLow) Reset() {
 	*x = StockLow{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[46]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3002,7 +3220,7 @@ func (x *StockLow) String() string {
 func (*StockLow) ProtoMessage() {}
 
 func (x *StockLow) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[46]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3015,7 +3233,7 @@ func (x *StockLow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StockLow.ProtoReflect.Descriptor instead.
 func (*StockLow) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{46}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *StockLow) GetSku() string {
@@ -3192,8 +3410,9 @@ const file_entrepot_warehouse_v1_purchasing_proto_rawDesc = "" +
 	"\x03lot\x18\x05 \x01(\tB\x14\xbaH\x11r\x0f2\r^[!-~]{0,20}$R\x03lot\x12'\n" +
 	"\bquantity\x18\x06 \x01(\x03B\v\xbaH\b\"\x06\x18\xa0\x8d\x06(\x01R\bquantity\x12&\n" +
 	"\bunit_ids\x18\a \x03(\tB\v\xbaH\b\x92\x01\x05\x10\xf4\x03\x18\x01R\aunitIds\x12%\n" +
-	"\treference\x18\b \x01(\tB\a\xbaH\x04r\x02\x18@R\treference\"\x15\n" +
-	"\x13RefuseGoodsResponse\"\xf7\x01\n" +
+	"\treference\x18\b \x01(\tB\a\xbaH\x04r\x02\x18@R\treference\"+\n" +
+	"\x13RefuseGoodsResponse\x12\x14\n" +
+	"\x05moved\x18\x01 \x01(\x03R\x05moved\"\xf7\x01\n" +
 	"\vStockPolicy\x12\x1b\n" +
 	"\x03sku\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x03sku\x12)\n" +
 	"\x06market\x18\x02 \x01(\tB\x11\xbaH\x0er\f2\n" +
@@ -3211,13 +3430,22 @@ const file_entrepot_warehouse_v1_purchasing_proto_rawDesc = "" +
 	"\x17GetStockPoliciesRequest\x12\x1f\n" +
 	"\x04skus\x18\x01 \x03(\tB\v\xbaH\b\x92\x01\x05\b\x01\x10\xf4\x03R\x04skus\"Z\n" +
 	"\x18GetStockPoliciesResponse\x12>\n" +
-	"\bpolicies\x18\x01 \x03(\v2\".entrepot.warehouse.v1.StockPolicyR\bpolicies\"\x95\x01\n" +
+	"\bpolicies\x18\x01 \x03(\v2\".entrepot.warehouse.v1.StockPolicyR\bpolicies\"r\n" +
+	"\n" +
+	"CountPlace\x12\x10\n" +
+	"\x03sku\x18\x01 \x01(\tR\x03sku\x12\x10\n" +
+	"\x03lot\x18\x02 \x01(\tR\x03lot\x12$\n" +
+	"\rauthenticated\x18\x03 \x01(\bR\rauthenticated\x12\x1a\n" +
+	"\blocation\x18\x04 \x01(\tR\blocation\"\x95\x02\n" +
 	"\tCountLine\x12\x1b\n" +
 	"\x03sku\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x03sku\x12&\n" +
 	"\x03lot\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f2\r^[!-~]{0,20}$R\x03lot\x12'\n" +
 	"\acounted\x18\x03 \x01(\x03B\r\xbaH\n" +
 	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00R\acounted\x12\x1a\n" +
-	"\bexpected\x18\x04 \x01(\x03R\bexpected\"\xc1\x02\n" +
+	"\bexpected\x18\x04 \x01(\x03R\bexpected\x12$\n" +
+	"\rauthenticated\x18\x05 \x01(\bR\rauthenticated\x12.\n" +
+	"\bunit_ids\x18\x06 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\xf4\x03\x18\x01\"\x06r\x04\x10\x01\x18@R\aunitIds\x12(\n" +
+	"\x10missing_unit_ids\x18\a \x03(\tR\x0emissingUnitIds\"\xfc\x02\n" +
 	"\x05Count\x12\x19\n" +
 	"\bcount_id\x18\x01 \x01(\tR\acountId\x12\x12\n" +
 	"\x04site\x18\x02 \x01(\tR\x04site\x128\n" +
@@ -3226,7 +3454,8 @@ const file_entrepot_warehouse_v1_purchasing_proto_rawDesc = "" +
 	"\n" +
 	"counted_by\x18\x05 \x01(\tR\tcountedBy\x12\x1f\n" +
 	"\vapproved_by\x18\x06 \x01(\tR\n" +
-	"approvedBy\"W\n" +
+	"approvedBy\x129\n" +
+	"\x06places\x18\a \x03(\v2!.entrepot.warehouse.v1.CountPlaceR\x06places\"W\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -3287,6 +3516,15 @@ const file_entrepot_warehouse_v1_purchasing_proto_rawDesc = "" +
 	"\bunit_ids\x18\x06 \x03(\tR\aunitIds\x12\x12\n" +
 	"\x04site\x18\a \x01(\tR\x04site\x12\x1c\n" +
 	"\treference\x18\b \x01(\tR\treference:\r\xe2\xb5\x18\t\n" +
+	"\acase_id\"\xcb\x01\n" +
+	"\x14DestructionUnmatched\x12\x17\n" +
+	"\acase_id\x18\x01 \x01(\tR\x06caseId\x12\x10\n" +
+	"\x03sku\x18\x02 \x01(\tR\x03sku\x12\x10\n" +
+	"\x03lot\x18\x03 \x01(\tR\x03lot\x12\x1a\n" +
+	"\bquantity\x18\x04 \x01(\x03R\bquantity\x12\x19\n" +
+	"\bunit_ids\x18\x05 \x03(\tR\aunitIds\x12\x12\n" +
+	"\x04site\x18\x06 \x01(\tR\x04site\x12\x1c\n" +
+	"\treference\x18\a \x01(\tR\treference:\r\xe2\xb5\x18\t\n" +
 	"\acase_id\"|\n" +
 	"\fStockPutAway\x12\x1e\n" +
 	"\vput_away_id\x18\x01 \x01(\tR\tputAwayId\x129\n" +
@@ -3382,7 +3620,7 @@ func file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP() []byte {
 }
 
 var file_entrepot_warehouse_v1_purchasing_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_entrepot_warehouse_v1_purchasing_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_entrepot_warehouse_v1_purchasing_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_entrepot_warehouse_v1_purchasing_proto_goTypes = []any{
 	(PurchaseOrder_State)(0),           // 0: entrepot.warehouse.v1.PurchaseOrder.State
 	(Count_State)(0),                   // 1: entrepot.warehouse.v1.Count.State
@@ -3416,31 +3654,33 @@ var file_entrepot_warehouse_v1_purchasing_proto_goTypes = []any{
 	(*SetStockPoliciesResponse)(nil),   // 29: entrepot.warehouse.v1.SetStockPoliciesResponse
 	(*GetStockPoliciesRequest)(nil),    // 30: entrepot.warehouse.v1.GetStockPoliciesRequest
 	(*GetStockPoliciesResponse)(nil),   // 31: entrepot.warehouse.v1.GetStockPoliciesResponse
-	(*CountLine)(nil),                  // 32: entrepot.warehouse.v1.CountLine
-	(*Count)(nil),                      // 33: entrepot.warehouse.v1.Count
-	(*OpenCountRequest)(nil),           // 34: entrepot.warehouse.v1.OpenCountRequest
-	(*OpenCountResponse)(nil),          // 35: entrepot.warehouse.v1.OpenCountResponse
-	(*SubmitCountRequest)(nil),         // 36: entrepot.warehouse.v1.SubmitCountRequest
-	(*SubmitCountResponse)(nil),        // 37: entrepot.warehouse.v1.SubmitCountResponse
-	(*ApproveCountRequest)(nil),        // 38: entrepot.warehouse.v1.ApproveCountRequest
-	(*ApproveCountResponse)(nil),       // 39: entrepot.warehouse.v1.ApproveCountResponse
-	(*MoveStockRequest)(nil),           // 40: entrepot.warehouse.v1.MoveStockRequest
-	(*MoveStockResponse)(nil),          // 41: entrepot.warehouse.v1.MoveStockResponse
-	(*GetUnitStockRequest)(nil),        // 42: entrepot.warehouse.v1.GetUnitStockRequest
-	(*GetUnitStockResponse)(nil),       // 43: entrepot.warehouse.v1.GetUnitStockResponse
-	(*UnitStock)(nil),                  // 44: entrepot.warehouse.v1.UnitStock
-	(*GoodsAdmitted)(nil),              // 45: entrepot.warehouse.v1.GoodsAdmitted
-	(*StockPutAway)(nil),               // 46: entrepot.warehouse.v1.StockPutAway
-	(*StockMoved)(nil),                 // 47: entrepot.warehouse.v1.StockMoved
-	(*StockLow)(nil),                   // 48: entrepot.warehouse.v1.StockLow
-	(*timestamppb.Timestamp)(nil),      // 49: google.protobuf.Timestamp
-	(*StockLevel)(nil),                 // 50: entrepot.warehouse.v1.StockLevel
-	(Disposition)(0),                   // 51: entrepot.warehouse.v1.Disposition
+	(*CountPlace)(nil),                 // 32: entrepot.warehouse.v1.CountPlace
+	(*CountLine)(nil),                  // 33: entrepot.warehouse.v1.CountLine
+	(*Count)(nil),                      // 34: entrepot.warehouse.v1.Count
+	(*OpenCountRequest)(nil),           // 35: entrepot.warehouse.v1.OpenCountRequest
+	(*OpenCountResponse)(nil),          // 36: entrepot.warehouse.v1.OpenCountResponse
+	(*SubmitCountRequest)(nil),         // 37: entrepot.warehouse.v1.SubmitCountRequest
+	(*SubmitCountResponse)(nil),        // 38: entrepot.warehouse.v1.SubmitCountResponse
+	(*ApproveCountRequest)(nil),        // 39: entrepot.warehouse.v1.ApproveCountRequest
+	(*ApproveCountResponse)(nil),       // 40: entrepot.warehouse.v1.ApproveCountResponse
+	(*MoveStockRequest)(nil),           // 41: entrepot.warehouse.v1.MoveStockRequest
+	(*MoveStockResponse)(nil),          // 42: entrepot.warehouse.v1.MoveStockResponse
+	(*GetUnitStockRequest)(nil),        // 43: entrepot.warehouse.v1.GetUnitStockRequest
+	(*GetUnitStockResponse)(nil),       // 44: entrepot.warehouse.v1.GetUnitStockResponse
+	(*UnitStock)(nil),                  // 45: entrepot.warehouse.v1.UnitStock
+	(*GoodsAdmitted)(nil),              // 46: entrepot.warehouse.v1.GoodsAdmitted
+	(*DestructionUnmatched)(nil),       // 47: entrepot.warehouse.v1.DestructionUnmatched
+	(*StockPutAway)(nil),               // 48: entrepot.warehouse.v1.StockPutAway
+	(*StockMoved)(nil),                 // 49: entrepot.warehouse.v1.StockMoved
+	(*StockLow)(nil),                   // 50: entrepot.warehouse.v1.StockLow
+	(*timestamppb.Timestamp)(nil),      // 51: google.protobuf.Timestamp
+	(*StockLevel)(nil),                 // 52: entrepot.warehouse.v1.StockLevel
+	(Disposition)(0),                   // 53: entrepot.warehouse.v1.Disposition
 }
 var file_entrepot_warehouse_v1_purchasing_proto_depIdxs = []int32{
 	0,  // 0: entrepot.warehouse.v1.PurchaseOrder.state:type_name -> entrepot.warehouse.v1.PurchaseOrder.State
 	2,  // 1: entrepot.warehouse.v1.PurchaseOrder.lines:type_name -> entrepot.warehouse.v1.PurchaseOrderLine
-	49, // 2: entrepot.warehouse.v1.PurchaseOrder.created_at:type_name -> google.protobuf.Timestamp
+	51, // 2: entrepot.warehouse.v1.PurchaseOrder.created_at:type_name -> google.protobuf.Timestamp
 	2,  // 3: entrepot.warehouse.v1.PutPurchaseOrderRequest.lines:type_name -> entrepot.warehouse.v1.PurchaseOrderLine
 	3,  // 4: entrepot.warehouse.v1.PutPurchaseOrderResponse.purchase_order:type_name -> entrepot.warehouse.v1.PurchaseOrder
 	3,  // 5: entrepot.warehouse.v1.ClosePurchaseOrderResponse.purchase_order:type_name -> entrepot.warehouse.v1.PurchaseOrder
@@ -3451,66 +3691,67 @@ var file_entrepot_warehouse_v1_purchasing_proto_depIdxs = []int32{
 	12, // 10: entrepot.warehouse.v1.ReceiveShipmentRequest.lines:type_name -> entrepot.warehouse.v1.NoticeLine
 	17, // 11: entrepot.warehouse.v1.ReceiveShipmentResponse.discrepancies:type_name -> entrepot.warehouse.v1.Discrepancy
 	19, // 12: entrepot.warehouse.v1.PutAwayRequest.lines:type_name -> entrepot.warehouse.v1.PutAwayLine
-	50, // 13: entrepot.warehouse.v1.PutAwayResponse.levels:type_name -> entrepot.warehouse.v1.StockLevel
+	52, // 13: entrepot.warehouse.v1.PutAwayResponse.levels:type_name -> entrepot.warehouse.v1.StockLevel
 	19, // 14: entrepot.warehouse.v1.ListPutAwaysResponse.lines:type_name -> entrepot.warehouse.v1.PutAwayLine
-	51, // 15: entrepot.warehouse.v1.AdmitGoodsRequest.from:type_name -> entrepot.warehouse.v1.Disposition
-	51, // 16: entrepot.warehouse.v1.RefuseGoodsRequest.to:type_name -> entrepot.warehouse.v1.Disposition
+	53, // 15: entrepot.warehouse.v1.AdmitGoodsRequest.from:type_name -> entrepot.warehouse.v1.Disposition
+	53, // 16: entrepot.warehouse.v1.RefuseGoodsRequest.to:type_name -> entrepot.warehouse.v1.Disposition
 	27, // 17: entrepot.warehouse.v1.SetStockPoliciesRequest.policies:type_name -> entrepot.warehouse.v1.StockPolicy
 	27, // 18: entrepot.warehouse.v1.GetStockPoliciesResponse.policies:type_name -> entrepot.warehouse.v1.StockPolicy
 	1,  // 19: entrepot.warehouse.v1.Count.state:type_name -> entrepot.warehouse.v1.Count.State
-	32, // 20: entrepot.warehouse.v1.Count.lines:type_name -> entrepot.warehouse.v1.CountLine
-	33, // 21: entrepot.warehouse.v1.OpenCountResponse.count:type_name -> entrepot.warehouse.v1.Count
-	32, // 22: entrepot.warehouse.v1.SubmitCountRequest.lines:type_name -> entrepot.warehouse.v1.CountLine
-	33, // 23: entrepot.warehouse.v1.SubmitCountResponse.count:type_name -> entrepot.warehouse.v1.Count
-	33, // 24: entrepot.warehouse.v1.ApproveCountResponse.count:type_name -> entrepot.warehouse.v1.Count
-	51, // 25: entrepot.warehouse.v1.MoveStockRequest.from:type_name -> entrepot.warehouse.v1.Disposition
-	51, // 26: entrepot.warehouse.v1.MoveStockRequest.to:type_name -> entrepot.warehouse.v1.Disposition
-	50, // 27: entrepot.warehouse.v1.MoveStockResponse.levels:type_name -> entrepot.warehouse.v1.StockLevel
-	44, // 28: entrepot.warehouse.v1.GetUnitStockResponse.units:type_name -> entrepot.warehouse.v1.UnitStock
-	51, // 29: entrepot.warehouse.v1.UnitStock.disposition:type_name -> entrepot.warehouse.v1.Disposition
-	50, // 30: entrepot.warehouse.v1.StockPutAway.levels:type_name -> entrepot.warehouse.v1.StockLevel
-	51, // 31: entrepot.warehouse.v1.StockMoved.from:type_name -> entrepot.warehouse.v1.Disposition
-	51, // 32: entrepot.warehouse.v1.StockMoved.to:type_name -> entrepot.warehouse.v1.Disposition
-	50, // 33: entrepot.warehouse.v1.StockMoved.levels:type_name -> entrepot.warehouse.v1.StockLevel
-	4,  // 34: entrepot.warehouse.v1.PurchasingService.PutPurchaseOrder:input_type -> entrepot.warehouse.v1.PutPurchaseOrderRequest
-	6,  // 35: entrepot.warehouse.v1.PurchasingService.ClosePurchaseOrder:input_type -> entrepot.warehouse.v1.ClosePurchaseOrderRequest
-	8,  // 36: entrepot.warehouse.v1.PurchasingService.GetPurchaseOrder:input_type -> entrepot.warehouse.v1.GetPurchaseOrderRequest
-	10, // 37: entrepot.warehouse.v1.PurchasingService.ListPurchaseOrders:input_type -> entrepot.warehouse.v1.ListPurchaseOrdersRequest
-	13, // 38: entrepot.warehouse.v1.PurchasingService.AnnounceShipment:input_type -> entrepot.warehouse.v1.AnnounceShipmentRequest
-	15, // 39: entrepot.warehouse.v1.PurchasingService.ReceiveShipment:input_type -> entrepot.warehouse.v1.ReceiveShipmentRequest
-	18, // 40: entrepot.warehouse.v1.PurchasingService.PutAway:input_type -> entrepot.warehouse.v1.PutAwayRequest
-	21, // 41: entrepot.warehouse.v1.PurchasingService.ListPutAways:input_type -> entrepot.warehouse.v1.ListPutAwaysRequest
-	23, // 42: entrepot.warehouse.v1.GoodsStepService.AdmitGoods:input_type -> entrepot.warehouse.v1.AdmitGoodsRequest
-	25, // 43: entrepot.warehouse.v1.GoodsStepService.RefuseGoods:input_type -> entrepot.warehouse.v1.RefuseGoodsRequest
-	28, // 44: entrepot.warehouse.v1.InventoryService.SetStockPolicies:input_type -> entrepot.warehouse.v1.SetStockPoliciesRequest
-	30, // 45: entrepot.warehouse.v1.InventoryService.GetStockPolicies:input_type -> entrepot.warehouse.v1.GetStockPoliciesRequest
-	34, // 46: entrepot.warehouse.v1.InventoryService.OpenCount:input_type -> entrepot.warehouse.v1.OpenCountRequest
-	36, // 47: entrepot.warehouse.v1.InventoryService.SubmitCount:input_type -> entrepot.warehouse.v1.SubmitCountRequest
-	38, // 48: entrepot.warehouse.v1.InventoryService.ApproveCount:input_type -> entrepot.warehouse.v1.ApproveCountRequest
-	40, // 49: entrepot.warehouse.v1.InventoryService.MoveStock:input_type -> entrepot.warehouse.v1.MoveStockRequest
-	42, // 50: entrepot.warehouse.v1.InventoryService.GetUnitStock:input_type -> entrepot.warehouse.v1.GetUnitStockRequest
-	5,  // 51: entrepot.warehouse.v1.PurchasingService.PutPurchaseOrder:output_type -> entrepot.warehouse.v1.PutPurchaseOrderResponse
-	7,  // 52: entrepot.warehouse.v1.PurchasingService.ClosePurchaseOrder:output_type -> entrepot.warehouse.v1.ClosePurchaseOrderResponse
-	9,  // 53: entrepot.warehouse.v1.PurchasingService.GetPurchaseOrder:output_type -> entrepot.warehouse.v1.GetPurchaseOrderResponse
-	11, // 54: entrepot.warehouse.v1.PurchasingService.ListPurchaseOrders:output_type -> entrepot.warehouse.v1.ListPurchaseOrdersResponse
-	14, // 55: entrepot.warehouse.v1.PurchasingService.AnnounceShipment:output_type -> entrepot.warehouse.v1.AnnounceShipmentResponse
-	16, // 56: entrepot.warehouse.v1.PurchasingService.ReceiveShipment:output_type -> entrepot.warehouse.v1.ReceiveShipmentResponse
-	20, // 57: entrepot.warehouse.v1.PurchasingService.PutAway:output_type -> entrepot.warehouse.v1.PutAwayResponse
-	22, // 58: entrepot.warehouse.v1.PurchasingService.ListPutAways:output_type -> entrepot.warehouse.v1.ListPutAwaysResponse
-	24, // 59: entrepot.warehouse.v1.GoodsStepService.AdmitGoods:output_type -> entrepot.warehouse.v1.AdmitGoodsResponse
-	26, // 60: entrepot.warehouse.v1.GoodsStepService.RefuseGoods:output_type -> entrepot.warehouse.v1.RefuseGoodsResponse
-	29, // 61: entrepot.warehouse.v1.InventoryService.SetStockPolicies:output_type -> entrepot.warehouse.v1.SetStockPoliciesResponse
-	31, // 62: entrepot.warehouse.v1.InventoryService.GetStockPolicies:output_type -> entrepot.warehouse.v1.GetStockPoliciesResponse
-	35, // 63: entrepot.warehouse.v1.InventoryService.OpenCount:output_type -> entrepot.warehouse.v1.OpenCountResponse
-	37, // 64: entrepot.warehouse.v1.InventoryService.SubmitCount:output_type -> entrepot.warehouse.v1.SubmitCountResponse
-	39, // 65: entrepot.warehouse.v1.InventoryService.ApproveCount:output_type -> entrepot.warehouse.v1.ApproveCountResponse
-	41, // 66: entrepot.warehouse.v1.InventoryService.MoveStock:output_type -> entrepot.warehouse.v1.MoveStockResponse
-	43, // 67: entrepot.warehouse.v1.InventoryService.GetUnitStock:output_type -> entrepot.warehouse.v1.GetUnitStockResponse
-	51, // [51:68] is the sub-list for method output_type
-	34, // [34:51] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	33, // 20: entrepot.warehouse.v1.Count.lines:type_name -> entrepot.warehouse.v1.CountLine
+	32, // 21: entrepot.warehouse.v1.Count.places:type_name -> entrepot.warehouse.v1.CountPlace
+	34, // 22: entrepot.warehouse.v1.OpenCountResponse.count:type_name -> entrepot.warehouse.v1.Count
+	33, // 23: entrepot.warehouse.v1.SubmitCountRequest.lines:type_name -> entrepot.warehouse.v1.CountLine
+	34, // 24: entrepot.warehouse.v1.SubmitCountResponse.count:type_name -> entrepot.warehouse.v1.Count
+	34, // 25: entrepot.warehouse.v1.ApproveCountResponse.count:type_name -> entrepot.warehouse.v1.Count
+	53, // 26: entrepot.warehouse.v1.MoveStockRequest.from:type_name -> entrepot.warehouse.v1.Disposition
+	53, // 27: entrepot.warehouse.v1.MoveStockRequest.to:type_name -> entrepot.warehouse.v1.Disposition
+	52, // 28: entrepot.warehouse.v1.MoveStockResponse.levels:type_name -> entrepot.warehouse.v1.StockLevel
+	45, // 29: entrepot.warehouse.v1.GetUnitStockResponse.units:type_name -> entrepot.warehouse.v1.UnitStock
+	53, // 30: entrepot.warehouse.v1.UnitStock.disposition:type_name -> entrepot.warehouse.v1.Disposition
+	52, // 31: entrepot.warehouse.v1.StockPutAway.levels:type_name -> entrepot.warehouse.v1.StockLevel
+	53, // 32: entrepot.warehouse.v1.StockMoved.from:type_name -> entrepot.warehouse.v1.Disposition
+	53, // 33: entrepot.warehouse.v1.StockMoved.to:type_name -> entrepot.warehouse.v1.Disposition
+	52, // 34: entrepot.warehouse.v1.StockMoved.levels:type_name -> entrepot.warehouse.v1.StockLevel
+	4,  // 35: entrepot.warehouse.v1.PurchasingService.PutPurchaseOrder:input_type -> entrepot.warehouse.v1.PutPurchaseOrderRequest
+	6,  // 36: entrepot.warehouse.v1.PurchasingService.ClosePurchaseOrder:input_type -> entrepot.warehouse.v1.ClosePurchaseOrderRequest
+	8,  // 37: entrepot.warehouse.v1.PurchasingService.GetPurchaseOrder:input_type -> entrepot.warehouse.v1.GetPurchaseOrderRequest
+	10, // 38: entrepot.warehouse.v1.PurchasingService.ListPurchaseOrders:input_type -> entrepot.warehouse.v1.ListPurchaseOrdersRequest
+	13, // 39: entrepot.warehouse.v1.PurchasingService.AnnounceShipment:input_type -> entrepot.warehouse.v1.AnnounceShipmentRequest
+	15, // 40: entrepot.warehouse.v1.PurchasingService.ReceiveShipment:input_type -> entrepot.warehouse.v1.ReceiveShipmentRequest
+	18, // 41: entrepot.warehouse.v1.PurchasingService.PutAway:input_type -> entrepot.warehouse.v1.PutAwayRequest
+	21, // 42: entrepot.warehouse.v1.PurchasingService.ListPutAways:input_type -> entrepot.warehouse.v1.ListPutAwaysRequest
+	23, // 43: entrepot.warehouse.v1.GoodsStepService.AdmitGoods:input_type -> entrepot.warehouse.v1.AdmitGoodsRequest
+	25, // 44: entrepot.warehouse.v1.GoodsStepService.RefuseGoods:input_type -> entrepot.warehouse.v1.RefuseGoodsRequest
+	28, // 45: entrepot.warehouse.v1.InventoryService.SetStockPolicies:input_type -> entrepot.warehouse.v1.SetStockPoliciesRequest
+	30, // 46: entrepot.warehouse.v1.InventoryService.GetStockPolicies:input_type -> entrepot.warehouse.v1.GetStockPoliciesRequest
+	35, // 47: entrepot.warehouse.v1.InventoryService.OpenCount:input_type -> entrepot.warehouse.v1.OpenCountRequest
+	37, // 48: entrepot.warehouse.v1.InventoryService.SubmitCount:input_type -> entrepot.warehouse.v1.SubmitCountRequest
+	39, // 49: entrepot.warehouse.v1.InventoryService.ApproveCount:input_type -> entrepot.warehouse.v1.ApproveCountRequest
+	41, // 50: entrepot.warehouse.v1.InventoryService.MoveStock:input_type -> entrepot.warehouse.v1.MoveStockRequest
+	43, // 51: entrepot.warehouse.v1.InventoryService.GetUnitStock:input_type -> entrepot.warehouse.v1.GetUnitStockRequest
+	5,  // 52: entrepot.warehouse.v1.PurchasingService.PutPurchaseOrder:output_type -> entrepot.warehouse.v1.PutPurchaseOrderResponse
+	7,  // 53: entrepot.warehouse.v1.PurchasingService.ClosePurchaseOrder:output_type -> entrepot.warehouse.v1.ClosePurchaseOrderResponse
+	9,  // 54: entrepot.warehouse.v1.PurchasingService.GetPurchaseOrder:output_type -> entrepot.warehouse.v1.GetPurchaseOrderResponse
+	11, // 55: entrepot.warehouse.v1.PurchasingService.ListPurchaseOrders:output_type -> entrepot.warehouse.v1.ListPurchaseOrdersResponse
+	14, // 56: entrepot.warehouse.v1.PurchasingService.AnnounceShipment:output_type -> entrepot.warehouse.v1.AnnounceShipmentResponse
+	16, // 57: entrepot.warehouse.v1.PurchasingService.ReceiveShipment:output_type -> entrepot.warehouse.v1.ReceiveShipmentResponse
+	20, // 58: entrepot.warehouse.v1.PurchasingService.PutAway:output_type -> entrepot.warehouse.v1.PutAwayResponse
+	22, // 59: entrepot.warehouse.v1.PurchasingService.ListPutAways:output_type -> entrepot.warehouse.v1.ListPutAwaysResponse
+	24, // 60: entrepot.warehouse.v1.GoodsStepService.AdmitGoods:output_type -> entrepot.warehouse.v1.AdmitGoodsResponse
+	26, // 61: entrepot.warehouse.v1.GoodsStepService.RefuseGoods:output_type -> entrepot.warehouse.v1.RefuseGoodsResponse
+	29, // 62: entrepot.warehouse.v1.InventoryService.SetStockPolicies:output_type -> entrepot.warehouse.v1.SetStockPoliciesResponse
+	31, // 63: entrepot.warehouse.v1.InventoryService.GetStockPolicies:output_type -> entrepot.warehouse.v1.GetStockPoliciesResponse
+	36, // 64: entrepot.warehouse.v1.InventoryService.OpenCount:output_type -> entrepot.warehouse.v1.OpenCountResponse
+	38, // 65: entrepot.warehouse.v1.InventoryService.SubmitCount:output_type -> entrepot.warehouse.v1.SubmitCountResponse
+	40, // 66: entrepot.warehouse.v1.InventoryService.ApproveCount:output_type -> entrepot.warehouse.v1.ApproveCountResponse
+	42, // 67: entrepot.warehouse.v1.InventoryService.MoveStock:output_type -> entrepot.warehouse.v1.MoveStockResponse
+	44, // 68: entrepot.warehouse.v1.InventoryService.GetUnitStock:output_type -> entrepot.warehouse.v1.GetUnitStockResponse
+	52, // [52:69] is the sub-list for method output_type
+	35, // [35:52] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_warehouse_v1_purchasing_proto_init() }
@@ -3526,7 +3767,7 @@ func file_entrepot_warehouse_v1_purchasing_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_warehouse_v1_purchasing_proto_rawDesc), len(file_entrepot_warehouse_v1_purchasing_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   47,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -210,10 +210,12 @@ type ReturnLine struct {
 	UnitIds  []string               `protobuf:"bytes,4,rep,name=unit_ids,json=unitIds,proto3" json:"unit_ids,omitempty"`
 	// Output: pieces that arrived, went to the shelf again, were destroyed or
 	// disposed of, went back to the merchant.
-	Received      int64 `protobuf:"varint,5,opt,name=received,proto3" json:"received,omitempty"`
-	Restocked     int64 `protobuf:"varint,6,opt,name=restocked,proto3" json:"restocked,omitempty"`
-	Destroyed     int64 `protobuf:"varint,7,opt,name=destroyed,proto3" json:"destroyed,omitempty"`
-	SentBack      int64 `protobuf:"varint,8,opt,name=sent_back,json=sentBack,proto3" json:"sent_back,omitempty"`
+	Received  int64 `protobuf:"varint,5,opt,name=received,proto3" json:"received,omitempty"`
+	Restocked int64 `protobuf:"varint,6,opt,name=restocked,proto3" json:"restocked,omitempty"`
+	Destroyed int64 `protobuf:"varint,7,opt,name=destroyed,proto3" json:"destroyed,omitempty"`
+	SentBack  int64 `protobuf:"varint,8,opt,name=sent_back,json=sentBack,proto3" json:"sent_back,omitempty"`
+	// Output: of the pieces that arrived, those that were graded.
+	Graded        int64 `protobuf:"varint,9,opt,name=graded,proto3" json:"graded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -304,19 +306,28 @@ func (x *ReturnLine) GetSentBack() int64 {
 	return 0
 }
 
+func (x *ReturnLine) GetGraded() int64 {
+	if x != nil {
+		return x.Graded
+	}
+	return 0
+}
+
 type Return struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "ret_...".
 	ReturnId string `protobuf:"bytes,1,opt,name=return_id,json=returnId,proto3" json:"return_id,omitempty"`
 	// Order.
-	Reference     string                 `protobuf:"bytes,2,opt,name=reference,proto3" json:"reference,omitempty"`
-	MerchantId    string                 `protobuf:"bytes,3,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
-	Site          string                 `protobuf:"bytes,4,opt,name=site,proto3" json:"site,omitempty"`
-	State         Return_State           `protobuf:"varint,5,opt,name=state,proto3,enum=entrepot.warehouse.v1.Return_State" json:"state,omitempty"`
-	Lines         []*ReturnLine          `protobuf:"bytes,6,rep,name=lines,proto3" json:"lines,omitempty"`
-	Gradings      []*Grading             `protobuf:"bytes,7,rep,name=gradings,proto3" json:"gradings,omitempty"`
-	AuthorisedAt  *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=authorised_at,json=authorisedAt,proto3" json:"authorised_at,omitempty"`
-	ReceivedAt    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=received_at,json=receivedAt,proto3" json:"received_at,omitempty"`
+	Reference    string                 `protobuf:"bytes,2,opt,name=reference,proto3" json:"reference,omitempty"`
+	MerchantId   string                 `protobuf:"bytes,3,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
+	Site         string                 `protobuf:"bytes,4,opt,name=site,proto3" json:"site,omitempty"`
+	State        Return_State           `protobuf:"varint,5,opt,name=state,proto3,enum=entrepot.warehouse.v1.Return_State" json:"state,omitempty"`
+	Lines        []*ReturnLine          `protobuf:"bytes,6,rep,name=lines,proto3" json:"lines,omitempty"`
+	Gradings     []*Grading             `protobuf:"bytes,7,rep,name=gradings,proto3" json:"gradings,omitempty"`
+	AuthorisedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=authorised_at,json=authorisedAt,proto3" json:"authorised_at,omitempty"`
+	ReceivedAt   *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=received_at,json=receivedAt,proto3" json:"received_at,omitempty"`
+	// Of a parcel that came back undelivered: the fulfilment that it was.
+	FulfilmentId  string `protobuf:"bytes,10,opt,name=fulfilment_id,json=fulfilmentId,proto3" json:"fulfilment_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -412,6 +423,13 @@ func (x *Return) GetReceivedAt() *timestamppb.Timestamp {
 		return x.ReceivedAt
 	}
 	return nil
+}
+
+func (x *Return) GetFulfilmentId() string {
+	if x != nil {
+		return x.FulfilmentId
+	}
+	return ""
 }
 
 type Grading struct {
@@ -930,16 +948,17 @@ func (x *RegisterReturnResponse) GetReturn() *Return {
 }
 
 type GradeReturnRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	GradingId     string                 `protobuf:"bytes,1,opt,name=grading_id,json=gradingId,proto3" json:"grading_id,omitempty"`
-	ReturnId      string                 `protobuf:"bytes,2,opt,name=return_id,json=returnId,proto3" json:"return_id,omitempty"`
-	Sku           string                 `protobuf:"bytes,3,opt,name=sku,proto3" json:"sku,omitempty"`
-	Lot           string                 `protobuf:"bytes,4,opt,name=lot,proto3" json:"lot,omitempty"`
-	Quantity      int64                  `protobuf:"varint,5,opt,name=quantity,proto3" json:"quantity,omitempty"`
-	UnitIds       []string               `protobuf:"bytes,6,rep,name=unit_ids,json=unitIds,proto3" json:"unit_ids,omitempty"`
-	Grade         Grade                  `protobuf:"varint,7,opt,name=grade,proto3,enum=entrepot.warehouse.v1.Grade" json:"grade,omitempty"`
-	Answers       []*ChecklistAnswer     `protobuf:"bytes,8,rep,name=answers,proto3" json:"answers,omitempty"`
-	BlobIds       []string               `protobuf:"bytes,9,rep,name=blob_ids,json=blobIds,proto3" json:"blob_ids,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	GradingId string                 `protobuf:"bytes,1,opt,name=grading_id,json=gradingId,proto3" json:"grading_id,omitempty"`
+	ReturnId  string                 `protobuf:"bytes,2,opt,name=return_id,json=returnId,proto3" json:"return_id,omitempty"`
+	Sku       string                 `protobuf:"bytes,3,opt,name=sku,proto3" json:"sku,omitempty"`
+	Lot       string                 `protobuf:"bytes,4,opt,name=lot,proto3" json:"lot,omitempty"`
+	Quantity  int64                  `protobuf:"varint,5,opt,name=quantity,proto3" json:"quantity,omitempty"`
+	UnitIds   []string               `protobuf:"bytes,6,rep,name=unit_ids,json=unitIds,proto3" json:"unit_ids,omitempty"`
+	Grade     Grade                  `protobuf:"varint,7,opt,name=grade,proto3,enum=entrepot.warehouse.v1.Grade" json:"grade,omitempty"`
+	Answers   []*ChecklistAnswer     `protobuf:"bytes,8,rep,name=answers,proto3" json:"answers,omitempty"`
+	// Photos that were sent to paths of GrantGradingPhoto.
+	BlobIds       []string `protobuf:"bytes,9,rep,name=blob_ids,json=blobIds,proto3" json:"blob_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1202,6 +1221,96 @@ func (x *DecideReturnResponse) GetReturn() *Return {
 	return nil
 }
 
+type GrantGradingPhotoRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ReturnId      string                 `protobuf:"bytes,1,opt,name=return_id,json=returnId,proto3" json:"return_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrantGradingPhotoRequest) Reset() {
+	*x = GrantGradingPhotoRequest{}
+	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrantGradingPhotoRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrantGradingPhotoRequest) ProtoMessage() {}
+
+func (x *GrantGradingPhotoRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrantGradingPhotoRequest.ProtoReflect.Descriptor instead.
+func (*GrantGradingPhotoRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_warehouse_v1_returns_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *GrantGradingPhotoRequest) GetReturnId() string {
+	if x != nil {
+		return x.ReturnId
+	}
+	return ""
+}
+
+type GrantGradingPhotoResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Below the public base URL; HTTP PUT of a JPEG, PNG or WebP of at most 8 MiB
+	// there answers its blob_id. It holds for 15 minutes.
+	Path          string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrantGradingPhotoResponse) Reset() {
+	*x = GrantGradingPhotoResponse{}
+	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrantGradingPhotoResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrantGradingPhotoResponse) ProtoMessage() {}
+
+func (x *GrantGradingPhotoResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrantGradingPhotoResponse.ProtoReflect.Descriptor instead.
+func (*GrantGradingPhotoResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_warehouse_v1_returns_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *GrantGradingPhotoResponse) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
 type GetReturnRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ReturnId      string                 `protobuf:"bytes,1,opt,name=return_id,json=returnId,proto3" json:"return_id,omitempty"`
@@ -1211,7 +1320,7 @@ type GetReturnRequest struct {
 
 func (x *GetReturnRequest) Reset() {
 	*x = GetReturnRequest{}
-	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[14]
+	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1332,7 @@ func (x *GetReturnRequest) String() string {
 func (*GetReturnRequest) ProtoMessage() {}
 
 func (x *GetReturnRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[14]
+	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1345,7 @@ func (x *GetReturnRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReturnRequest.ProtoReflect.Descriptor instead.
 func (*GetReturnRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_returns_proto_rawDescGZIP(), []int{14}
+	return file_entrepot_warehouse_v1_returns_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetReturnRequest) GetReturnId() string {
@@ -1255,7 +1364,7 @@ type GetReturnResponse struct {
 
 func (x *GetReturnResponse) Reset() {
 	*x = GetReturnResponse{}
-	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[15]
+	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1376,7 @@ func (x *GetReturnResponse) String() string {
 func (*GetReturnResponse) ProtoMessage() {}
 
 func (x *GetReturnResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[15]
+	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1389,7 @@ func (x *GetReturnResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReturnResponse.ProtoReflect.Descriptor instead.
 func (*GetReturnResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_returns_proto_rawDescGZIP(), []int{15}
+	return file_entrepot_warehouse_v1_returns_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetReturnResponse) GetReturn() *Return {
@@ -1302,7 +1411,7 @@ type ListReturnsRequest struct {
 
 func (x *ListReturnsRequest) Reset() {
 	*x = ListReturnsRequest{}
-	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[16]
+	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1314,7 +1423,7 @@ func (x *ListReturnsRequest) String() string {
 func (*ListReturnsRequest) ProtoMessage() {}
 
 func (x *ListReturnsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[16]
+	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1327,7 +1436,7 @@ func (x *ListReturnsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReturnsRequest.ProtoReflect.Descriptor instead.
 func (*ListReturnsRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_returns_proto_rawDescGZIP(), []int{16}
+	return file_entrepot_warehouse_v1_returns_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListReturnsRequest) GetState() Return_State {
@@ -1368,7 +1477,7 @@ type ListReturnsResponse struct {
 
 func (x *ListReturnsResponse) Reset() {
 	*x = ListReturnsResponse{}
-	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[17]
+	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1380,7 +1489,7 @@ func (x *ListReturnsResponse) String() string {
 func (*ListReturnsResponse) ProtoMessage() {}
 
 func (x *ListReturnsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[17]
+	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1393,7 +1502,7 @@ func (x *ListReturnsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReturnsResponse.ProtoReflect.Descriptor instead.
 func (*ListReturnsResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_returns_proto_rawDescGZIP(), []int{17}
+	return file_entrepot_warehouse_v1_returns_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListReturnsResponse) GetReturns() []*Return {
@@ -1424,7 +1533,7 @@ type ReturnReceived struct {
 
 func (x *ReturnReceived) Reset() {
 	*x = ReturnReceived{}
-	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[18]
+	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1436,7 +1545,7 @@ func (x *ReturnReceived) String() string {
 func (*ReturnReceived) ProtoMessage() {}
 
 func (x *ReturnReceived) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[18]
+	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1449,7 +1558,7 @@ func (x *ReturnReceived) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReturnReceived.ProtoReflect.Descriptor instead.
 func (*ReturnReceived) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_returns_proto_rawDescGZIP(), []int{18}
+	return file_entrepot_warehouse_v1_returns_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReturnReceived) GetReturnId() string {
@@ -1500,7 +1609,7 @@ type ReturnGraded struct {
 
 func (x *ReturnGraded) Reset() {
 	*x = ReturnGraded{}
-	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[19]
+	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1512,7 +1621,7 @@ func (x *ReturnGraded) String() string {
 func (*ReturnGraded) ProtoMessage() {}
 
 func (x *ReturnGraded) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[19]
+	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1525,7 +1634,7 @@ func (x *ReturnGraded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReturnGraded.ProtoReflect.Descriptor instead.
 func (*ReturnGraded) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_returns_proto_rawDescGZIP(), []int{19}
+	return file_entrepot_warehouse_v1_returns_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReturnGraded) GetReturnId() string {
@@ -1579,7 +1688,7 @@ type InspectionRequested struct {
 
 func (x *InspectionRequested) Reset() {
 	*x = InspectionRequested{}
-	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[20]
+	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1591,7 +1700,7 @@ func (x *InspectionRequested) String() string {
 func (*InspectionRequested) ProtoMessage() {}
 
 func (x *InspectionRequested) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[20]
+	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1604,7 +1713,7 @@ func (x *InspectionRequested) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectionRequested.ProtoReflect.Descriptor instead.
 func (*InspectionRequested) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_returns_proto_rawDescGZIP(), []int{20}
+	return file_entrepot_warehouse_v1_returns_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *InspectionRequested) GetCaseId() string {
@@ -1690,7 +1799,7 @@ type ReturnClosed struct {
 
 func (x *ReturnClosed) Reset() {
 	*x = ReturnClosed{}
-	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[21]
+	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1702,7 +1811,7 @@ func (x *ReturnClosed) String() string {
 func (*ReturnClosed) ProtoMessage() {}
 
 func (x *ReturnClosed) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[21]
+	mi := &file_entrepot_warehouse_v1_returns_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1715,7 +1824,7 @@ func (x *ReturnClosed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReturnClosed.ProtoReflect.Descriptor instead.
 func (*ReturnClosed) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_returns_proto_rawDescGZIP(), []int{21}
+	return file_entrepot_warehouse_v1_returns_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ReturnClosed) GetReturnId() string {
@@ -1750,7 +1859,7 @@ var File_entrepot_warehouse_v1_returns_proto protoreflect.FileDescriptor
 
 const file_entrepot_warehouse_v1_returns_proto_rawDesc = "" +
 	"\n" +
-	"#entrepot/warehouse/v1/returns.proto\x12\x15entrepot.warehouse.v1\x1a\x1bbuf/validate/validate.proto\x1a!entrepot/options/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\x02\n" +
+	"#entrepot/warehouse/v1/returns.proto\x12\x15entrepot.warehouse.v1\x1a\x1bbuf/validate/validate.proto\x1a!entrepot/options/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x02\n" +
 	"\n" +
 	"ReturnLine\x12\x1b\n" +
 	"\x03sku\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x03sku\x12&\n" +
@@ -1760,7 +1869,8 @@ const file_entrepot_warehouse_v1_returns_proto_rawDesc = "" +
 	"\breceived\x18\x05 \x01(\x03R\breceived\x12\x1c\n" +
 	"\trestocked\x18\x06 \x01(\x03R\trestocked\x12\x1c\n" +
 	"\tdestroyed\x18\a \x01(\x03R\tdestroyed\x12\x1b\n" +
-	"\tsent_back\x18\b \x01(\x03R\bsentBack\"\xaa\x04\n" +
+	"\tsent_back\x18\b \x01(\x03R\bsentBack\x12\x16\n" +
+	"\x06graded\x18\t \x01(\x03R\x06graded\"\xcf\x04\n" +
 	"\x06Return\x12\x1b\n" +
 	"\treturn_id\x18\x01 \x01(\tR\breturnId\x12\x1c\n" +
 	"\treference\x18\x02 \x01(\tR\treference\x12\x1f\n" +
@@ -1772,7 +1882,9 @@ const file_entrepot_warehouse_v1_returns_proto_rawDesc = "" +
 	"\bgradings\x18\a \x03(\v2\x1e.entrepot.warehouse.v1.GradingR\bgradings\x12?\n" +
 	"\rauthorised_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\fauthorisedAt\x12;\n" +
 	"\vreceived_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"receivedAt\"\x81\x01\n" +
+	"receivedAt\x12#\n" +
+	"\rfulfilment_id\x18\n" +
+	" \x01(\tR\ffulfilmentId\"\x81\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10STATE_AUTHORISED\x10\x01\x12\x12\n" +
@@ -1852,7 +1964,11 @@ const file_entrepot_warehouse_v1_returns_proto_rawDesc = "" +
 	"\x10DECISION_DISPOSE\x10\x03\x12\x14\n" +
 	"\x10DECISION_INSPECT\x10\x04\"M\n" +
 	"\x14DecideReturnResponse\x125\n" +
-	"\x06return\x18\x01 \x01(\v2\x1d.entrepot.warehouse.v1.ReturnR\x06return\":\n" +
+	"\x06return\x18\x01 \x01(\v2\x1d.entrepot.warehouse.v1.ReturnR\x06return\"B\n" +
+	"\x18GrantGradingPhotoRequest\x12&\n" +
+	"\treturn_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\breturnId\"/\n" +
+	"\x19GrantGradingPhotoResponse\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\":\n" +
 	"\x10GetReturnRequest\x12&\n" +
 	"\treturn_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\breturnId\"J\n" +
 	"\x11GetReturnResponse\x125\n" +
@@ -1910,7 +2026,7 @@ const file_entrepot_warehouse_v1_returns_proto_rawDesc = "" +
 	"\rGRADE_DAMAGED\x10\x03\x12\x13\n" +
 	"\x0fGRADE_DEFECTIVE\x10\x04\x12\x14\n" +
 	"\x10GRADE_WRONG_ITEM\x10\x05\x12\x11\n" +
-	"\rGRADE_SUSPECT\x10\x062\xf4\a\n" +
+	"\rGRADE_SUSPECT\x10\x062\x88\t\n" +
 	"\rReturnService\x12\x98\x01\n" +
 	"\x0fAuthoriseReturn\x12-.entrepot.warehouse.v1.AuthoriseReturnRequest\x1a..entrepot.warehouse.v1.AuthoriseReturnResponse\"&ҵ\x18\x13\n" +
 	"\x02\x04\x06\x12\rreturns.writeڵ\x18\v\n" +
@@ -1927,7 +2043,9 @@ const file_entrepot_warehouse_v1_returns_proto_rawDesc = "" +
 	"grading_id\x12\x90\x01\n" +
 	"\fDecideReturn\x12*.entrepot.warehouse.v1.DecideReturnRequest\x1a+.entrepot.warehouse.v1.DecideReturnResponse\"'ҵ\x18\x12\n" +
 	"\x01\x04\x12\rreturns.writeڵ\x18\r\n" +
-	"\vdecision_id\x12x\n" +
+	"\vdecision_id\x12\x91\x01\n" +
+	"\x11GrantGradingPhoto\x12/.entrepot.warehouse.v1.GrantGradingPhotoRequest\x1a0.entrepot.warehouse.v1.GrantGradingPhotoResponse\"\x19ҵ\x18\x12\n" +
+	"\x01\x04\x12\rreturns.write\x90\x02\x01\x12x\n" +
 	"\tGetReturn\x12'.entrepot.warehouse.v1.GetReturnRequest\x1a(.entrepot.warehouse.v1.GetReturnResponse\"\x18ҵ\x18\x11\n" +
 	"\x03\x03\x04\x06\x12\n" +
 	"stock.read\x90\x02\x01\x12}\n" +
@@ -1948,7 +2066,7 @@ func file_entrepot_warehouse_v1_returns_proto_rawDescGZIP() []byte {
 }
 
 var file_entrepot_warehouse_v1_returns_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_entrepot_warehouse_v1_returns_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_entrepot_warehouse_v1_returns_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_entrepot_warehouse_v1_returns_proto_goTypes = []any{
 	(Grade)(0),                        // 0: entrepot.warehouse.v1.Grade
 	(Return_State)(0),                 // 1: entrepot.warehouse.v1.Return.State
@@ -1967,25 +2085,27 @@ var file_entrepot_warehouse_v1_returns_proto_goTypes = []any{
 	(*GradeReturnResponse)(nil),       // 14: entrepot.warehouse.v1.GradeReturnResponse
 	(*DecideReturnRequest)(nil),       // 15: entrepot.warehouse.v1.DecideReturnRequest
 	(*DecideReturnResponse)(nil),      // 16: entrepot.warehouse.v1.DecideReturnResponse
-	(*GetReturnRequest)(nil),          // 17: entrepot.warehouse.v1.GetReturnRequest
-	(*GetReturnResponse)(nil),         // 18: entrepot.warehouse.v1.GetReturnResponse
-	(*ListReturnsRequest)(nil),        // 19: entrepot.warehouse.v1.ListReturnsRequest
-	(*ListReturnsResponse)(nil),       // 20: entrepot.warehouse.v1.ListReturnsResponse
-	(*ReturnReceived)(nil),            // 21: entrepot.warehouse.v1.ReturnReceived
-	(*ReturnGraded)(nil),              // 22: entrepot.warehouse.v1.ReturnGraded
-	(*InspectionRequested)(nil),       // 23: entrepot.warehouse.v1.InspectionRequested
-	(*ReturnClosed)(nil),              // 24: entrepot.warehouse.v1.ReturnClosed
-	(*timestamppb.Timestamp)(nil),     // 25: google.protobuf.Timestamp
+	(*GrantGradingPhotoRequest)(nil),  // 17: entrepot.warehouse.v1.GrantGradingPhotoRequest
+	(*GrantGradingPhotoResponse)(nil), // 18: entrepot.warehouse.v1.GrantGradingPhotoResponse
+	(*GetReturnRequest)(nil),          // 19: entrepot.warehouse.v1.GetReturnRequest
+	(*GetReturnResponse)(nil),         // 20: entrepot.warehouse.v1.GetReturnResponse
+	(*ListReturnsRequest)(nil),        // 21: entrepot.warehouse.v1.ListReturnsRequest
+	(*ListReturnsResponse)(nil),       // 22: entrepot.warehouse.v1.ListReturnsResponse
+	(*ReturnReceived)(nil),            // 23: entrepot.warehouse.v1.ReturnReceived
+	(*ReturnGraded)(nil),              // 24: entrepot.warehouse.v1.ReturnGraded
+	(*InspectionRequested)(nil),       // 25: entrepot.warehouse.v1.InspectionRequested
+	(*ReturnClosed)(nil),              // 26: entrepot.warehouse.v1.ReturnClosed
+	(*timestamppb.Timestamp)(nil),     // 27: google.protobuf.Timestamp
 }
 var file_entrepot_warehouse_v1_returns_proto_depIdxs = []int32{
 	1,  // 0: entrepot.warehouse.v1.Return.state:type_name -> entrepot.warehouse.v1.Return.State
 	3,  // 1: entrepot.warehouse.v1.Return.lines:type_name -> entrepot.warehouse.v1.ReturnLine
 	5,  // 2: entrepot.warehouse.v1.Return.gradings:type_name -> entrepot.warehouse.v1.Grading
-	25, // 3: entrepot.warehouse.v1.Return.authorised_at:type_name -> google.protobuf.Timestamp
-	25, // 4: entrepot.warehouse.v1.Return.received_at:type_name -> google.protobuf.Timestamp
+	27, // 3: entrepot.warehouse.v1.Return.authorised_at:type_name -> google.protobuf.Timestamp
+	27, // 4: entrepot.warehouse.v1.Return.received_at:type_name -> google.protobuf.Timestamp
 	0,  // 5: entrepot.warehouse.v1.Grading.grade:type_name -> entrepot.warehouse.v1.Grade
 	6,  // 6: entrepot.warehouse.v1.Grading.answers:type_name -> entrepot.warehouse.v1.ChecklistAnswer
-	25, // 7: entrepot.warehouse.v1.Grading.at:type_name -> google.protobuf.Timestamp
+	27, // 7: entrepot.warehouse.v1.Grading.at:type_name -> google.protobuf.Timestamp
 	3,  // 8: entrepot.warehouse.v1.AuthoriseReturnRequest.lines:type_name -> entrepot.warehouse.v1.ReturnLine
 	4,  // 9: entrepot.warehouse.v1.AuthoriseReturnResponse.return:type_name -> entrepot.warehouse.v1.Return
 	3,  // 10: entrepot.warehouse.v1.RegisterReturnRequest.lines:type_name -> entrepot.warehouse.v1.ReturnLine
@@ -2006,17 +2126,19 @@ var file_entrepot_warehouse_v1_returns_proto_depIdxs = []int32{
 	11, // 25: entrepot.warehouse.v1.ReturnService.RegisterReturn:input_type -> entrepot.warehouse.v1.RegisterReturnRequest
 	13, // 26: entrepot.warehouse.v1.ReturnService.GradeReturn:input_type -> entrepot.warehouse.v1.GradeReturnRequest
 	15, // 27: entrepot.warehouse.v1.ReturnService.DecideReturn:input_type -> entrepot.warehouse.v1.DecideReturnRequest
-	17, // 28: entrepot.warehouse.v1.ReturnService.GetReturn:input_type -> entrepot.warehouse.v1.GetReturnRequest
-	19, // 29: entrepot.warehouse.v1.ReturnService.ListReturns:input_type -> entrepot.warehouse.v1.ListReturnsRequest
-	8,  // 30: entrepot.warehouse.v1.ReturnService.AuthoriseReturn:output_type -> entrepot.warehouse.v1.AuthoriseReturnResponse
-	10, // 31: entrepot.warehouse.v1.ReturnService.CancelReturn:output_type -> entrepot.warehouse.v1.CancelReturnResponse
-	12, // 32: entrepot.warehouse.v1.ReturnService.RegisterReturn:output_type -> entrepot.warehouse.v1.RegisterReturnResponse
-	14, // 33: entrepot.warehouse.v1.ReturnService.GradeReturn:output_type -> entrepot.warehouse.v1.GradeReturnResponse
-	16, // 34: entrepot.warehouse.v1.ReturnService.DecideReturn:output_type -> entrepot.warehouse.v1.DecideReturnResponse
-	18, // 35: entrepot.warehouse.v1.ReturnService.GetReturn:output_type -> entrepot.warehouse.v1.GetReturnResponse
-	20, // 36: entrepot.warehouse.v1.ReturnService.ListReturns:output_type -> entrepot.warehouse.v1.ListReturnsResponse
-	30, // [30:37] is the sub-list for method output_type
-	23, // [23:30] is the sub-list for method input_type
+	17, // 28: entrepot.warehouse.v1.ReturnService.GrantGradingPhoto:input_type -> entrepot.warehouse.v1.GrantGradingPhotoRequest
+	19, // 29: entrepot.warehouse.v1.ReturnService.GetReturn:input_type -> entrepot.warehouse.v1.GetReturnRequest
+	21, // 30: entrepot.warehouse.v1.ReturnService.ListReturns:input_type -> entrepot.warehouse.v1.ListReturnsRequest
+	8,  // 31: entrepot.warehouse.v1.ReturnService.AuthoriseReturn:output_type -> entrepot.warehouse.v1.AuthoriseReturnResponse
+	10, // 32: entrepot.warehouse.v1.ReturnService.CancelReturn:output_type -> entrepot.warehouse.v1.CancelReturnResponse
+	12, // 33: entrepot.warehouse.v1.ReturnService.RegisterReturn:output_type -> entrepot.warehouse.v1.RegisterReturnResponse
+	14, // 34: entrepot.warehouse.v1.ReturnService.GradeReturn:output_type -> entrepot.warehouse.v1.GradeReturnResponse
+	16, // 35: entrepot.warehouse.v1.ReturnService.DecideReturn:output_type -> entrepot.warehouse.v1.DecideReturnResponse
+	18, // 36: entrepot.warehouse.v1.ReturnService.GrantGradingPhoto:output_type -> entrepot.warehouse.v1.GrantGradingPhotoResponse
+	20, // 37: entrepot.warehouse.v1.ReturnService.GetReturn:output_type -> entrepot.warehouse.v1.GetReturnResponse
+	22, // 38: entrepot.warehouse.v1.ReturnService.ListReturns:output_type -> entrepot.warehouse.v1.ListReturnsResponse
+	31, // [31:39] is the sub-list for method output_type
+	23, // [23:31] is the sub-list for method input_type
 	23, // [23:23] is the sub-list for extension type_name
 	23, // [23:23] is the sub-list for extension extendee
 	0,  // [0:23] is the sub-list for field type_name
@@ -2033,7 +2155,7 @@ func file_entrepot_warehouse_v1_returns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_warehouse_v1_returns_proto_rawDesc), len(file_entrepot_warehouse_v1_returns_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1079,7 +1079,9 @@ type StockLevel struct {
 	Authenticated bool `protobuf:"varint,12,opt,name=authenticated,proto3" json:"authenticated,omitempty"`
 	// The other dispositions, by name, where they are not 0. Answers of queries
 	// only; events leave it out.
-	Further       map[string]int64 `protobuf:"bytes,13,rep,name=further,proto3" json:"further,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Further map[string]int64 `protobuf:"bytes,13,rep,name=further,proto3" json:"further,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Shelf that goods of it were put on last. Answers of queries only.
+	Location      string `protobuf:"bytes,14,opt,name=location,proto3" json:"location,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1205,6 +1207,173 @@ func (x *StockLevel) GetFurther() map[string]int64 {
 	return nil
 }
 
+func (x *StockLevel) GetLocation() string {
+	if x != nil {
+		return x.Location
+	}
+	return ""
+}
+
+type GetAvailabilityRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty means the market of the call.
+	Market        string   `protobuf:"bytes,1,opt,name=market,proto3" json:"market,omitempty"`
+	Skus          []string `protobuf:"bytes,2,rep,name=skus,proto3" json:"skus,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAvailabilityRequest) Reset() {
+	*x = GetAvailabilityRequest{}
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAvailabilityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAvailabilityRequest) ProtoMessage() {}
+
+func (x *GetAvailabilityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAvailabilityRequest.ProtoReflect.Descriptor instead.
+func (*GetAvailabilityRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *GetAvailabilityRequest) GetMarket() string {
+	if x != nil {
+		return x.Market
+	}
+	return ""
+}
+
+func (x *GetAvailabilityRequest) GetSkus() []string {
+	if x != nil {
+		return x.Skus
+	}
+	return nil
+}
+
+type GetAvailabilityResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the skus that are the caller's to see, by sku.
+	Availabilities []*Availability `protobuf:"bytes,1,rep,name=availabilities,proto3" json:"availabilities,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *GetAvailabilityResponse) Reset() {
+	*x = GetAvailabilityResponse{}
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAvailabilityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAvailabilityResponse) ProtoMessage() {}
+
+func (x *GetAvailabilityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAvailabilityResponse.ProtoReflect.Descriptor instead.
+func (*GetAvailabilityResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *GetAvailabilityResponse) GetAvailabilities() []*Availability {
+	if x != nil {
+		return x.Availabilities
+	}
+	return nil
+}
+
+// What could be reserved of a sku in a market.
+type Availability struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Sku       string                 `protobuf:"bytes,1,opt,name=sku,proto3" json:"sku,omitempty"`
+	Available int64                  `protobuf:"varint,2,opt,name=available,proto3" json:"available,omitempty"`
+	// By a line that asks for authenticated units.
+	AvailableAuthenticated int64 `protobuf:"varint,3,opt,name=available_authenticated,json=availableAuthenticated,proto3" json:"available_authenticated,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *Availability) Reset() {
+	*x = Availability{}
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Availability) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Availability) ProtoMessage() {}
+
+func (x *Availability) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Availability.ProtoReflect.Descriptor instead.
+func (*Availability) Descriptor() ([]byte, []int) {
+	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Availability) GetSku() string {
+	if x != nil {
+		return x.Sku
+	}
+	return ""
+}
+
+func (x *Availability) GetAvailable() int64 {
+	if x != nil {
+		return x.Available
+	}
+	return 0
+}
+
+func (x *Availability) GetAvailableAuthenticated() int64 {
+	if x != nil {
+		return x.AvailableAuthenticated
+	}
+	return 0
+}
+
 type ListMovesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Sku   string                 `protobuf:"bytes,1,opt,name=sku,proto3" json:"sku,omitempty"`
@@ -1218,7 +1387,7 @@ type ListMovesRequest struct {
 
 func (x *ListMovesRequest) Reset() {
 	*x = ListMovesRequest{}
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[16]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +1399,7 @@ func (x *ListMovesRequest) String() string {
 func (*ListMovesRequest) ProtoMessage() {}
 
 func (x *ListMovesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[16]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +1412,7 @@ func (x *ListMovesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMovesRequest.ProtoReflect.Descriptor instead.
 func (*ListMovesRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{16}
+	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListMovesRequest) GetSku() string {
@@ -1284,7 +1453,7 @@ type ListMovesResponse struct {
 
 func (x *ListMovesResponse) Reset() {
 	*x = ListMovesResponse{}
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[17]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1465,7 @@ func (x *ListMovesResponse) String() string {
 func (*ListMovesResponse) ProtoMessage() {}
 
 func (x *ListMovesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[17]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1478,7 @@ func (x *ListMovesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMovesResponse.ProtoReflect.Descriptor instead.
 func (*ListMovesResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{17}
+	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListMovesResponse) GetMoves() []*StockMove {
@@ -1354,7 +1523,7 @@ type StockMove struct {
 
 func (x *StockMove) Reset() {
 	*x = StockMove{}
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[18]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1366,7 +1535,7 @@ func (x *StockMove) String() string {
 func (*StockMove) ProtoMessage() {}
 
 func (x *StockMove) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[18]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1379,7 +1548,7 @@ func (x *StockMove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StockMove.ProtoReflect.Descriptor instead.
 func (*StockMove) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{18}
+	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StockMove) GetMoveId() int64 {
@@ -1488,7 +1657,7 @@ type SumStockRequest struct {
 
 func (x *SumStockRequest) Reset() {
 	*x = SumStockRequest{}
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[19]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1500,7 +1669,7 @@ func (x *SumStockRequest) String() string {
 func (*SumStockRequest) ProtoMessage() {}
 
 func (x *SumStockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[19]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1513,7 +1682,7 @@ func (x *SumStockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SumStockRequest.ProtoReflect.Descriptor instead.
 func (*SumStockRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{19}
+	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{22}
 }
 
 type SumStockResponse struct {
@@ -1533,7 +1702,7 @@ type SumStockResponse struct {
 
 func (x *SumStockResponse) Reset() {
 	*x = SumStockResponse{}
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[20]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1545,7 +1714,7 @@ func (x *SumStockResponse) String() string {
 func (*SumStockResponse) ProtoMessage() {}
 
 func (x *SumStockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[20]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1558,7 +1727,7 @@ func (x *SumStockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SumStockResponse.ProtoReflect.Descriptor instead.
 func (*SumStockResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{20}
+	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SumStockResponse) GetUnits() map[string]int64 {
@@ -1609,7 +1778,7 @@ type StockReceived struct {
 
 func (x *StockReceived) Reset() {
 	*x = StockReceived{}
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[21]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1621,7 +1790,7 @@ func (x *StockReceived) String() string {
 func (*StockReceived) ProtoMessage() {}
 
 func (x *StockReceived) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[21]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1634,7 +1803,7 @@ func (x *StockReceived) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StockReceived.ProtoReflect.Descriptor instead.
 func (*StockReceived) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{21}
+	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StockReceived) GetReceiptId() string {
@@ -1672,7 +1841,7 @@ type StockReserved struct {
 
 func (x *StockReserved) Reset() {
 	*x = StockReserved{}
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[22]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1684,7 +1853,7 @@ func (x *StockReserved) String() string {
 func (*StockReserved) ProtoMessage() {}
 
 func (x *StockReserved) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[22]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1697,7 +1866,7 @@ func (x *StockReserved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StockReserved.ProtoReflect.Descriptor instead.
 func (*StockReserved) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{22}
+	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StockReserved) GetReservationId() string {
@@ -1742,7 +1911,7 @@ type ReservationReleased struct {
 
 func (x *ReservationReleased) Reset() {
 	*x = ReservationReleased{}
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[23]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1754,7 +1923,7 @@ func (x *ReservationReleased) String() string {
 func (*ReservationReleased) ProtoMessage() {}
 
 func (x *ReservationReleased) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[23]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1767,7 +1936,7 @@ func (x *ReservationReleased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReservationReleased.ProtoReflect.Descriptor instead.
 func (*ReservationReleased) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{23}
+	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReservationReleased) GetReservationId() string {
@@ -1811,7 +1980,7 @@ type StockAdjusted struct {
 
 func (x *StockAdjusted) Reset() {
 	*x = StockAdjusted{}
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[24]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1823,7 +1992,7 @@ func (x *StockAdjusted) String() string {
 func (*StockAdjusted) ProtoMessage() {}
 
 func (x *StockAdjusted) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[24]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1836,7 +2005,7 @@ func (x *StockAdjusted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StockAdjusted.ProtoReflect.Descriptor instead.
 func (*StockAdjusted) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{24}
+	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *StockAdjusted) GetSku() string {
@@ -1939,7 +2108,7 @@ const file_entrepot_warehouse_v1_warehouse_proto_rawDesc = "" +
 	"\x0fGetStockRequest\x12\x1f\n" +
 	"\x04skus\x18\x01 \x03(\tB\v\xbaH\b\x92\x01\x05\b\x01\x10\xf4\x03R\x04skus\"M\n" +
 	"\x10GetStockResponse\x129\n" +
-	"\x06levels\x18\x01 \x03(\v2!.entrepot.warehouse.v1.StockLevelR\x06levels\"\xda\x03\n" +
+	"\x06levels\x18\x01 \x03(\v2!.entrepot.warehouse.v1.StockLevelR\x06levels\"\xf6\x03\n" +
 	"\n" +
 	"StockLevel\x12\x10\n" +
 	"\x03sku\x18\x01 \x01(\tR\x03sku\x12\x12\n" +
@@ -1959,10 +2128,20 @@ const file_entrepot_warehouse_v1_warehouse_proto_rawDesc = "" +
 	"\n" +
 	"expires_on\x18\v \x01(\tR\texpiresOn\x12$\n" +
 	"\rauthenticated\x18\f \x01(\bR\rauthenticated\x12H\n" +
-	"\afurther\x18\r \x03(\v2..entrepot.warehouse.v1.StockLevel.FurtherEntryR\afurther\x1a:\n" +
+	"\afurther\x18\r \x03(\v2..entrepot.warehouse.v1.StockLevel.FurtherEntryR\afurther\x12\x1a\n" +
+	"\blocation\x18\x0e \x01(\tR\blocation\x1a:\n" +
 	"\fFurtherEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xa6\x01\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"q\n" +
+	"\x16GetAvailabilityRequest\x12,\n" +
+	"\x06market\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f2\r^([A-Z]{2})?$R\x06market\x12)\n" +
+	"\x04skus\x18\x02 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\b\x01\x10\xf4\x03\x18\x01\"\x06r\x04\x10\x01\x18@R\x04skus\"f\n" +
+	"\x17GetAvailabilityResponse\x12K\n" +
+	"\x0eavailabilities\x18\x01 \x03(\v2#.entrepot.warehouse.v1.AvailabilityR\x0eavailabilities\"w\n" +
+	"\fAvailability\x12\x10\n" +
+	"\x03sku\x18\x01 \x01(\tR\x03sku\x12\x1c\n" +
+	"\tavailable\x18\x02 \x01(\x03R\tavailable\x127\n" +
+	"\x17available_authenticated\x18\x03 \x01(\x03R\x16availableAuthenticated\"\xa6\x01\n" +
 	"\x10ListMovesRequest\x12\x19\n" +
 	"\x03sku\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03sku\x12%\n" +
 	"\treference\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\treference\x12'\n" +
@@ -2054,7 +2233,7 @@ const file_entrepot_warehouse_v1_warehouse_proto_rawDesc = "" +
 	"\x12DISPOSITION_REPAIR\x10\x10\x12\x17\n" +
 	"\x13DISPOSITION_EXPIRED\x10\x11\x12\x18\n" +
 	"\x14DISPOSITION_RECALLED\x10\x12\x12\x18\n" +
-	"\x14DISPOSITION_DISPOSED\x10\x132\x94\b\n" +
+	"\x14DISPOSITION_DISPOSED\x10\x132\xa1\t\n" +
 	"\fStockService\x12\x8e\x01\n" +
 	"\fReceiveStock\x12*.entrepot.warehouse.v1.ReceiveStockRequest\x1a+.entrepot.warehouse.v1.ReceiveStockResponse\"%ҵ\x18\x11\n" +
 	"\x02\x03\x04\x12\vstock.writeڵ\x18\f\n" +
@@ -2072,6 +2251,9 @@ const file_entrepot_warehouse_v1_warehouse_proto_rawDesc = "" +
 	"\x03\x06\x04\x05\x90\x02\x01\x12u\n" +
 	"\bGetStock\x12&.entrepot.warehouse.v1.GetStockRequest\x1a'.entrepot.warehouse.v1.GetStockResponse\"\x18ҵ\x18\x11\n" +
 	"\x03\x03\x04\x05\x12\n" +
+	"stock.read\x90\x02\x01\x12\x8a\x01\n" +
+	"\x0fGetAvailability\x12-.entrepot.warehouse.v1.GetAvailabilityRequest\x1a..entrepot.warehouse.v1.GetAvailabilityResponse\"\x18ҵ\x18\x11\n" +
+	"\x03\x03\x04\x06\x12\n" +
 	"stock.read\x90\x02\x01\x12x\n" +
 	"\tListMoves\x12'.entrepot.warehouse.v1.ListMovesRequest\x1a(.entrepot.warehouse.v1.ListMovesResponse\"\x18ҵ\x18\x11\n" +
 	"\x03\x03\x04\x05\x12\n" +
@@ -2092,7 +2274,7 @@ func file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP() []byte {
 }
 
 var file_entrepot_warehouse_v1_warehouse_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_entrepot_warehouse_v1_warehouse_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_entrepot_warehouse_v1_warehouse_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_entrepot_warehouse_v1_warehouse_proto_goTypes = []any{
 	(Disposition)(0),                   // 0: entrepot.warehouse.v1.Disposition
 	(Reservation_State)(0),             // 1: entrepot.warehouse.v1.Reservation.State
@@ -2112,67 +2294,73 @@ var file_entrepot_warehouse_v1_warehouse_proto_goTypes = []any{
 	(*GetStockRequest)(nil),            // 15: entrepot.warehouse.v1.GetStockRequest
 	(*GetStockResponse)(nil),           // 16: entrepot.warehouse.v1.GetStockResponse
 	(*StockLevel)(nil),                 // 17: entrepot.warehouse.v1.StockLevel
-	(*ListMovesRequest)(nil),           // 18: entrepot.warehouse.v1.ListMovesRequest
-	(*ListMovesResponse)(nil),          // 19: entrepot.warehouse.v1.ListMovesResponse
-	(*StockMove)(nil),                  // 20: entrepot.warehouse.v1.StockMove
-	(*SumStockRequest)(nil),            // 21: entrepot.warehouse.v1.SumStockRequest
-	(*SumStockResponse)(nil),           // 22: entrepot.warehouse.v1.SumStockResponse
-	(*StockReceived)(nil),              // 23: entrepot.warehouse.v1.StockReceived
-	(*StockReserved)(nil),              // 24: entrepot.warehouse.v1.StockReserved
-	(*ReservationReleased)(nil),        // 25: entrepot.warehouse.v1.ReservationReleased
-	(*StockAdjusted)(nil),              // 26: entrepot.warehouse.v1.StockAdjusted
-	nil,                                // 27: entrepot.warehouse.v1.StockLevel.FurtherEntry
-	nil,                                // 28: entrepot.warehouse.v1.SumStockResponse.UnitsEntry
-	nil,                                // 29: entrepot.warehouse.v1.SumStockResponse.MovedEntry
-	(*timestamppb.Timestamp)(nil),      // 30: google.protobuf.Timestamp
+	(*GetAvailabilityRequest)(nil),     // 18: entrepot.warehouse.v1.GetAvailabilityRequest
+	(*GetAvailabilityResponse)(nil),    // 19: entrepot.warehouse.v1.GetAvailabilityResponse
+	(*Availability)(nil),               // 20: entrepot.warehouse.v1.Availability
+	(*ListMovesRequest)(nil),           // 21: entrepot.warehouse.v1.ListMovesRequest
+	(*ListMovesResponse)(nil),          // 22: entrepot.warehouse.v1.ListMovesResponse
+	(*StockMove)(nil),                  // 23: entrepot.warehouse.v1.StockMove
+	(*SumStockRequest)(nil),            // 24: entrepot.warehouse.v1.SumStockRequest
+	(*SumStockResponse)(nil),           // 25: entrepot.warehouse.v1.SumStockResponse
+	(*StockReceived)(nil),              // 26: entrepot.warehouse.v1.StockReceived
+	(*StockReserved)(nil),              // 27: entrepot.warehouse.v1.StockReserved
+	(*ReservationReleased)(nil),        // 28: entrepot.warehouse.v1.ReservationReleased
+	(*StockAdjusted)(nil),              // 29: entrepot.warehouse.v1.StockAdjusted
+	nil,                                // 30: entrepot.warehouse.v1.StockLevel.FurtherEntry
+	nil,                                // 31: entrepot.warehouse.v1.SumStockResponse.UnitsEntry
+	nil,                                // 32: entrepot.warehouse.v1.SumStockResponse.MovedEntry
+	(*timestamppb.Timestamp)(nil),      // 33: google.protobuf.Timestamp
 }
 var file_entrepot_warehouse_v1_warehouse_proto_depIdxs = []int32{
 	3,  // 0: entrepot.warehouse.v1.ReceiveStockRequest.lines:type_name -> entrepot.warehouse.v1.ReceiptLine
 	17, // 1: entrepot.warehouse.v1.ReceiveStockResponse.levels:type_name -> entrepot.warehouse.v1.StockLevel
 	17, // 2: entrepot.warehouse.v1.AdjustStockResponse.level:type_name -> entrepot.warehouse.v1.StockLevel
 	8,  // 3: entrepot.warehouse.v1.ReserveStockRequest.lines:type_name -> entrepot.warehouse.v1.ReservationLine
-	30, // 4: entrepot.warehouse.v1.ReserveStockRequest.expires_at:type_name -> google.protobuf.Timestamp
+	33, // 4: entrepot.warehouse.v1.ReserveStockRequest.expires_at:type_name -> google.protobuf.Timestamp
 	10, // 5: entrepot.warehouse.v1.ReserveStockResponse.reservation:type_name -> entrepot.warehouse.v1.Reservation
 	1,  // 6: entrepot.warehouse.v1.Reservation.state:type_name -> entrepot.warehouse.v1.Reservation.State
 	8,  // 7: entrepot.warehouse.v1.Reservation.lines:type_name -> entrepot.warehouse.v1.ReservationLine
-	30, // 8: entrepot.warehouse.v1.Reservation.created_at:type_name -> google.protobuf.Timestamp
-	30, // 9: entrepot.warehouse.v1.Reservation.expires_at:type_name -> google.protobuf.Timestamp
+	33, // 8: entrepot.warehouse.v1.Reservation.created_at:type_name -> google.protobuf.Timestamp
+	33, // 9: entrepot.warehouse.v1.Reservation.expires_at:type_name -> google.protobuf.Timestamp
 	10, // 10: entrepot.warehouse.v1.ReleaseReservationResponse.reservation:type_name -> entrepot.warehouse.v1.Reservation
 	10, // 11: entrepot.warehouse.v1.GetReservationResponse.reservation:type_name -> entrepot.warehouse.v1.Reservation
 	17, // 12: entrepot.warehouse.v1.GetStockResponse.levels:type_name -> entrepot.warehouse.v1.StockLevel
-	27, // 13: entrepot.warehouse.v1.StockLevel.further:type_name -> entrepot.warehouse.v1.StockLevel.FurtherEntry
-	20, // 14: entrepot.warehouse.v1.ListMovesResponse.moves:type_name -> entrepot.warehouse.v1.StockMove
-	0,  // 15: entrepot.warehouse.v1.StockMove.from:type_name -> entrepot.warehouse.v1.Disposition
-	0,  // 16: entrepot.warehouse.v1.StockMove.to:type_name -> entrepot.warehouse.v1.Disposition
-	30, // 17: entrepot.warehouse.v1.StockMove.at:type_name -> google.protobuf.Timestamp
-	28, // 18: entrepot.warehouse.v1.SumStockResponse.units:type_name -> entrepot.warehouse.v1.SumStockResponse.UnitsEntry
-	29, // 19: entrepot.warehouse.v1.SumStockResponse.moved:type_name -> entrepot.warehouse.v1.SumStockResponse.MovedEntry
-	17, // 20: entrepot.warehouse.v1.StockReceived.levels:type_name -> entrepot.warehouse.v1.StockLevel
-	8,  // 21: entrepot.warehouse.v1.StockReserved.lines:type_name -> entrepot.warehouse.v1.ReservationLine
-	17, // 22: entrepot.warehouse.v1.StockReserved.levels:type_name -> entrepot.warehouse.v1.StockLevel
-	17, // 23: entrepot.warehouse.v1.ReservationReleased.levels:type_name -> entrepot.warehouse.v1.StockLevel
-	17, // 24: entrepot.warehouse.v1.StockAdjusted.level:type_name -> entrepot.warehouse.v1.StockLevel
-	2,  // 25: entrepot.warehouse.v1.StockService.ReceiveStock:input_type -> entrepot.warehouse.v1.ReceiveStockRequest
-	5,  // 26: entrepot.warehouse.v1.StockService.AdjustStock:input_type -> entrepot.warehouse.v1.AdjustStockRequest
-	7,  // 27: entrepot.warehouse.v1.StockService.ReserveStock:input_type -> entrepot.warehouse.v1.ReserveStockRequest
-	11, // 28: entrepot.warehouse.v1.StockService.ReleaseReservation:input_type -> entrepot.warehouse.v1.ReleaseReservationRequest
-	13, // 29: entrepot.warehouse.v1.StockService.GetReservation:input_type -> entrepot.warehouse.v1.GetReservationRequest
-	15, // 30: entrepot.warehouse.v1.StockService.GetStock:input_type -> entrepot.warehouse.v1.GetStockRequest
-	18, // 31: entrepot.warehouse.v1.StockService.ListMoves:input_type -> entrepot.warehouse.v1.ListMovesRequest
-	21, // 32: entrepot.warehouse.v1.StockService.SumStock:input_type -> entrepot.warehouse.v1.SumStockRequest
-	4,  // 33: entrepot.warehouse.v1.StockService.ReceiveStock:output_type -> entrepot.warehouse.v1.ReceiveStockResponse
-	6,  // 34: entrepot.warehouse.v1.StockService.AdjustStock:output_type -> entrepot.warehouse.v1.AdjustStockResponse
-	9,  // 35: entrepot.warehouse.v1.StockService.ReserveStock:output_type -> entrepot.warehouse.v1.ReserveStockResponse
-	12, // 36: entrepot.warehouse.v1.StockService.ReleaseReservation:output_type -> entrepot.warehouse.v1.ReleaseReservationResponse
-	14, // 37: entrepot.warehouse.v1.StockService.GetReservation:output_type -> entrepot.warehouse.v1.GetReservationResponse
-	16, // 38: entrepot.warehouse.v1.StockService.GetStock:output_type -> entrepot.warehouse.v1.GetStockResponse
-	19, // 39: entrepot.warehouse.v1.StockService.ListMoves:output_type -> entrepot.warehouse.v1.ListMovesResponse
-	22, // 40: entrepot.warehouse.v1.StockService.SumStock:output_type -> entrepot.warehouse.v1.SumStockResponse
-	33, // [33:41] is the sub-list for method output_type
-	25, // [25:33] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	30, // 13: entrepot.warehouse.v1.StockLevel.further:type_name -> entrepot.warehouse.v1.StockLevel.FurtherEntry
+	20, // 14: entrepot.warehouse.v1.GetAvailabilityResponse.availabilities:type_name -> entrepot.warehouse.v1.Availability
+	23, // 15: entrepot.warehouse.v1.ListMovesResponse.moves:type_name -> entrepot.warehouse.v1.StockMove
+	0,  // 16: entrepot.warehouse.v1.StockMove.from:type_name -> entrepot.warehouse.v1.Disposition
+	0,  // 17: entrepot.warehouse.v1.StockMove.to:type_name -> entrepot.warehouse.v1.Disposition
+	33, // 18: entrepot.warehouse.v1.StockMove.at:type_name -> google.protobuf.Timestamp
+	31, // 19: entrepot.warehouse.v1.SumStockResponse.units:type_name -> entrepot.warehouse.v1.SumStockResponse.UnitsEntry
+	32, // 20: entrepot.warehouse.v1.SumStockResponse.moved:type_name -> entrepot.warehouse.v1.SumStockResponse.MovedEntry
+	17, // 21: entrepot.warehouse.v1.StockReceived.levels:type_name -> entrepot.warehouse.v1.StockLevel
+	8,  // 22: entrepot.warehouse.v1.StockReserved.lines:type_name -> entrepot.warehouse.v1.ReservationLine
+	17, // 23: entrepot.warehouse.v1.StockReserved.levels:type_name -> entrepot.warehouse.v1.StockLevel
+	17, // 24: entrepot.warehouse.v1.ReservationReleased.levels:type_name -> entrepot.warehouse.v1.StockLevel
+	17, // 25: entrepot.warehouse.v1.StockAdjusted.level:type_name -> entrepot.warehouse.v1.StockLevel
+	2,  // 26: entrepot.warehouse.v1.StockService.ReceiveStock:input_type -> entrepot.warehouse.v1.ReceiveStockRequest
+	5,  // 27: entrepot.warehouse.v1.StockService.AdjustStock:input_type -> entrepot.warehouse.v1.AdjustStockRequest
+	7,  // 28: entrepot.warehouse.v1.StockService.ReserveStock:input_type -> entrepot.warehouse.v1.ReserveStockRequest
+	11, // 29: entrepot.warehouse.v1.StockService.ReleaseReservation:input_type -> entrepot.warehouse.v1.ReleaseReservationRequest
+	13, // 30: entrepot.warehouse.v1.StockService.GetReservation:input_type -> entrepot.warehouse.v1.GetReservationRequest
+	15, // 31: entrepot.warehouse.v1.StockService.GetStock:input_type -> entrepot.warehouse.v1.GetStockRequest
+	18, // 32: entrepot.warehouse.v1.StockService.GetAvailability:input_type -> entrepot.warehouse.v1.GetAvailabilityRequest
+	21, // 33: entrepot.warehouse.v1.StockService.ListMoves:input_type -> entrepot.warehouse.v1.ListMovesRequest
+	24, // 34: entrepot.warehouse.v1.StockService.SumStock:input_type -> entrepot.warehouse.v1.SumStockRequest
+	4,  // 35: entrepot.warehouse.v1.StockService.ReceiveStock:output_type -> entrepot.warehouse.v1.ReceiveStockResponse
+	6,  // 36: entrepot.warehouse.v1.StockService.AdjustStock:output_type -> entrepot.warehouse.v1.AdjustStockResponse
+	9,  // 37: entrepot.warehouse.v1.StockService.ReserveStock:output_type -> entrepot.warehouse.v1.ReserveStockResponse
+	12, // 38: entrepot.warehouse.v1.StockService.ReleaseReservation:output_type -> entrepot.warehouse.v1.ReleaseReservationResponse
+	14, // 39: entrepot.warehouse.v1.StockService.GetReservation:output_type -> entrepot.warehouse.v1.GetReservationResponse
+	16, // 40: entrepot.warehouse.v1.StockService.GetStock:output_type -> entrepot.warehouse.v1.GetStockResponse
+	19, // 41: entrepot.warehouse.v1.StockService.GetAvailability:output_type -> entrepot.warehouse.v1.GetAvailabilityResponse
+	22, // 42: entrepot.warehouse.v1.StockService.ListMoves:output_type -> entrepot.warehouse.v1.ListMovesResponse
+	25, // 43: entrepot.warehouse.v1.StockService.SumStock:output_type -> entrepot.warehouse.v1.SumStockResponse
+	35, // [35:44] is the sub-list for method output_type
+	26, // [26:35] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_warehouse_v1_warehouse_proto_init() }
@@ -2186,7 +2374,7 @@ func file_entrepot_warehouse_v1_warehouse_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_warehouse_v1_warehouse_proto_rawDesc), len(file_entrepot_warehouse_v1_warehouse_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   28,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -34,6 +34,9 @@ const (
 	FulfilmentServiceListFulfilmentsProcedure = "/entrepot.warehouse.v1.FulfilmentService/ListFulfilments"
 	// FulfilmentServicePlanWaveProcedure is the procedure name of the FulfilmentService's PlanWave RPC.
 	FulfilmentServicePlanWaveProcedure = "/entrepot.warehouse.v1.FulfilmentService/PlanWave"
+	// FulfilmentServiceListPicksProcedure is the procedure name of the FulfilmentService's ListPicks
+	// RPC.
+	FulfilmentServiceListPicksProcedure = "/entrepot.warehouse.v1.FulfilmentService/ListPicks"
 	// FulfilmentServiceConfirmPicksProcedure is the procedure name of the FulfilmentService's
 	// ConfirmPicks RPC.
 	FulfilmentServiceConfirmPicksProcedure = "/entrepot.warehouse.v1.FulfilmentService/ConfirmPicks"
@@ -86,6 +89,14 @@ var (
 			StreamType: connect.StreamTypeUnary,
 			Schema:     v1.File_entrepot_warehouse_v1_fulfilment_proto.Services().ByName("FulfilmentService").Methods().ByName("PlanWave"),
 			Procedure:  FulfilmentServicePlanWaveProcedure,
+		}
+	})
+	fulfilmentServiceListPicksSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_entrepot_warehouse_v1_fulfilment_proto.Services().ByName("FulfilmentService").Methods().ByName("ListPicks"),
+			Procedure:        FulfilmentServiceListPicksProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
 	fulfilmentServiceConfirmPicksSpec = sync.OnceValue(func() connect.Spec {
@@ -148,6 +159,9 @@ type FulfilmentServiceClient interface {
 	// PlanWave takes open fulfilments of a site, oldest first, and answers one
 	// list of picks in the order of the shelves.
 	PlanWave(context.Context, *v1.PlanWaveRequest) (*v1.PlanWaveResponse, error)
+	// ListPicks tells what of a wave is still to be taken, in the order of the
+	// shelves as goods lie there now.
+	ListPicks(context.Context, *v1.ListPicksRequest) (*v1.ListPicksResponse, error)
 	// ConfirmPicks records what was taken off the shelf. Serialised goods are
 	// scanned; a line that asks for authenticated goods takes only units that
 	// passed inspection. A short pick releases what is missing and splits it
@@ -187,6 +201,9 @@ type FulfilmentServiceHandler interface {
 	// PlanWave takes open fulfilments of a site, oldest first, and answers one
 	// list of picks in the order of the shelves.
 	PlanWave(context.Context, *v1.PlanWaveRequest) (*v1.PlanWaveResponse, error)
+	// ListPicks tells what of a wave is still to be taken, in the order of the
+	// shelves as goods lie there now.
+	ListPicks(context.Context, *v1.ListPicksRequest) (*v1.ListPicksResponse, error)
 	// ConfirmPicks records what was taken off the shelf. Serialised goods are
 	// scanned; a line that asks for authenticated goods takes only units that
 	// passed inspection. A short pick releases what is missing and splits it
@@ -220,6 +237,7 @@ func RegisterFulfilmentServiceHandler(server *connect.Server, svc FulfilmentServ
 		connect.Method{Spec: fulfilmentServiceGetFulfilmentSpec(), Handler: adapter.getFulfilment},
 		connect.Method{Spec: fulfilmentServiceListFulfilmentsSpec(), Handler: adapter.listFulfilments},
 		connect.Method{Spec: fulfilmentServicePlanWaveSpec(), Handler: adapter.planWave},
+		connect.Method{Spec: fulfilmentServiceListPicksSpec(), Handler: adapter.listPicks},
 		connect.Method{Spec: fulfilmentServiceConfirmPicksSpec(), Handler: adapter.confirmPicks},
 		connect.Method{Spec: fulfilmentServiceProposeParcelsSpec(), Handler: adapter.proposeParcels},
 		connect.Method{Spec: fulfilmentServicePackParcelSpec(), Handler: adapter.packParcel},
@@ -243,6 +261,10 @@ func (UnimplementedFulfilmentServiceHandler) ListFulfilments(context.Context, *v
 
 func (UnimplementedFulfilmentServiceHandler) PlanWave(context.Context, *v1.PlanWaveRequest) (*v1.PlanWaveResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.warehouse.v1.FulfilmentService.PlanWave is not implemented")
+}
+
+func (UnimplementedFulfilmentServiceHandler) ListPicks(context.Context, *v1.ListPicksRequest) (*v1.ListPicksResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.warehouse.v1.FulfilmentService.ListPicks is not implemented")
 }
 
 func (UnimplementedFulfilmentServiceHandler) ConfirmPicks(context.Context, *v1.ConfirmPicksRequest) (*v1.ConfirmPicksResponse, error) {
@@ -296,6 +318,14 @@ func (c *fulfilmentServiceClient) ListFulfilments(ctx context.Context, req *v1.L
 func (c *fulfilmentServiceClient) PlanWave(ctx context.Context, req *v1.PlanWaveRequest) (*v1.PlanWaveResponse, error) {
 	var res v1.PlanWaveResponse
 	if err := c.client.CallUnary(ctx, fulfilmentServicePlanWaveSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *fulfilmentServiceClient) ListPicks(ctx context.Context, req *v1.ListPicksRequest) (*v1.ListPicksResponse, error) {
+	var res v1.ListPicksResponse
+	if err := c.client.CallUnary(ctx, fulfilmentServiceListPicksSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -389,6 +419,18 @@ func (h fulfilmentServiceHandler) planWave(ctx context.Context, _ connect.Spec, 
 		return err
 	}
 	res, err := h.svc.PlanWave(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h fulfilmentServiceHandler) listPicks(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListPicksRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListPicks(ctx, &req)
 	if err != nil {
 		return err
 	}

@@ -434,7 +434,12 @@ type GoodsStepServiceClient interface {
 	// while GoodsPassed of the case has not come yet: try again.
 	AdmitGoods(context.Context, *v1.AdmitGoodsRequest) (*v1.AdmitGoodsResponse, error)
 	// RefuseGoods moves goods that did not pass out of inspection: to damaged,
-	// repair, outside (back to the merchant) or destroyed.
+	// repair, outside (back to the merchant) or destroyed. Where the books do not
+	// have them any more as that inspection's, the answer is
+	// failed_precondition, but for DESTROYED: what is done cannot be refused.
+	// Then what of them the books still have is written off from where it
+	// stands, the answer says how much that is, and of the rest
+	// DestructionUnmatched is told.
 	RefuseGoods(context.Context, *v1.RefuseGoodsRequest) (*v1.RefuseGoodsResponse, error)
 }
 
@@ -452,7 +457,12 @@ type GoodsStepServiceHandler interface {
 	// while GoodsPassed of the case has not come yet: try again.
 	AdmitGoods(context.Context, *v1.AdmitGoodsRequest) (*v1.AdmitGoodsResponse, error)
 	// RefuseGoods moves goods that did not pass out of inspection: to damaged,
-	// repair, outside (back to the merchant) or destroyed.
+	// repair, outside (back to the merchant) or destroyed. Where the books do not
+	// have them any more as that inspection's, the answer is
+	// failed_precondition, but for DESTROYED: what is done cannot be refused.
+	// Then what of them the books still have is written off from where it
+	// stands, the answer says how much that is, and of the rest
+	// DestructionUnmatched is told.
 	RefuseGoods(context.Context, *v1.RefuseGoodsRequest) (*v1.RefuseGoodsResponse, error)
 }
 

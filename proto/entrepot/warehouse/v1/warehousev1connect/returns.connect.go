@@ -36,6 +36,9 @@ const (
 	ReturnServiceGradeReturnProcedure = "/entrepot.warehouse.v1.ReturnService/GradeReturn"
 	// ReturnServiceDecideReturnProcedure is the procedure name of the ReturnService's DecideReturn RPC.
 	ReturnServiceDecideReturnProcedure = "/entrepot.warehouse.v1.ReturnService/DecideReturn"
+	// ReturnServiceGrantGradingPhotoProcedure is the procedure name of the ReturnService's
+	// GrantGradingPhoto RPC.
+	ReturnServiceGrantGradingPhotoProcedure = "/entrepot.warehouse.v1.ReturnService/GrantGradingPhoto"
 	// ReturnServiceGetReturnProcedure is the procedure name of the ReturnService's GetReturn RPC.
 	ReturnServiceGetReturnProcedure = "/entrepot.warehouse.v1.ReturnService/GetReturn"
 	// ReturnServiceListReturnsProcedure is the procedure name of the ReturnService's ListReturns RPC.
@@ -78,6 +81,14 @@ var (
 			Procedure:  ReturnServiceDecideReturnProcedure,
 		}
 	})
+	returnServiceGrantGradingPhotoSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_entrepot_warehouse_v1_returns_proto.Services().ByName("ReturnService").Methods().ByName("GrantGradingPhoto"),
+			Procedure:        ReturnServiceGrantGradingPhotoProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 	returnServiceGetReturnSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType:       connect.StreamTypeUnary,
@@ -114,6 +125,9 @@ type ReturnServiceClient interface {
 	// shelf: repair, back to the merchant, disposal. Destruction is ordered in
 	// inspection. Repaired goods are inspected.
 	DecideReturn(context.Context, *v1.DecideReturnRequest) (*v1.DecideReturnResponse, error)
+	// GrantGradingPhoto gives who grades a return a path to which one photo can
+	// be sent. GradeReturn names what was sent.
+	GrantGradingPhoto(context.Context, *v1.GrantGradingPhotoRequest) (*v1.GrantGradingPhotoResponse, error)
 	GetReturn(context.Context, *v1.GetReturnRequest) (*v1.GetReturnResponse, error)
 	ListReturns(context.Context, *v1.ListReturnsRequest) (*v1.ListReturnsResponse, error)
 }
@@ -142,6 +156,9 @@ type ReturnServiceHandler interface {
 	// shelf: repair, back to the merchant, disposal. Destruction is ordered in
 	// inspection. Repaired goods are inspected.
 	DecideReturn(context.Context, *v1.DecideReturnRequest) (*v1.DecideReturnResponse, error)
+	// GrantGradingPhoto gives who grades a return a path to which one photo can
+	// be sent. GradeReturn names what was sent.
+	GrantGradingPhoto(context.Context, *v1.GrantGradingPhotoRequest) (*v1.GrantGradingPhotoResponse, error)
 	GetReturn(context.Context, *v1.GetReturnRequest) (*v1.GetReturnResponse, error)
 	ListReturns(context.Context, *v1.ListReturnsRequest) (*v1.ListReturnsResponse, error)
 }
@@ -156,6 +173,7 @@ func RegisterReturnServiceHandler(server *connect.Server, svc ReturnServiceHandl
 		connect.Method{Spec: returnServiceRegisterReturnSpec(), Handler: adapter.registerReturn},
 		connect.Method{Spec: returnServiceGradeReturnSpec(), Handler: adapter.gradeReturn},
 		connect.Method{Spec: returnServiceDecideReturnSpec(), Handler: adapter.decideReturn},
+		connect.Method{Spec: returnServiceGrantGradingPhotoSpec(), Handler: adapter.grantGradingPhoto},
 		connect.Method{Spec: returnServiceGetReturnSpec(), Handler: adapter.getReturn},
 		connect.Method{Spec: returnServiceListReturnsSpec(), Handler: adapter.listReturns},
 	)
@@ -182,6 +200,10 @@ func (UnimplementedReturnServiceHandler) GradeReturn(context.Context, *v1.GradeR
 
 func (UnimplementedReturnServiceHandler) DecideReturn(context.Context, *v1.DecideReturnRequest) (*v1.DecideReturnResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.warehouse.v1.ReturnService.DecideReturn is not implemented")
+}
+
+func (UnimplementedReturnServiceHandler) GrantGradingPhoto(context.Context, *v1.GrantGradingPhotoRequest) (*v1.GrantGradingPhotoResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.warehouse.v1.ReturnService.GrantGradingPhoto is not implemented")
 }
 
 func (UnimplementedReturnServiceHandler) GetReturn(context.Context, *v1.GetReturnRequest) (*v1.GetReturnResponse, error) {
@@ -231,6 +253,14 @@ func (c *returnServiceClient) GradeReturn(ctx context.Context, req *v1.GradeRetu
 func (c *returnServiceClient) DecideReturn(ctx context.Context, req *v1.DecideReturnRequest) (*v1.DecideReturnResponse, error) {
 	var res v1.DecideReturnResponse
 	if err := c.client.CallUnary(ctx, returnServiceDecideReturnSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *returnServiceClient) GrantGradingPhoto(ctx context.Context, req *v1.GrantGradingPhotoRequest) (*v1.GrantGradingPhotoResponse, error) {
+	var res v1.GrantGradingPhotoResponse
+	if err := c.client.CallUnary(ctx, returnServiceGrantGradingPhotoSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -308,6 +338,18 @@ func (h returnServiceHandler) decideReturn(ctx context.Context, _ connect.Spec, 
 		return err
 	}
 	res, err := h.svc.DecideReturn(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h returnServiceHandler) grantGradingPhoto(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.GrantGradingPhotoRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.GrantGradingPhoto(ctx, &req)
 	if err != nil {
 		return err
 	}

@@ -40,6 +40,9 @@ const (
 	StockServiceGetReservationProcedure = "/entrepot.warehouse.v1.StockService/GetReservation"
 	// StockServiceGetStockProcedure is the procedure name of the StockService's GetStock RPC.
 	StockServiceGetStockProcedure = "/entrepot.warehouse.v1.StockService/GetStock"
+	// StockServiceGetAvailabilityProcedure is the procedure name of the StockService's GetAvailability
+	// RPC.
+	StockServiceGetAvailabilityProcedure = "/entrepot.warehouse.v1.StockService/GetAvailability"
 	// StockServiceListMovesProcedure is the procedure name of the StockService's ListMoves RPC.
 	StockServiceListMovesProcedure = "/entrepot.warehouse.v1.StockService/ListMoves"
 	// StockServiceSumStockProcedure is the procedure name of the StockService's SumStock RPC.
@@ -91,6 +94,14 @@ var (
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
+	stockServiceGetAvailabilitySpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_entrepot_warehouse_v1_warehouse_proto.Services().ByName("StockService").Methods().ByName("GetAvailability"),
+			Procedure:        StockServiceGetAvailabilityProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 	stockServiceListMovesSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType:       connect.StreamTypeUnary,
@@ -126,6 +137,10 @@ type StockServiceClient interface {
 	GetReservation(context.Context, *v1.GetReservationRequest) (*v1.GetReservationResponse, error)
 	// GetStock tells balances by disposition of the caller's own goods.
 	GetStock(context.Context, *v1.GetStockRequest) (*v1.GetStockResponse, error)
+	// GetAvailability tells how much of each sku could be reserved in a market
+	// at this moment: what is sellable and not expired, less what is held back
+	// there, and no more than the merchant put on its shelf there.
+	GetAvailability(context.Context, *v1.GetAvailabilityRequest) (*v1.GetAvailabilityResponse, error)
 	// ListMoves pages through the ledger, newest first.
 	ListMoves(context.Context, *v1.ListMovesRequest) (*v1.ListMovesResponse, error)
 	// SumStock sums units by disposition over everything, for reconciliation,
@@ -156,6 +171,10 @@ type StockServiceHandler interface {
 	GetReservation(context.Context, *v1.GetReservationRequest) (*v1.GetReservationResponse, error)
 	// GetStock tells balances by disposition of the caller's own goods.
 	GetStock(context.Context, *v1.GetStockRequest) (*v1.GetStockResponse, error)
+	// GetAvailability tells how much of each sku could be reserved in a market
+	// at this moment: what is sellable and not expired, less what is held back
+	// there, and no more than the merchant put on its shelf there.
+	GetAvailability(context.Context, *v1.GetAvailabilityRequest) (*v1.GetAvailabilityResponse, error)
 	// ListMoves pages through the ledger, newest first.
 	ListMoves(context.Context, *v1.ListMovesRequest) (*v1.ListMovesResponse, error)
 	// SumStock sums units by disposition over everything, for reconciliation,
@@ -174,6 +193,7 @@ func RegisterStockServiceHandler(server *connect.Server, svc StockServiceHandler
 		connect.Method{Spec: stockServiceReleaseReservationSpec(), Handler: adapter.releaseReservation},
 		connect.Method{Spec: stockServiceGetReservationSpec(), Handler: adapter.getReservation},
 		connect.Method{Spec: stockServiceGetStockSpec(), Handler: adapter.getStock},
+		connect.Method{Spec: stockServiceGetAvailabilitySpec(), Handler: adapter.getAvailability},
 		connect.Method{Spec: stockServiceListMovesSpec(), Handler: adapter.listMoves},
 		connect.Method{Spec: stockServiceSumStockSpec(), Handler: adapter.sumStock},
 	)
@@ -204,6 +224,10 @@ func (UnimplementedStockServiceHandler) GetReservation(context.Context, *v1.GetR
 
 func (UnimplementedStockServiceHandler) GetStock(context.Context, *v1.GetStockRequest) (*v1.GetStockResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.warehouse.v1.StockService.GetStock is not implemented")
+}
+
+func (UnimplementedStockServiceHandler) GetAvailability(context.Context, *v1.GetAvailabilityRequest) (*v1.GetAvailabilityResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.warehouse.v1.StockService.GetAvailability is not implemented")
 }
 
 func (UnimplementedStockServiceHandler) ListMoves(context.Context, *v1.ListMovesRequest) (*v1.ListMovesResponse, error) {
@@ -261,6 +285,14 @@ func (c *stockServiceClient) GetReservation(ctx context.Context, req *v1.GetRese
 func (c *stockServiceClient) GetStock(ctx context.Context, req *v1.GetStockRequest) (*v1.GetStockResponse, error) {
 	var res v1.GetStockResponse
 	if err := c.client.CallUnary(ctx, stockServiceGetStockSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *stockServiceClient) GetAvailability(ctx context.Context, req *v1.GetAvailabilityRequest) (*v1.GetAvailabilityResponse, error) {
+	var res v1.GetAvailabilityResponse
+	if err := c.client.CallUnary(ctx, stockServiceGetAvailabilitySpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -350,6 +382,18 @@ func (h stockServiceHandler) getStock(ctx context.Context, _ connect.Spec, strea
 		return err
 	}
 	res, err := h.svc.GetStock(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h stockServiceHandler) getAvailability(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.GetAvailabilityRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.GetAvailability(ctx, &req)
 	if err != nil {
 		return err
 	}
