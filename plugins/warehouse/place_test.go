@@ -57,7 +57,7 @@ func TestAWaveIsPickedInTheOrderOfTheShelves(t *testing.T) {
 		&warehousev1.NoticeLine{Sku: "sku_a", Lot: "L2", ExpiresOn: "2032-01-01", Quantity: 5},
 		&warehousev1.NoticeLine{Sku: "sku_b", Quantity: 5}, &warehousev1.NoticeLine{Sku: "sku_c", Quantity: 3})
 	d.putAt(t, "1", away("sku_a", "L1", 2, "B-10"), away("sku_a", "L2", 5, "A-3"), away("sku_b", "", 5, "B-9"), away("sku_c", "", 2, "A-1"))
-	d.shelve(t, "sku_a", "unt_1") // at A-1
+	d.shelve(t, "sku_a", "unt_1")                // at A-1
 	d.stock(t, "", map[string]int64{"sku_d": 1}) // never put on a shelf
 	f, _ := d.ordered(t, "ord_1", line("sku_a", 4), line("sku_b", 1), line("sku_d", 1))
 	g, _ := d.ordered(t, "ord_2", line("sku_c", 1), &warehousev1.ReservationLine{Sku: "sku_a", Quantity: 1, Authenticated: true})

@@ -112,8 +112,8 @@ REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON stock_balance FROM p_warehouse;
 -- Where each serialised good stands. reserved is a promise of a number and of
 -- no piece: what is reserved stands on the shelf, sellable, until it is
 -- picked. case_id is the inspection that it passed last, while that stands: it
--- is lost with every doubt, and nothing is sold without. What was sold comes
--- back through quarantine only.
+-- is lost with every doubt and with the good, and nothing is sold without. What
+-- was sold comes back through quarantine only.
 CREATE TABLE stock_unit (
   unit        text PRIMARY KEY CHECK (unit <> ''),
   sku         text NOT NULL,
@@ -335,7 +335,7 @@ BEGIN
           WHEN 'recalled'   THEN s.recalled   >= d.n ELSE false END
       RETURNING s.*),
     moved AS (UPDATE p_warehouse.stock_unit x SET site = l.site, disposition = goes, sold = stood = 'in_transit' AND goes = 'external',
-        case_id = CASE WHEN way.pass THEN p_case WHEN goes = ANY (sold_from) OR goes = 'external' THEN x.case_id ELSE '' END
+        case_id = CASE WHEN way.pass THEN p_case WHEN goes = ANY (sold_from) OR x.disposition = 'in_transit' AND goes = 'external' THEN x.case_id ELSE '' END
       FROM line l WHERE p_units <> '{}' AND l.unit <> '' AND l.authenticated AND x.unit = l.unit AND x.sku = l.sku AND x.lot = l.lot
         AND x.disposition = stood AND (stood = 'external' OR x.site = l.site) AND (NOT x.sold OR goes = 'quarantine')
       RETURNING x.unit),

@@ -76,12 +76,17 @@ CREATE TABLE stock_count (
   CHECK ((state = 1) = (counted_by = '')));
 REVOKE DELETE, TRUNCATE ON stock_count FROM p_warehouse;
 CREATE TABLE stock_count_line (
-  count_id text NOT NULL REFERENCES stock_count,
-  sku      text NOT NULL,
-  lot      text NOT NULL,
-  counted  bigint NOT NULL CHECK (counted >= 0),
-  expected bigint NOT NULL CHECK (expected >= 0),
-  PRIMARY KEY (count_id, sku, lot));
+  count_id      text NOT NULL REFERENCES stock_count,
+  sku           text NOT NULL,
+  lot           text NOT NULL,
+  authenticated boolean NOT NULL,
+  counted       bigint NOT NULL CHECK (counted >= 0),
+  expected      bigint NOT NULL CHECK (expected >= 0),
+  units         text[] NOT NULL,                   -- serials that were scanned
+  missing       text[] NOT NULL,                   -- serials on that shelf that were not
+  PRIMARY KEY (count_id, sku, lot, authenticated),
+  CHECK (CASE WHEN authenticated THEN counted = cardinality(units) AND expected = counted + cardinality(missing)
+              ELSE units = '{}' AND missing = '{}' END));
 REVOKE UPDATE, DELETE, TRUNCATE ON stock_count_line FROM p_warehouse;
 
 -- Goods that may come back (a return merchandise authorisation), and what

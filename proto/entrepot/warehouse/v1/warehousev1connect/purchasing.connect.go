@@ -601,7 +601,8 @@ type InventoryServiceClient interface {
 	SubmitCount(context.Context, *v1.SubmitCountRequest) (*v1.SubmitCountResponse, error)
 	// ApproveCount posts the differences as adjustments with the count as their
 	// cause: by another person than the one who counted (else
-	// permission_denied SAME_PERSON).
+	// permission_denied SAME_PERSON). While what is missing is promised:
+	// failed_precondition OUT_OF_STOCK.
 	ApproveCount(context.Context, *v1.ApproveCountRequest) (*v1.ApproveCountResponse, error)
 	// MoveStock changes the disposition of goods on the floor: found damaged,
 	// expired, recalled, doubted. It opens no way to sellable.
@@ -631,7 +632,8 @@ type InventoryServiceHandler interface {
 	SubmitCount(context.Context, *v1.SubmitCountRequest) (*v1.SubmitCountResponse, error)
 	// ApproveCount posts the differences as adjustments with the count as their
 	// cause: by another person than the one who counted (else
-	// permission_denied SAME_PERSON).
+	// permission_denied SAME_PERSON). While what is missing is promised:
+	// failed_precondition OUT_OF_STOCK.
 	ApproveCount(context.Context, *v1.ApproveCountRequest) (*v1.ApproveCountResponse, error)
 	// MoveStock changes the disposition of goods on the floor: found damaged,
 	// expired, recalled, doubted. It opens no way to sellable.
