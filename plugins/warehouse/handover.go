@@ -107,18 +107,20 @@ func (f *fulfilment) inside(p fparcel) (all []goods) {
 	return all
 }
 
-// send moves parcels' goods onto the lorry, and notes what may come back.
+// send moves parcels' goods onto the lorry, and notes what may come back. The
+// note first: everybody locks in this order.
 func send(ctx context.Context, tx *store.Tx, manifest string, parcels []string, moved []goods) error {
-	if _, err := post(ctx, tx, way{reason: "hand-over", from: "outbound", to: "in_transit"}, moved...); err != nil {
-		return err
-	}
 	_, err := tx.Do(ctx, `WITH p AS (UPDATE parcel SET manifest_id = $1 WHERE id = ANY ($2) RETURNING id, fulfilment_id),
 		goods AS (
 		  SELECT f.reference, l.sku, l.lot, '' AS unit, sum(l.quantity)::bigint AS quantity FROM p JOIN fulfilment f ON f.id = p.fulfilment_id
 		    JOIN parcel_line l ON l.parcel_id = p.id WHERE NOT l.authenticated GROUP BY 1, 2, 3
 		  UNION ALL SELECT f.reference, u.sku, u.lot, u.unit, 1 FROM p JOIN fulfilment f ON f.id = p.fulfilment_id JOIN fulfilment_unit u ON u.parcel_id = p.id)
-		INSERT INTO shipped AS s (reference, sku, lot, unit, quantity) SELECT * FROM goods
+		INSERT INTO shipped AS s (reference, sku, lot, unit, quantity) SELECT * FROM goods ORDER BY 1, 2, 3, 4
 		ON CONFLICT (reference, sku, lot, unit) DO UPDATE SET quantity = CASE WHEN s.unit = '' THEN s.quantity + EXCLUDED.quantity ELSE 1 END`, manifest, parcels)
+	if err != nil {
+		return err
+	}
+	_, err = post(ctx, tx, way{reason: "hand-over", from: "outbound", to: "in_transit"}, moved...)
 	return err
 }
 
@@ -173,9 +175,12 @@ func onShipments(ctx context.Context, tx *store.Tx, e event.Of[*logisticsv1.Ship
 	for _, p := range one.parcels {
 		all = append(all, one.inside(p)...)
 	}
-	// What comes back stays the fulfilment's; what is delivered or lost is not in
-	// the house any more.
-	if _, err := post(ctx, tx, w.way, all...); err != nil {
+	if w.ended == "returned" {
+		err = one.cameBack(ctx, tx, all)
+	} else {
+		_, err = post(ctx, tx, w.way, all...)
+	}
+	if err != nil {
 		return err
 	}
 	state := one.state
@@ -201,5 +206,5 @@ var ends = map[logisticsv1.Status]struct {
 }{
 	logisticsv1.Status_STATUS_DELIVERED: {"delivered", way{reason: "delivery", from: "in_transit", to: "external"}},
 	logisticsv1.Status_STATUS_LOST:      {"lost", way{reason: "loss", from: "in_transit", to: "external"}},
-	logisticsv1.Status_STATUS_RETURNED:  {"returned", way{reason: "return", from: "in_transit", to: "quarantine"}},
+	logisticsv1.Status_STATUS_RETURNED:  {"returned", backAgain},
 }

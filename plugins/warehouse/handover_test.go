@@ -34,16 +34,10 @@ func TestGoodsThatComeBackByTheCarrierStandInQuarantine(t *testing.T) {
 	t.Parallel()
 	d := openDock(t)
 	d.stock(t, "", map[string]int64{"sku_a": 9})
-	for order, c := range map[string]struct {
-		status logisticsv1.Status
-		stands map[string]int64
-	}{
-		"ord_1": {logisticsv1.Status_STATUS_RETURNED, map[string]int64{"quarantine": 2, "sellable": 7}},
-	} {
-		f := d.gone(t, order, line("sku_a", 2))
-		d.tell(t, f, c.status)
-		d.tell(t, f, c.status)
-		require.Equal(t, c.stands, d.units(t))
+	back := d.gone(t, "ord_1", line("sku_a", 2))
+	for range 2 {
+		d.tell(t, back, logisticsv1.Status_STATUS_RETURNED)
+		require.Equal(t, map[string]int64{"quarantine": 2, "sellable": 7}, d.units(t))
 	}
 	f := d.gone(t, "ord_2", line("sku_a", 3))
 	d.tell(t, f, logisticsv1.Status_STATUS_LOST)

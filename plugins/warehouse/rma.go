@@ -168,7 +168,7 @@ func (s *service) CancelReturn(ctx context.Context, req *warehousev1.CancelRetur
 	})
 }
 
-const readReturns = `SELECT r.id, r.reference, r.merchant, r.site, r.state, r.authorised_at, r.received_at,
+const readReturns = `SELECT r.id, r.reference, r.merchant, r.site, r.state, r.authorised_at, r.received_at, r.fulfilment_id,
   (SELECT coalesce(jsonb_agg(jsonb_build_object('sku', l.sku, 'lot', l.lot, 'quantity', l.quantity, 'received', l.received, 'graded', l.graded, 'restocked', l.restocked,
      'destroyed', l.destroyed, 'sent_back', l.sent_back, 'unit_ids', (SELECT coalesce(jsonb_agg(a.unit ORDER BY a.unit), '[]') FROM
        (SELECT p.unit FROM return_piece p WHERE p.return_id = r.id AND p.sku = l.sku AND p.unit <> ''
@@ -185,7 +185,7 @@ func scanReturn(row interface{ Scan(...any) error }) (*warehousev1.Return, error
 	var state int32
 	var authorised time.Time
 	var received *time.Time
-	err := row.Scan(&r.ReturnId, &r.Reference, &r.MerchantId, &r.Site, &state, &authorised, &received, fromJSON{&r.Lines}, fromJSON{&r.Gradings})
+	err := row.Scan(&r.ReturnId, &r.Reference, &r.MerchantId, &r.Site, &state, &authorised, &received, &r.FulfilmentId, fromJSON{&r.Lines}, fromJSON{&r.Gradings})
 	r.State, r.AuthorisedAt = warehousev1.Return_State(state), timestamppb.New(authorised)
 	if received != nil {
 		r.ReceivedAt = timestamppb.New(*received)

@@ -136,7 +136,7 @@ func (r *rma) register(ctx context.Context, tx *store.Tx, req *warehousev1.Regis
 			}
 		}
 	}
-	return tx.Publish(&warehousev1.ReturnReceived{ReturnId: r.id, Reference: r.reference, MerchantId: r.merchant, Lines: arrived(pieces)})
+	return tx.Publish(&warehousev1.ReturnReceived{ReturnId: r.id, Reference: r.reference, MerchantId: r.merchant, Lines: arrived(pieces), Site: r.site})
 }
 
 // goods are a piece as the ledger books it.

@@ -101,6 +101,7 @@ CREATE TABLE rma (
   reason        text NOT NULL,
   state         smallint NOT NULL CHECK (state BETWEEN 1 AND 5), -- authorised, received, graded, closed, cancelled
   digest        bytea NOT NULL,
+  fulfilment_id text NOT NULL DEFAULT '',          -- of a parcel that came back undelivered
   authorised_at timestamptz NOT NULL DEFAULT now(),
   received_at   timestamptz);
 CREATE INDEX rma_reference ON rma (reference);

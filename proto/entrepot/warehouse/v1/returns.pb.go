@@ -1521,12 +1521,14 @@ func (x *ListReturnsResponse) GetNextPageToken() string {
 
 // Goods arrived and stand in quarantine.
 type ReturnReceived struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ReturnId      string                 `protobuf:"bytes,1,opt,name=return_id,json=returnId,proto3" json:"return_id,omitempty"`
-	Reference     string                 `protobuf:"bytes,2,opt,name=reference,proto3" json:"reference,omitempty"`
-	MerchantId    string                 `protobuf:"bytes,3,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
-	Lines         []*ReturnLine          `protobuf:"bytes,4,rep,name=lines,proto3" json:"lines,omitempty"`
-	Site          string                 `protobuf:"bytes,5,opt,name=site,proto3" json:"site,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	ReturnId   string                 `protobuf:"bytes,1,opt,name=return_id,json=returnId,proto3" json:"return_id,omitempty"`
+	Reference  string                 `protobuf:"bytes,2,opt,name=reference,proto3" json:"reference,omitempty"`
+	MerchantId string                 `protobuf:"bytes,3,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
+	Lines      []*ReturnLine          `protobuf:"bytes,4,rep,name=lines,proto3" json:"lines,omitempty"`
+	Site       string                 `protobuf:"bytes,5,opt,name=site,proto3" json:"site,omitempty"`
+	// Of a parcel that came back undelivered: the fulfilment that it was.
+	FulfilmentId  string `protobuf:"bytes,6,opt,name=fulfilment_id,json=fulfilmentId,proto3" json:"fulfilment_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1592,6 +1594,13 @@ func (x *ReturnReceived) GetLines() []*ReturnLine {
 func (x *ReturnReceived) GetSite() string {
 	if x != nil {
 		return x.Site
+	}
+	return ""
+}
+
+func (x *ReturnReceived) GetFulfilmentId() string {
+	if x != nil {
+		return x.FulfilmentId
 	}
 	return ""
 }
@@ -1982,14 +1991,15 @@ const file_entrepot_warehouse_v1_returns_proto_rawDesc = "" +
 	"page_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\tpageToken\"v\n" +
 	"\x13ListReturnsResponse\x127\n" +
 	"\areturns\x18\x01 \x03(\v2\x1d.entrepot.warehouse.v1.ReturnR\areturns\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xca\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xef\x01\n" +
 	"\x0eReturnReceived\x12\x1b\n" +
 	"\treturn_id\x18\x01 \x01(\tR\breturnId\x12\x1c\n" +
 	"\treference\x18\x02 \x01(\tR\treference\x12\x1f\n" +
 	"\vmerchant_id\x18\x03 \x01(\tR\n" +
 	"merchantId\x127\n" +
 	"\x05lines\x18\x04 \x03(\v2!.entrepot.warehouse.v1.ReturnLineR\x05lines\x12\x12\n" +
-	"\x04site\x18\x05 \x01(\tR\x04site:\x0f\xe2\xb5\x18\v\n" +
+	"\x04site\x18\x05 \x01(\tR\x04site\x12#\n" +
+	"\rfulfilment_id\x18\x06 \x01(\tR\ffulfilmentId:\x0f\xe2\xb5\x18\v\n" +
 	"\treturn_id\"\xb5\x01\n" +
 	"\fReturnGraded\x12\x1b\n" +
 	"\treturn_id\x18\x01 \x01(\tR\breturnId\x12\x1c\n" +

@@ -109,7 +109,9 @@ var (
 
 // ReturnServiceClient is a client for the entrepot.warehouse.v1.ReturnService service.
 type ReturnServiceClient interface {
-	// AuthoriseReturn says which goods of a delivered order may come back.
+	// AuthoriseReturn says which goods of a delivered order may come back. A
+	// parcel that comes back undelivered needs none; goods of it that one speaks
+	// of are registered with that.
 	AuthoriseReturn(context.Context, *v1.AuthoriseReturnRequest) (*v1.AuthoriseReturnResponse, error)
 	// CancelReturn: nothing came. It undoes AuthoriseReturn.
 	CancelReturn(context.Context, *v1.CancelReturnRequest) (*v1.CancelReturnResponse, error)
@@ -140,7 +142,9 @@ func NewReturnServiceClient(client *connect.Client) ReturnServiceClient {
 
 // ReturnServiceHandler is an implementation of the entrepot.warehouse.v1.ReturnService service.
 type ReturnServiceHandler interface {
-	// AuthoriseReturn says which goods of a delivered order may come back.
+	// AuthoriseReturn says which goods of a delivered order may come back. A
+	// parcel that comes back undelivered needs none; goods of it that one speaks
+	// of are registered with that.
 	AuthoriseReturn(context.Context, *v1.AuthoriseReturnRequest) (*v1.AuthoriseReturnResponse, error)
 	// CancelReturn: nothing came. It undoes AuthoriseReturn.
 	CancelReturn(context.Context, *v1.CancelReturnRequest) (*v1.CancelReturnResponse, error)
