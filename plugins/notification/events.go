@@ -1,0 +1,258 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	inspectionv1 "github.com/entrepot/entrepot/proto/entrepot/inspection/v1"
+	orderv1 "github.com/entrepot/entrepot/proto/entrepot/order/v1"
+	paymentv1 "github.com/entrepot/entrepot/proto/entrepot/payment/v1"
+	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
+	warehousev1 "github.com/entrepot/entrepot/proto/entrepot/warehouse/v1"
+	"github.com/entrepot/entrepot/sdk/event"
+	"github.com/entrepot/entrepot/sdk/store"
+)
+
+// when an event happened, by the log.
+func when(m event.Meta) time.Time {
+	if m.At.Unix() <= 0 {
+		return time.Now() // a log that says nothing
+	}
+	return m.At
+}
+
+func price(m *typev1.Money) map[string]any {
+	return map[string]any{"currency": m.GetCurrencyCode(), "minor": m.GetMinorUnits()}
+}
+
+// word is an enum's value without its name: "STATUS_LOST" is "LOST".
+func word(value fmt.Stringer, prefix string) string {
+	return strings.TrimPrefix(value.String(), prefix)
+}
+
+func lines(of []*orderv1.Line) (out []any, sum map[string]any) {
+	total := &typev1.Money{}
+	for _, l := range of {
+		out = append(out, map[string]any{"sku": l.GetSku(), "title": l.GetTitle(), "quantity": l.GetQuantity(), "total": price(l.GetTotal())})
+		total.CurrencyCode, total.MinorUnits = l.GetTotal().GetCurrencyCode(), total.GetMinorUnits()+l.GetTotal().GetMinorUnits()
+	}
+	return out, price(total)
+}
+
+// onPlaced learns whom the news of an order go to, and tells both sides.
+func (s *service) onPlaced(ctx context.Context, tx *store.Tx, events []event.Of[*orderv1.OrderPlaced]) error {
+	var ids, markets, accounts, emails, addresses, merchants []string
+	var all []*news
+	for _, e := range events {
+		o := e.Body
+		by := make(map[string][]*orderv1.Line)
+		var names []string
+		for _, l := range o.GetLines() {
+			if by[l.GetMerchantId()] == nil {
+				names = append(names, l.GetMerchantId())
+			}
+			by[l.GetMerchantId()] = append(by[l.GetMerchantId()], l)
+		}
+		ids, markets, accounts = append(ids, o.GetOrderId()), append(markets, o.GetMarket()), append(accounts, o.GetAccountId())
+		emails, addresses = append(emails, o.GetEmailRef()), append(addresses, o.GetShipToRef())
+		merchants = append(merchants, strings.Join(names, " "))
+		bought, _ := lines(o.GetLines())
+		all = append(all, &news{
+			Source: "order.placed/" + o.GetOrderId(), Topic: "order.placed", Order: o.GetOrderId(), Reference: o.GetOrderId(), At: when(e.Meta),
+			Facts: facts{"order_id": o.GetOrderId(), "total": price(o.GetTotal()), "lines": bought},
+		})
+		for _, m := range names {
+			sold, total := lines(by[m])
+			all = append(all, &news{
+				Source: "sale.placed/" + o.GetOrderId() + "/" + m, Topic: "sale.placed", Merchant: m, Market: o.GetMarket(), Reference: o.GetOrderId(),
+				At: when(e.Meta), Facts: facts{"order_id": o.GetOrderId(), "market": o.GetMarket(), "total": total, "lines": sold},
+			})
+		}
+	}
+	if _, err := tx.Do(ctx, `INSERT INTO buyer (order_id, market, account, email_ref, address_ref, merchants)
+		SELECT u.o, u.m, u.a, u.e, u.s, coalesce(string_to_array(nullif(u.t, ''), ' '), '{}')
+		FROM ROWS FROM (unnest($1::text[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]), unnest($6::text[])) u(o, m, a, e, s, t)
+		ORDER BY 1 ON CONFLICT DO NOTHING`, ids, markets, accounts, emails, addresses, merchants); err != nil {
+		return err
+	}
+	waited, err := unpark(ctx, tx, ids)
+	if err != nil {
+		return err
+	}
+	return s.file(ctx, tx, append(all, waited...))
+}
+
+func (s *service) onAccepted(ctx context.Context, tx *store.Tx, events []event.Of[*orderv1.OrderAccepted]) error {
+	var all []*news
+	for _, e := range events {
+		if e.Body.GetComplete() {
+			all = append(all, ofOrder(e.Meta, "order.accepted", e.Body.GetOrderId(), facts{}))
+		}
+	}
+	return s.file(ctx, tx, all)
+}
+
+// ofOrder is news of an order that come once.
+func ofOrder(m event.Meta, topic, order string, f facts) *news {
+	f["order_id"] = order
+	return &news{Source: topic + "/" + order, Topic: topic, Order: order, Reference: order, At: when(m), Facts: f}
+}
+
+func (s *service) onDelivered(ctx context.Context, tx *store.Tx, events []event.Of[*orderv1.OrderDelivered]) error {
+	var all []*news
+	for _, e := range events {
+		all = append(all, ofOrder(e.Meta, "sale.delivered", e.Body.GetOrderId(), facts{}))
+	}
+	all, err := toMerchants(ctx, tx, all)
+	if err != nil {
+		return err
+	}
+	return s.file(ctx, tx, all)
+}
+
+// toMerchants makes news of orders news of the merchants in them. The sale of
+// an order that is not known was told nobody.
+func toMerchants(ctx context.Context, tx *store.Tx, all []*news) ([]*news, error) {
+	buyers, err := readBuyers(ctx, tx, all)
+	if err != nil {
+		return nil, err
+	}
+	var out []*news
+	for _, n := range all {
+		b := buyers[n.Order]
+		if b == nil {
+			continue
+		}
+		for _, m := range b.merchants {
+			one := *n
+			one.Source, one.Order, one.Merchant, one.Market = n.Source+"/"+m, "", m, b.market
+			out = append(out, &one)
+		}
+	}
+	return out, nil
+}
+
+func (s *service) onCancelled(ctx context.Context, tx *store.Tx, events []event.Of[*orderv1.OrderCancelled]) error {
+	var all, sales []*news
+	for _, e := range events {
+		o := e.Body.GetOrderId()
+		all = append(all, ofOrder(e.Meta, "order.cancelled", o, facts{"reason": e.Body.GetReason()}))
+		sales = append(sales, ofOrder(e.Meta, "sale.cancelled", o, facts{}))
+	}
+	sales, err := toMerchants(ctx, tx, sales)
+	if err != nil {
+		return err
+	}
+	return s.file(ctx, tx, append(all, sales...))
+}
+
+// onRefunded tells of each refund of an order's payment: how much was refunded
+// in all says which it is.
+func (s *service) onRefunded(ctx context.Context, tx *store.Tx, events []event.Of[*paymentv1.PaymentRefunded]) error {
+	var all []*news
+	for _, e := range events {
+		p := e.Body
+		if !strings.HasPrefix(p.GetReference(), "ord_") {
+			continue
+		}
+		all = append(all, &news{
+			Source: fmt.Sprintf("payment.refunded/%s/%d", p.GetPaymentId(), p.GetRefunded().GetMinorUnits()), Topic: "payment.refunded",
+			Order: p.GetReference(), Reference: p.GetReference(), At: when(e.Meta),
+			Facts: facts{"order_id": p.GetReference(), "amount": price(p.GetAmount()), "refunded": price(p.GetRefunded())},
+		})
+	}
+	return s.file(ctx, tx, all)
+}
+
+// onLow tells a merchant each time: the warehouse says when that is.
+func (s *service) onLow(ctx context.Context, tx *store.Tx, events []event.Of[*warehousev1.StockLow]) error {
+	var all []*news
+	for _, e := range events {
+		l := e.Body
+		all = append(all, &news{
+			Source: fmt.Sprintf("stock.low/%s/%s/%d", l.GetSku(), l.GetMarket(), e.Position), Topic: "stock.low", Merchant: l.GetMerchantId(),
+			Market: l.GetMarket(), Reference: l.GetSku(), At: when(e.Meta),
+			Facts: facts{"sku": l.GetSku(), "market": l.GetMarket(), "sellable": l.GetSellable(), "reorder_point": l.GetReorderPoint()},
+		})
+	}
+	return s.file(ctx, tx, owned(all))
+}
+
+// owned leaves out what is no merchant's.
+func owned(all []*news) []*news {
+	return slices.DeleteFunc(all, func(n *news) bool { return n.Merchant == "" })
+}
+
+func (s *service) onReturned(ctx context.Context, tx *store.Tx, events []event.Of[*warehousev1.ReturnReceived]) error {
+	var all []*news
+	for _, e := range events {
+		r := e.Body
+		goods := []any{}
+		for _, l := range r.GetLines() {
+			goods = append(goods, map[string]any{"sku": l.GetSku(), "quantity": l.GetQuantity()})
+		}
+		all = append(all, &news{
+			Source: "return.received/" + r.GetReturnId(), Topic: "return.received", Merchant: r.GetMerchantId(), Reference: r.GetReturnId(), At: when(e.Meta),
+			Facts: facts{"return_id": r.GetReturnId(), "reference": r.GetReference(), "lines": goods},
+		})
+	}
+	return s.file(ctx, tx, owned(all))
+}
+
+func (s *service) onReturnClosed(ctx context.Context, tx *store.Tx, events []event.Of[*warehousev1.ReturnClosed]) error {
+	var all []*news
+	for _, e := range events {
+		r := e.Body
+		all = append(all, &news{
+			Source: "return.closed/" + r.GetReturnId(), Topic: "return.closed", Merchant: r.GetMerchantId(), Reference: r.GetReturnId(), At: when(e.Meta),
+			Facts: facts{"return_id": r.GetReturnId(), "reference": r.GetReference()},
+		})
+	}
+	return s.file(ctx, tx, owned(all))
+}
+
+func (s *service) onConsignment(ctx context.Context, tx *store.Tx, events []event.Of[*inspectionv1.ConsignmentReceived]) error {
+	var all []*news
+	for _, e := range events {
+		c := e.Body
+		all = append(all, &news{
+			Source: "consignment.received/" + c.GetConsignmentId(), Topic: "consignment.received", Merchant: c.GetMerchantId(), Reference: c.GetConsignmentId(),
+			At: when(e.Meta), Facts: facts{"consignment_id": c.GetConsignmentId(), "cases": len(c.GetCaseIds())},
+		})
+	}
+	return s.file(ctx, tx, owned(all))
+}
+
+// onVerdict tells of each verdict on a case: one that is appealed gets another.
+func (s *service) onVerdict(ctx context.Context, tx *store.Tx, events []event.Of[*inspectionv1.VerdictConfirmed]) error {
+	var all []*news
+	for _, e := range events {
+		v := e.Body
+		verdict := word(v.GetVerdict(), "VERDICT_")
+		all = append(all, &news{
+			Source: "inspection.verdict/" + v.GetCaseId() + "/" + verdict, Topic: "inspection.verdict", Merchant: v.GetMerchantId(), Reference: v.GetCaseId(),
+			At: when(e.Meta), Facts: facts{
+				"case_id": v.GetCaseId(), "sku": v.GetSku(), "lot": v.GetLot(), "quantity": v.GetQuantity(), "verdict": verdict, "reference": v.GetReference(),
+			},
+		})
+	}
+	return s.file(ctx, tx, owned(all))
+}
+
+func (s *service) onDestroyed(ctx context.Context, tx *store.Tx, events []event.Of[*inspectionv1.GoodsDestroyed]) error {
+	var all []*news
+	for _, e := range events {
+		d := e.Body
+		all = append(all, &news{
+			Source: "goods.destroyed/" + d.GetDestructionId(), Topic: "goods.destroyed", Merchant: d.GetMerchantId(), Reference: d.GetCaseId(), At: when(e.Meta),
+			Facts: facts{
+				"destruction_id": d.GetDestructionId(), "case_id": d.GetCaseId(), "sku": d.GetSku(), "quantity": d.GetQuantity(),
+				"ground": word(d.GetGround(), "GROUND_"),
+			},
+		})
+	}
+	return s.file(ctx, tx, owned(all))
+}

@@ -1,0 +1,64 @@
+name    = "notification"
+version = "0.1.0"
+kind    = "module"
+title   = "Notifications: preferences, words, inboxes, mails and webhooks"
+
+serves "entrepot.notification.v1" {}
+
+calls = ["entrepot.notification.provider.v1"]
+
+publishes = [
+  "entrepot.notification.v1.NotificationSent",
+  "entrepot.notification.v1.NotificationFailed",
+  "entrepot.notification.v1.EndpointDisabled",
+]
+
+# What people are told of. A notification that cannot be filed holds up nothing
+# but itself.
+subscription "trade" {
+  topics = [
+    "entrepot.order.v1.OrderPlaced",
+    "entrepot.order.v1.OrderAccepted",
+    "entrepot.order.v1.OrderDelivered",
+    "entrepot.order.v1.OrderCancelled",
+    "entrepot.payment.v1.PaymentRefunded",
+    "entrepot.logistics.v1.ShipmentBooked",
+    "entrepot.logistics.v1.ShipmentMoved",
+    "entrepot.warehouse.v1.StockLow",
+    "entrepot.warehouse.v1.ReturnReceived",
+    "entrepot.warehouse.v1.ReturnClosed",
+    "entrepot.inspection.v1.ConsignmentReceived",
+    "entrepot.inspection.v1.VerdictConfirmed",
+    "entrepot.inspection.v1.GoodsDestroyed",
+  ]
+  on_dead = "skip"
+}
+
+# What became of messages after they were accepted.
+subscription "receipts" {
+  topics  = ["entrepot.notification.provider.v1.DeliveryUpdated"]
+  on_dead = "skip"
+}
+
+# Addresses and webhook secrets, at the moment of sending, and for nothing else.
+reveals = ["notify"]
+
+config "marketplace" {
+  type        = "string"
+  description = "the marketplace's name as mails have it; without it, Entrepot"
+}
+
+config "keep_days" {
+  type        = "int"
+  description = "how long notifications are kept, 30 to 3650 days; without it, 400. What is older is told nobody, even when the log is replayed"
+}
+
+config "endpoint_patience" {
+  type        = "duration"
+  description = "how long a merchant's endpoint may take nothing before it is disabled; without it, 120h"
+}
+
+config "loopback_endpoints" {
+  type        = "bool"
+  description = "takes endpoints with http and on this machine, for development and tests; without it, https on the public internet alone"
+}
