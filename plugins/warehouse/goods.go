@@ -20,15 +20,16 @@ type standing struct {
 	key
 	disposition string
 	quantity    int64
-	// returned is the return that they are of, if any.
-	returned string
+	// returned is the return that they are of, if any, and grading of its
+	// gradings which.
+	returned, grading string
 	// heard is for how much of the asked goods the inspection's word has come.
 	heard int64
 }
 
 const whereStands = `SELECT i.case_id IS NOT NULL, coalesce(i.ended, false), coalesce(i.sku, $2), coalesce(i.site, u.site, $5), coalesce(i.lot, $3),
   coalesce(i.authenticated, $4::text[] <> '{""}'), coalesce(i.disposition, u.disposition, 'inspecting'), coalesce(i.quantity, $6),
-  coalesce((SELECT r.id FROM rma r WHERE r.id = i.reference), ''),
+  coalesce((SELECT r.id FROM rma r WHERE r.id = i.reference), ''), coalesce(i.grading_id, ''),
   (SELECT coalesce(sum(p.quantity), 0)::bigint FROM pass p WHERE p.case_id = $1 AND p.sku = $2 AND p.lot = $3 AND p.unit = ANY ($4::text[]) AND NOT p.revoked)
  FROM (SELECT) one LEFT JOIN inspected i ON i.case_id = $1 LEFT JOIN stock_unit u ON i.case_id IS NULL AND u.unit = ($4::text[])[1]`
 
@@ -41,7 +42,7 @@ func stands(ctx context.Context, tx *store.Tx, caseID, at, sku, lot string, quan
 	}
 	var w standing
 	err := tx.Row(ctx, whereStands, caseID, sku, lot, named, site(at), quantity).
-		Scan(&w.known, &w.ended, &w.sku, &w.site, &w.lot, &w.authenticated, &w.disposition, &w.quantity, &w.returned, &w.heard)
+		Scan(&w.known, &w.ended, &w.sku, &w.site, &w.lot, &w.authenticated, &w.disposition, &w.quantity, &w.returned, &w.grading, &w.heard)
 	switch {
 	case err != nil:
 		return w, err
@@ -131,14 +132,17 @@ var refusedTo = map[warehousev1.Disposition]string{
 }
 
 // RefuseGoods moves goods that did not pass out of inspection; destruction may
-// come after, from where they stood since.
+// come after, from where they stood since, and is never refused.
 func (s *service) RefuseGoods(ctx context.Context, req *warehousev1.RefuseGoodsRequest) (*warehousev1.RefuseGoodsResponse, error) {
 	units, to := req.GetUnitIds(), refusedTo[req.GetTo()]
 	if len(units) > 0 && int64(len(units)) != req.GetQuantity() {
 		return nil, fault.Field("unit_ids", "as many as the quantity")
 	}
 	return store.Mutate(ctx, s.db, req, func(ctx context.Context, tx *store.Tx) (*warehousev1.RefuseGoodsResponse, error) {
-		res := &warehousev1.RefuseGoodsResponse{}
+		if to == "destroyed" {
+			return s.writeOff(ctx, tx, req)
+		}
+		res := &warehousev1.RefuseGoodsResponse{Moved: req.GetQuantity()}
 		first, err := firstTime(ctx, tx, "refusal", req.GetCaseId()+" "+to, "", req, []string{req.GetSku()})
 		if err != nil || !first {
 			return res, err

@@ -14,6 +14,7 @@ publishes = [
   "entrepot.warehouse.v1.StockMoved",
   "entrepot.warehouse.v1.StockLow",
   "entrepot.warehouse.v1.GoodsAdmitted",
+  "entrepot.warehouse.v1.DestructionUnmatched",
   "entrepot.warehouse.v1.InspectionRequested",
   "entrepot.warehouse.v1.ReturnReceived",
   "entrepot.warehouse.v1.ReturnGraded",
