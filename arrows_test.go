@@ -22,7 +22,7 @@ const module = "github.com/entrepot/entrepot/"
 // values are the packages of the SDK that the kernel may know: plain values,
 // formats, the bus's SQL face and the private cluster that tests share.
 var values = []string{
-	"sdk/call", "sdk/fault", "sdk/handshake", "sdk/manifest", "sdk/money", "sdk/id", "sdk/gs1", "sdk/credential", "sdk/busdb", "sdk/pglocal",
+	"sdk/call", "sdk/fault", "sdk/handshake", "sdk/manifest", "sdk/money", "sdk/id", "sdk/gs1", "sdk/credential", "sdk/busdb", "sdk/pgerr", "sdk/pglocal",
 }
 
 // kernelContracts are what the kernel speaks; it knows no commerce.

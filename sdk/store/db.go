@@ -13,6 +13,8 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect/pgdialect"
+
+	"github.com/entrepot/entrepot/sdk/pgerr"
 )
 
 // DB is a module's schema. It is safe for concurrent use.
@@ -66,7 +68,7 @@ const attempts = 4
 func (db *DB) Run(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
 	for n := 1; ; n++ {
 		err := db.once(ctx, fn)
-		if err == nil || n == attempts || !isConflict(err) {
+		if err == nil || n == attempts || !pgerr.Conflict(err) {
 			return Wrap(err)
 		}
 	}
