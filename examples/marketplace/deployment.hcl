@@ -1,7 +1,11 @@
 # A marketplace that sells in three countries, each with its own payment
-# company. Run it with `make demo`, or by hand:
+# company, and sells some goods only after they passed inspection. `make demo`
+# runs it, with secrets made for the run. By hand:
 #
-#   make build && .build/entrepot serve examples/marketplace/deployment.hcl
+#   make build
+#   export SANDBOX_WEBHOOK_SECRET="whsec_$(openssl rand -base64 24)" INSPECTION_KEY="$(openssl rand -base64 32)"
+#   export TAG_MASTER_KEY="$(openssl rand -hex 16)" TAG_META_KEY="$(openssl rand -hex 16)" SERIAL_REGISTER=/path/to/serials.csv
+#   .build/entrepot serve examples/marketplace/deployment.hcl
 #
 # Paths are relative to this file.
 
@@ -63,6 +67,51 @@ plugin "payment-sandbox" {
   }
 }
 
+# Jewellery and purses are looked at before they are sold: dear jewellery by
+# the chip on each piece, the rest by its maker's register of serials, purses by
+# two people at the bench. The demo has no three days for an appeal.
+plugin "inspection" {
+  path = "${env("ENTREPOT_PLUGINS", "../../.build")}/inspection"
+
+  instance "inspection" {
+    config {
+      methods = ["jewellery/fine=tag", "jewellery=registry", "bags=manual"]
+      appeal  = env("APPEAL", "0s")
+    }
+    secrets { signing_key = env("INSPECTION_KEY") }
+  }
+}
+
+plugin "authenticator-sun" {
+  path = "${env("ENTREPOT_PLUGINS", "../../.build")}/authenticator-sun"
+
+  instance "tags" {
+    config {
+      url_prefix = "https://tag.example.com/t"
+      # Which chip the makers put on which piece.
+      bindings = env("TAG_BINDINGS", "")
+    }
+    secrets {
+      master_key = env("TAG_MASTER_KEY")
+      meta_key   = env("TAG_META_KEY")
+    }
+  }
+}
+
+plugin "authenticator-registry" {
+  path = "${env("ENTREPOT_PLUGINS", "../../.build")}/authenticator-registry"
+
+  instance "registers" {
+    config { registers = [env("SERIAL_REGISTER")] }
+  }
+}
+
+plugin "authenticator-bench" {
+  path = "${env("ENTREPOT_PLUGINS", "../../.build")}/authenticator-bench"
+
+  instance "bench" {}
+}
+
 plugin "logistics" {
   path = "${env("ENTREPOT_PLUGINS", "../../.build")}/logistics"
 }
@@ -113,6 +162,15 @@ market "GB" {
   currency  = "GBP"
   languages = ["en"]
   bind "entrepot.payment.provider.v1" { instance = "sandbox-gb" }
+  bind "entrepot.inspection.provider.v1" { instance = "tags" }
+  bind "entrepot.inspection.provider.v1" {
+    instance = "registers"
+    priority = 1
+  }
+  bind "entrepot.inspection.provider.v1" {
+    instance = "bench"
+    priority = 2
+  }
   bind "entrepot.logistics.provider.v1" { instance = "lorries-gb" }
   bind "entrepot.logistics.provider.v1" {
     instance = "post-gb"
@@ -124,6 +182,15 @@ market "DE" {
   currency  = "EUR"
   languages = ["de", "en"]
   bind "entrepot.payment.provider.v1" { instance = "sandbox-de" }
+  bind "entrepot.inspection.provider.v1" { instance = "tags" }
+  bind "entrepot.inspection.provider.v1" {
+    instance = "registers"
+    priority = 1
+  }
+  bind "entrepot.inspection.provider.v1" {
+    instance = "bench"
+    priority = 2
+  }
   bind "entrepot.logistics.provider.v1" { instance = "lorries-de" }
 }
 
@@ -131,5 +198,14 @@ market "JP" {
   currency  = "JPY"
   languages = ["ja", "en"]
   bind "entrepot.payment.provider.v1" { instance = "sandbox-jp" }
+  bind "entrepot.inspection.provider.v1" { instance = "tags" }
+  bind "entrepot.inspection.provider.v1" {
+    instance = "registers"
+    priority = 1
+  }
+  bind "entrepot.inspection.provider.v1" {
+    instance = "bench"
+    priority = 2
+  }
   bind "entrepot.logistics.provider.v1" { instance = "lorries-jp" }
 }

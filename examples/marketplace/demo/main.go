@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/entrepot/entrepot/examples/marketplace/shop"
+	"github.com/entrepot/entrepot/examples/marketplace/trade"
 )
 
 func main() {
@@ -22,11 +23,13 @@ func main() {
 	width := flag.Int("width", 8, "consumers who buy at the same time")
 	keep := flag.Bool("keep", false, "leave the shop open until interrupted")
 	ship := flag.Int("ship", 400, "merchants' parts of orders to pick, pack and deliver")
+	inspect := flag.Int("inspect", 40, "pieces that pass inspection before they are sold, of each kind of proof; 0 for none")
+	back := flag.Int("returns", 15, "delivered parts of orders from which a piece comes back")
 	listen := flag.String("listen", "127.0.0.1:8080", "public address of the shop")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, *orders, *consumers, *width, *ship, *keep, *listen)
+	err := run(ctx, amounts{*orders, *consumers, *width, *ship, *inspect, *back}, *keep, *listen)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "\ndemo:", err)
@@ -34,10 +37,13 @@ func main() {
 	}
 }
 
+// amounts are how much of everything is done.
+type amounts struct{ orders, consumers, width, ship, inspect, back int }
+
 // errDiffers is returned when the books do not reconcile.
 var errDiffers = errors.New("the books do not reconcile")
 
-func run(ctx context.Context, orders, consumers, width, ship int, keep bool, listen string) (err error) {
+func run(ctx context.Context, of amounts, keep bool, listen string) (err error) {
 	began := time.Now()
 	root, err := os.Getwd()
 	if err != nil {
@@ -50,7 +56,16 @@ func run(ctx context.Context, orders, consumers, width, ship int, keep bool, lis
 	if err != nil {
 		return err
 	}
-	say("starting   the kernel, its PostgreSQL and eight plugin programs (log: %s)", relative(root, filepath.Join(dir, "kernel.log")))
+	data, err := shop.ReadData(root)
+	if err != nil {
+		return err
+	}
+	invoices := shop.Pick(data.Invoices, of.orders)
+	trade.Authenticate(data.Articles, invoices, int64(of.inspect))
+	if err := s.Publish(data.Articles); err != nil {
+		return err
+	}
+	say("starting   the kernel, its PostgreSQL and the plugins (log: %s)", relative(root, filepath.Join(dir, "kernel.log")))
 	if err := s.Start(ctx); err != nil {
 		return err
 	}
@@ -60,13 +75,18 @@ func run(ctx context.Context, orders, consumers, width, ship int, keep bool, lis
 		return err
 	}
 	for _, p := range st.GetPlugins() {
-		say("           %-16s pid %-7d sha256 %.12s  %s", p.GetName(), p.GetPid(), p.GetSha256(), p.GetState())
+		say("           %-22s pid %-7d sha256 %.12s  %s", p.GetName(), p.GetPid(), p.GetSha256(), p.GetState())
 	}
-	books, report, err := trade(ctx, s, root, orders, consumers, width, ship, began)
+	story := &story{shop: s, data: data, invoices: invoices, of: of}
+	books, err := story.tell(ctx)
 	if err != nil {
 		return err
 	}
 	show(books)
+	report, err := s.Report(ctx, books, data, began)
+	if err != nil {
+		return err
+	}
 	path := filepath.Join(dir, "report.json")
 	if err := report.Write(path); err != nil {
 		return err
@@ -81,69 +101,6 @@ func run(ctx context.Context, orders, consumers, width, ship int, keep bool, lis
 		invite(s)
 		<-ctx.Done()
 	}
-	return nil
-}
-
-// trade is the story, from registration to reconciliation.
-func trade(ctx context.Context, s *shop.Shop, root string, orders, consumers, width, ship int, began time.Time) (*shop.Books, *shop.Report, error) {
-	data, err := shop.ReadData(root)
-	if err != nil {
-		return nil, nil, err
-	}
-	m, err := s.Populate(ctx, data, consumers, func(what string, total int) shop.Step { return newBar(what, total) })
-	if err != nil {
-		return nil, nil, err
-	}
-	invoices := shop.Pick(data.Invoices, orders)
-	r := s.NewReplay(m.Goods, m.Consumers)
-	buying := newBar("trading", len(invoices))
-	if err := s.Trade(ctx, m, r, invoices, width, buying); err != nil {
-		return nil, nil, err
-	}
-	buying.Done()
-	if err := fulfil(ctx, s, r, ship); err != nil {
-		return nil, nil, err
-	}
-	say("refused    %s", counts(data.Refused, r.Refused))
-	say("")
-	say("reconciling, when nothing is under way any more")
-	books, err := s.Reconcile(ctx, m.Received, r)
-	if err != nil {
-		return nil, nil, err
-	}
-	report, err := s.Report(ctx, books, r, data, began)
-	return books, report, err
-}
-
-// fulfil picks, packs and hands over a share of what was bought, oldest first,
-// and waits until the carriers have delivered it.
-func fulfil(ctx context.Context, s *shop.Shop, r *shop.Replay, ship int) error {
-	hiring := newBar("staff", 5)
-	staff, err := s.Hire(ctx, hiring.Add)
-	if err != nil {
-		return err
-	}
-	hiring.Done()
-	floor, err := s.NewFloor(ctx, staff.Floor)
-	if err != nil {
-		return err
-	}
-	parts := 0
-	for _, p := range r.Placed() {
-		if !p.Cancelled {
-			parts += len(p.Order.GetConsignments())
-		}
-	}
-	packing := newBar("shipping", min(parts, ship))
-	if err := floor.Work(ctx, ship, packing.Add); err != nil {
-		return err
-	}
-	packing.Done()
-	sums, err := s.Delivered(ctx)
-	if err != nil {
-		return err
-	}
-	say("delivered  %d parcels' facts from three countries' carriers, %d tasks for a person", sums.GetFacts(), sums.GetTasksOpen())
 	return nil
 }
 

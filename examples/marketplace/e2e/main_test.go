@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -120,7 +121,7 @@ func complaints(log string) {
 func entrepot(ctx context.Context, s *shop.Shop, args ...string) (code int, out string, err error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(s.Build, "entrepot"), args...)
 	cmd.Dir = s.Dir
-	cmd.Env = append(append(os.Environ(), "SANDBOX_WEBHOOK_SECRET=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"), s.Env...)
+	cmd.Env = slices.Concat(os.Environ(), s.Environ(), s.Env)
 	b, err := cmd.CombinedOutput()
 	if cmd.ProcessState != nil && cmd.ProcessState.Exited() {
 		return cmd.ProcessState.ExitCode(), string(b), nil

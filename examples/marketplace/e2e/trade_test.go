@@ -113,7 +113,7 @@ func (w *world) books(t *testing.T) *shop.Books {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	b, err := w.Reconcile(ctx, w.received, w.NewReplay(nil, nil))
+	b, err := w.Reconcile(ctx, &shop.Done{Received: w.received, Replay: w.NewReplay(nil, nil)})
 	require.NoError(t, err)
 	for _, c := range b.Checks {
 		if !slices.Contains(seen, c.Left) {

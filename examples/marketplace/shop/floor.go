@@ -14,7 +14,6 @@ import (
 	"github.com/entrepot/entrepot/proto/entrepot/inspection/v1/inspectionv1connect"
 	logisticsv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/v1"
 	"github.com/entrepot/entrepot/proto/entrepot/logistics/v1/logisticsv1connect"
-	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
 	warehousev1 "github.com/entrepot/entrepot/proto/entrepot/warehouse/v1"
 	"github.com/entrepot/entrepot/proto/entrepot/warehouse/v1/warehousev1connect"
 	"github.com/entrepot/entrepot/sdk/id"
@@ -28,11 +27,12 @@ const site = "main"
 type Floor struct {
 	shop *Shop
 	// waves are numbered, and so are manifests.
-	mu        sync.Mutex
-	n         int
-	fulfil    warehousev1connect.FulfilmentServiceClient
-	shipments logisticsv1connect.ShipmentServiceClient
-	units     inspectionv1connect.UnitServiceClient
+	mu         sync.Mutex
+	n          int
+	fulfil     warehousev1connect.FulfilmentServiceClient
+	shipments  logisticsv1connect.ShipmentServiceClient
+	units      inspectionv1connect.UnitServiceClient
+	purchasing warehousev1connect.PurchasingServiceClient
 	// picked are serials that are off the shelf, so that no other pick scans
 	// them.
 	picked map[string]bool
@@ -41,16 +41,12 @@ type Floor struct {
 // NewFloor opens the floor, which says where the warehouse is.
 func (s *Shop) NewFloor(ctx context.Context, who *Person) (*Floor, error) {
 	c := who.Client()
-	if _, err := Patient(ctx, func(ctx context.Context) (*logisticsv1.PutPlaceResponse, error) {
-		return logisticsv1connect.NewPlaceServiceClient(c).PutPlace(ctx, &logisticsv1.PutPlaceRequest{PlaceId: "warehouse/" + site, Address: &typev1.Address{
-			Recipient: "Entrepot", Lines: []string{"1 Placeholder Dock"}, Locality: "Exampleton", PostalCode: "ZZ1 1ZZ", CountryCode: "GB",
-		}})
-	}); err != nil {
+	if err := s.place(ctx, who, "warehouse/"+site, "Entrepot"); err != nil {
 		return nil, err
 	}
 	return &Floor{
 		shop: s, picked: map[string]bool{}, fulfil: warehousev1connect.NewFulfilmentServiceClient(c),
-		shipments: logisticsv1connect.NewShipmentServiceClient(c), units: inspectionv1connect.NewUnitServiceClient(c),
+		shipments: logisticsv1connect.NewShipmentServiceClient(c), units: inspectionv1connect.NewUnitServiceClient(c), purchasing: warehousev1connect.NewPurchasingServiceClient(c),
 	}, nil
 }
 
@@ -211,27 +207,31 @@ func (f *Floor) manifest(ctx context.Context, carrier string, all []*warehousev1
 	if _, err := Patient(ctx, func(ctx context.Context) (*warehousev1.HandOverResponse, error) { return f.fulfil.HandOver(ctx, h) }); err != nil {
 		return err
 	}
-	if strings.HasPrefix(carrier, "post-") {
-		return f.shop.sort(all)
+	if !strings.HasPrefix(carrier, "post-") {
+		return nil
 	}
-	return nil
+	var items []string
+	for _, r := range all {
+		for _, p := range r.GetParcels() {
+			items = append(items, p.GetTrackingNumber())
+		}
+	}
+	return f.shop.sort(items...)
 }
 
 // sort is the post's sorting office: its scanners write what they see of items
 // into a file, which the post's provider follows.
-func (s *Shop) sort(all []*warehousev1.Fulfilment) error {
+func (s *Shop) sort(items ...string) error {
 	file, err := os.OpenFile(filepath.Join(s.scans(), "office.jsonl"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644) //nolint:gosec // the plugin reads it
 	if err != nil {
 		return err
 	}
 	var b strings.Builder
 	now := time.Now().UTC()
-	for _, r := range all {
-		for _, p := range r.GetParcels() {
-			for i, code := range []string{"EMA", "EMG", "EDG", "EMI"} {
-				fmt.Fprintf(&b, "{\"item\":%q,\"event\":%q,\"at\":%q,\"office\":\"Exampleton\",\"country\":\"GB\"}\n",
-					p.GetTrackingNumber(), code, now.Add(time.Duration(i)*time.Second).Format(time.RFC3339Nano))
-			}
+	for _, item := range items {
+		for i, code := range []string{"EMA", "EMG", "EDG", "EMI"} {
+			fmt.Fprintf(&b, "{\"item\":%q,\"event\":%q,\"at\":%q,\"office\":\"Exampleton\",\"country\":\"GB\"}\n",
+				item, code, now.Add(time.Duration(i)*time.Second).Format(time.RFC3339Nano))
 		}
 	}
 	_, err = file.WriteString(b.String())
@@ -240,7 +240,7 @@ func (s *Shop) sort(all []*warehousev1.Fulfilment) error {
 
 func (f *Floor) list(ctx context.Context, state warehousev1.Fulfilment_State) ([]*warehousev1.Fulfilment, error) {
 	res, err := Patient(ctx, func(ctx context.Context) (*warehousev1.ListFulfilmentsResponse, error) {
-		return f.fulfil.ListFulfilments(ctx, &warehousev1.ListFulfilmentsRequest{State: state, Site: site, PageSize: 50})
+		return f.fulfil.ListFulfilments(ctx, &warehousev1.ListFulfilmentsRequest{State: state, Site: site, PageSize: 200})
 	})
 	return res.GetFulfilments(), err
 }

@@ -133,7 +133,9 @@ func (s *Shop) listPart(ctx context.Context, owner *Person, g *Goods, part []tra
 				return err
 			}
 			prices.Prices = append(prices.Prices, &catalogv1.Price{Sku: sku, Market: market, Amount: price.Proto()})
-			listings.Listings = append(listings.Listings, &catalogv1.ListingChange{Sku: sku, Market: market, Listed: true})
+			listings.Listings = append(listings.Listings, &catalogv1.ListingChange{
+				Sku: sku, Market: market, Listed: true, RequiresAuthentication: part[i].Proof != trade.Unproven,
+			})
 		}
 	}
 	g.mu.Unlock()
@@ -144,8 +146,8 @@ func (s *Shop) listPart(ctx context.Context, owner *Person, g *Goods, part []tra
 	return err
 }
 
-// Receive has each merchant bring what the real shop sold of its articles. It
-// answers how many units were booked.
+// Receive has each merchant bring what the real shop sold of its articles, but
+// for those that must pass inspection. It answers how many units were booked.
 func (s *Shop) Receive(ctx context.Context, owners []*Person, g *Goods, articles []trade.Article, step func(n int)) (int64, error) {
 	var mu sync.Mutex
 	var units int64
@@ -158,7 +160,7 @@ func (s *Shop) Receive(ctx context.Context, owners []*Person, g *Goods, articles
 			req := &warehousev1.ReceiveStockRequest{ReceiptId: fmt.Sprintf("ASN-%d-%03d", i, n)}
 			var sum int64
 			for _, a := range part {
-				if a.Sold > 0 {
+				if a.Sold > 0 && a.Proof == trade.Unproven {
 					req.Lines = append(req.Lines, &warehousev1.ReceiptLine{Sku: g.SKU(a.Code), Quantity: a.Sold})
 					sum += a.Sold
 				}

@@ -72,13 +72,26 @@ func publicDir(t *testing.T) string {
 const (
 	articles  = 150
 	ordersPer = 60
+	piecesPer = 3
 )
+
+// prove marks the last articles as ones that must pass inspection: nobody has
+// ordered them yet.
+func prove(d *shop.Data) []trade.Article {
+	proven := d.Articles[articles:]
+	for i := range proven {
+		a := &proven[i]
+		a.Sold, a.Proof = 2, trade.Proof(1+i%3)
+		a.Category = map[trade.Proof]string{trade.Tag: "jewellery/fine", trade.Register: "jewellery", trade.Bench: "bags"}[a.Proof]
+	}
+	return proven
+}
 
 // cut keeps invoices to what the first articles can fill.
 func cut(d *shop.Data) {
-	d.Articles = d.Articles[:articles]
+	d.Articles = d.Articles[:articles+4*piecesPer]
 	known := make(map[string]bool, articles)
-	for i := range d.Articles {
+	for i := range d.Articles[:articles] {
 		known[d.Articles[i].Code] = true
 		d.Articles[i].Sold = max(d.Articles[i].Sold, 100)
 	}
@@ -110,14 +123,27 @@ func TestAnyProcessMayBeKilledInTheMiddleOfTrade(t *testing.T) {
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
 	defer cancel()
-	require.NoError(t, s.Start(ctx))
-	t.Cleanup(func() { _ = s.Stop() })
 	data, err := shop.ReadData(root)
 	require.NoError(t, err)
 	cut(data)
+	proven := prove(data)
+	require.NoError(t, s.Publish(proven))
+	require.NoError(t, s.Start(ctx))
+	t.Cleanup(func() { _ = s.Stop() })
 	m, err := s.Populate(ctx, data, 8, silent)
 	require.NoError(t, err)
 	r := s.NewReplay(m.Goods, m.Consumers)
+	done := &shop.Done{Received: m.Received, Replay: r, Consigned: &shop.Consignments{}}
+	reconciles := func(t *testing.T) {
+		t.Helper()
+		quiet, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		books, err := s.Reconcile(quiet, done)
+		require.NoError(t, err)
+		for _, c := range books.Checks {
+			require.True(t, c.OK(), "%s: %s %d, %s %d", c.What, c.Left, c.Want, c.Right, c.Have)
+		}
+	}
 
 	rest := data.Invoices
 	segment := func() []trade.Invoice {
@@ -141,13 +167,7 @@ func TestAnyProcessMayBeKilledInTheMiddleOfTrade(t *testing.T) {
 			step.n.Store(int64(len(invoices) / 3))
 			require.NoError(t, s.Trade(ctx, m, r, invoices, 6, step))
 			require.NoError(t, <-killed)
-			quiet, cancel := context.WithTimeout(ctx, time.Minute)
-			defer cancel()
-			books, err := s.Reconcile(quiet, m.Received, r)
-			require.NoError(t, err)
-			for _, c := range books.Checks {
-				require.True(t, c.OK(), "%s: %s %d, %s %d", c.What, c.Left, c.Want, c.Right, c.Have)
-			}
+			reconciles(t)
 		})
 	}
 	require.NotEmpty(t, r.Placed())
@@ -157,6 +177,30 @@ func TestAnyProcessMayBeKilledInTheMiddleOfTrade(t *testing.T) {
 	require.NoError(t, err)
 	floor, err := s.NewFloor(ctx, staff.Floor)
 	require.NoError(t, err)
+
+	// And of those who look at goods: what is genuine comes onto the shelf, once,
+	// and what is not is destroyed.
+	for n, v := range []struct {
+		victim string
+		when   int64
+	}{{"authenticator-sun", 0}, {"inspection", 3}, {"warehouse", 3}, {"kernel", 3}} {
+		t.Run("inspecting/"+v.victim, func(t *testing.T) {
+			sent, err := s.Consign(ctx, m, proven[n*piecesPer:(n+1)*piecesPer], staff, func(int) {})
+			require.NoError(t, err)
+			killed := make(chan error, 1)
+			step := &at{do: func() { go func() { killed <- kill(ctx, s, v.victim) }() }}
+			if step.n.Store(v.when); v.when == 0 {
+				step.Add(0) // before anybody has looked
+			}
+			require.NoError(t, s.Inspect(ctx, sent, staff, step.Add))
+			require.NoError(t, <-killed)
+			require.NoError(t, floor.Shelve(ctx, sent.Genuine, func(int) {}))
+			done.Consigned.Genuine += sent.Genuine
+			done.Consigned.Fakes += sent.Fakes
+			reconciles(t)
+		})
+	}
+
 	for _, victim := range []string{"logistics", "carrier-sandbox", "carrier-post", "warehouse", "order", "kernel"} {
 		t.Run("shipping/"+victim, func(t *testing.T) {
 			killed := make(chan error, 1)
@@ -176,11 +220,7 @@ func TestAnyProcessMayBeKilledInTheMiddleOfTrade(t *testing.T) {
 			defer cancel()
 			_, err := s.Delivered(quiet)
 			require.NoError(t, err)
-			books, err := s.Reconcile(quiet, m.Received, r)
-			require.NoError(t, err)
-			for _, c := range books.Checks {
-				require.True(t, c.OK(), "%s: %s %d, %s %d", c.What, c.Left, c.Want, c.Right, c.Have)
-			}
+			reconciles(t)
 		})
 	}
 }

@@ -10,6 +10,8 @@ import (
 
 	"connectrpc.com/connect/v2"
 
+	inspectionv1 "github.com/entrepot/entrepot/proto/entrepot/inspection/v1"
+	"github.com/entrepot/entrepot/proto/entrepot/inspection/v1/inspectionv1connect"
 	logisticsv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/v1"
 	"github.com/entrepot/entrepot/proto/entrepot/logistics/v1/logisticsv1connect"
 	operatorv1 "github.com/entrepot/entrepot/proto/entrepot/operator/v1"
@@ -80,19 +82,30 @@ type Check struct {
 // OK tells whether the figures agree.
 func (c Check) OK() bool { return c.Want == c.Have }
 
+// Done is what the clients did, as far as they know.
+type Done struct {
+	// Received is how many units the merchants brought, but for those that they
+	// consigned.
+	Received  int64
+	Replay    *Replay
+	Consigned *Consignments
+	Returned  *Returned
+}
+
 // Books is everything that is compared, and what came of it.
 type Books struct {
-	Checks    []Check
-	Orders    *orderv1.SumOrdersResponse
-	Stock     *warehousev1.SumStockResponse
-	Payments  *paymentv1.SumPaymentsResponse
-	Shipments *logisticsv1.SumShipmentsResponse
-	Bus       *operatorv1.GetBusResponse
+	Checks     []Check
+	Orders     *orderv1.SumOrdersResponse
+	Stock      *warehousev1.SumStockResponse
+	Payments   *paymentv1.SumPaymentsResponse
+	Shipments  *logisticsv1.SumShipmentsResponse
+	Inspection *inspectionv1.SumInspectionResponse
+	Bus        *operatorv1.GetBusResponse
+	Done       *Done
 	// Companies are the payment companies' own books by instance.
 	Companies map[string]Company
 	Captured  map[string]int64
 	PSP       map[string]int64
-	Received  int64
 }
 
 // Reconciled tells whether every line agrees.
@@ -106,8 +119,8 @@ func (b *Books) check(what, left string, want int64, right string, have int64) {
 
 // Reconcile compares what the clients saw with every ledger, and the ledgers
 // with each other and with the payment companies' own books.
-func (s *Shop) Reconcile(ctx context.Context, received int64, r *Replay) (*Books, error) {
-	b := &Books{Captured: map[string]int64{}, PSP: map[string]int64{}, Received: received}
+func (s *Shop) Reconcile(ctx context.Context, done *Done) (*Books, error) {
+	b := &Books{Captured: map[string]int64{}, PSP: map[string]int64{}, Done: done}
 	var err error
 	if b.Bus, err = s.Quiet(ctx); err != nil {
 		return nil, err
@@ -129,8 +142,11 @@ func (s *Shop) Reconcile(ctx context.Context, received int64, r *Replay) (*Books
 	if b.Companies, err = s.companies(); err != nil {
 		return nil, err
 	}
-	b.orders(r)
-	b.stock(r)
+	if b.Inspection, err = inspectionv1connect.NewCaseServiceClient(client).SumInspection(ctx, &inspectionv1.SumInspectionRequest{}); err != nil {
+		return nil, fmt.Errorf("inspection: %w", err)
+	}
+	b.orders(done.Replay)
+	b.goods()
 	b.money()
 	b.bus()
 	if b.Shipments, err = logisticsv1connect.NewShipmentServiceClient(client).SumShipments(ctx, &logisticsv1.SumShipmentsRequest{}); err != nil {
@@ -166,17 +182,6 @@ func (b *Books) orders(r *Replay) {
 		}
 	}
 	b.check("articles whose units differ", "none", 0, "invoices and orders", differ)
-}
-
-// stock: the ledger against receipts and orders.
-func (b *Books) stock(*Replay) {
-	u, gone := b.Stock.GetUnits(), b.Stock.GetMoved()["delivery"]
-	b.check("units received", "receipts", b.Received, "stock ledger", b.Stock.GetMoved()["receipt"])
-	b.check("units promised, going and gone", "orders standing", sum(b.Orders.GetUnits()), "stock ledger",
-		u["reserved"]+u["picked"]+u["packed"]+u["outbound"]+u["in_transit"]+gone)
-	b.check("units reserved", "reservations", b.Stock.GetHeld(), "stock ledger", u["reserved"])
-	b.check("units in the house and gone", "receipts", b.Received, "stock ledger", sum(u)+gone)
-	b.check("stock ledger is consistent", "yes", 1, "balances and moves", truth(b.Stock.GetConsistent()))
 }
 
 // money: orders against the payment ledger, and it against each company.

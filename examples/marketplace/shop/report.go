@@ -20,7 +20,13 @@ type Report struct {
 	CapturedMinor   map[string]int64 `json:"captured_minor"`
 	PSPCaptured     map[string]int64 `json:"psp_captured_minor"`
 	StockUnits      map[string]int64 `json:"stock_units"`
+	Inspected       int64            `json:"inspected"`
+	Destroyed       int64            `json:"destroyed"`
+	Certificates    int64            `json:"certificates_issued"`
 	Delivered       int64            `json:"shipments_delivered"`
+	Quarantined     int64            `json:"returns_quarantined"`
+	Restocked       int64            `json:"returns_restocked"`
+	ReturnsLost     int64            `json:"returns_destroyed"`
 	Sagas           map[string]int64 `json:"sagas"`
 	ParkedEvents    int64            `json:"parked_events"`
 	Reconciled      bool             `json:"reconciled"`
@@ -63,18 +69,18 @@ func (s *Shop) Status(ctx context.Context) (*operatorv1.GetStatusResponse, error
 }
 
 // Report sums a run up.
-func (s *Shop) Report(ctx context.Context, b *Books, r *Replay, data *Data, began time.Time) (*Report, error) {
+func (s *Shop) Report(ctx context.Context, b *Books, data *Data, began time.Time) (*Report, error) {
 	out := &Report{
-		RowsRefused: map[string]int{}, CapturedMinor: b.Captured, PSPCaptured: b.PSP, StockUnits: map[string]int64{"received": b.Received},
+		RowsRefused: map[string]int{}, CapturedMinor: b.Captured, PSPCaptured: b.PSP, StockUnits: map[string]int64{"received": b.Done.Received},
 		Sagas: b.Bus.GetSagas(), Reconciled: b.Reconciled(), Seconds: time.Since(began).Seconds(),
 	}
-	for _, p := range r.Placed() {
+	for _, p := range b.Done.Replay.Placed() {
 		out.OrdersPlaced++
 		if p.Cancelled {
 			out.OrdersCancelled++
 		}
 	}
-	for _, counts := range []map[string]int{data.Refused, r.Refused} {
+	for _, counts := range []map[string]int{data.Refused, b.Done.Replay.Refused} {
 		for reason, n := range counts {
 			out.RowsRefused[reason] += n
 		}
@@ -83,6 +89,10 @@ func (s *Shop) Report(ctx context.Context, b *Books, r *Replay, data *Data, bega
 		if strings.HasSuffix(name, "/delivered") {
 			out.Delivered += n
 		}
+	}
+	out.Inspected, out.Destroyed, out.Certificates = sum(b.Inspection.GetVerdicts()), b.Inspection.GetDestroyed(), b.Inspection.GetCertificatesIssued()
+	if back := b.Done.Returned; back != nil {
+		out.Quarantined, out.Restocked, out.ReturnsLost = back.Quarantined, back.Restocked, back.Destroyed
 	}
 	for name, n := range b.Stock.GetUnits() {
 		out.StockUnits[name] = n

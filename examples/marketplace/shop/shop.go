@@ -6,8 +6,6 @@ package shop
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -42,7 +41,7 @@ type Shop struct {
 	URL string
 
 	log    *os.File
-	secret string
+	keys   keys
 	kernel *exec.Cmd
 	exited chan struct{}
 }
@@ -74,19 +73,17 @@ func New(o Options) (*Shop, error) {
 	if err := os.MkdirAll(filepath.Join(o.Dir, "scans"), 0o755); err != nil {
 		return nil, err
 	}
-	key := make([]byte, 24)
-	if _, err := rand.Read(key); err != nil {
+	k, err := newKeys()
+	if err != nil {
 		return nil, err
 	}
 	log, err := os.OpenFile(filepath.Join(o.Dir, "kernel.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	return &Shop{Options: o, URL: "http://" + o.Listen, log: log, secret: "whsec_" + base64.StdEncoding.EncodeToString(key)}, nil
+	s := &Shop{Options: o, URL: "http://" + o.Listen, log: log, keys: k}
+	return s, s.Publish(nil)
 }
-
-// scans is the folder of the post's scanning files.
-func (s *Shop) scans() string { return filepath.Join(s.Dir, "scans") }
 
 func freePort() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -101,7 +98,7 @@ func freePort() (string, error) {
 // called again after the kernel ended.
 func (s *Shop) Start(ctx context.Context) error {
 	cmd := exec.Command(filepath.Join(s.Build, "entrepot"), "serve", "--accept", filepath.Join(s.Dir, "deployment.hcl"))
-	cmd.Env = append(append(os.Environ(), "SANDBOX_WEBHOOK_SECRET="+s.secret, "POST_SCANS="+s.scans()), s.Env...)
+	cmd.Env = slices.Concat(os.Environ(), s.Environ(), s.Env)
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	// An interrupt of the terminal is for the demo, which then stops the kernel.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -32,7 +32,7 @@ func (s *Shop) Hire(ctx context.Context, step func(n int)) (*Staff, error) {
 		{&st.Inspectors[0], "inspector-1", []string{"inspection.read", "inspection.write", "inspection.destroy"}},
 		{&st.Inspectors[1], "inspector-2", []string{"inspection.read", "inspection.write"}},
 		{&st.Chief, "chief", []string{"inspection.read", "inspection.write", "inspection.confirm", "inspection.destroy"}},
-		{&st.Floor, "floor", []string{"stock.read", "stock.write", "logistics.read", "logistics.write", "order.write"}},
+		{&st.Floor, "floor", []string{"stock.read", "stock.write", "inspection.read", "logistics.read", "logistics.write", "order.write"}},
 		{&st.Returns, "returns", []string{"stock.read", "returns.write", "logistics.read", "logistics.write"}},
 	}
 	op, err := s.Operator()

@@ -86,6 +86,8 @@ type Article struct {
 	Merchant int
 	// GTIN, Category, HSCode and Origin are made up, see the data's README.
 	GTIN, Category, HSCode, Origin string
+	// Proof is what shows that its goods are genuine, see Authenticate.
+	Proof Proof
 }
 
 // Merchants is how many share the catalogue.
