@@ -36,6 +36,8 @@ type world struct {
 	mu sync.Mutex
 	// behave is what happens next, in order; then all goes well.
 	behave []string
+	// of is what happens to messages with a subject, before that.
+	of map[string][]string
 	// sent are messages that left, in order; ends what is known of keys.
 	sent    []*providerv1.SendRequest
 	ends    map[string]*providerv1.Delivery
@@ -55,7 +57,9 @@ func (w *world) Send(ctx context.Context, req *providerv1.SendRequest) (*provide
 		return &providerv1.SendResponse{Delivery: end}, nil
 	}
 	how := ""
-	if len(w.behave) > 0 {
+	if of := w.of[req.GetMessage().GetSubject()]; len(of) > 0 {
+		how, w.of[req.GetMessage().GetSubject()] = of[0], of[1:]
+	} else if len(w.behave) > 0 {
 		how, w.behave = w.behave[0], w.behave[1:]
 	}
 	end := &providerv1.Delivery{Key: req.GetKey(), State: providerv1.Delivery_STATE_ACCEPTED, Reference: "r"}
@@ -137,7 +141,9 @@ func openShop(t testing.TB, config map[string]any, opts ...plugintest.Option) *s
 	}
 	s.Module = plugintest.Start(t, m, append([]plugintest.Option{
 		plugintest.Config(config),
-		plugintest.Neighbours(func(server *connect.Server) { providerv1connect.RegisterNotificationProviderServiceHandler(server, s.world) }),
+		plugintest.Neighbours(func(server *connect.Server) {
+			providerv1connect.RegisterNotificationProviderServiceHandler(server, s.world)
+		}),
 		plugintest.Instances(contract, &kernelv1.Instance{Instance: "smtp", Ready: true, Capabilities: []string{"mail"}},
 			&kernelv1.Instance{Instance: "hooks", Ready: true, Capabilities: []string{"webhook"}}),
 	}, opts...)...)
@@ -184,6 +190,7 @@ func (s *shop) settles(t testing.TB) map[string]string {
 	t.Helper()
 	open := 0
 	require.Eventually(t, func() bool {
+		s.service.poke()
 		require.NoError(t, s.Admin.QueryRow(t.Context(), `SELECT count(*) FROM p_notification.delivery WHERE state = 2 AND due_at > now() OR state IN (1, 2, 6) AND due_at <= now()
 			AND NOT (channel = 3 AND EXISTS (SELECT FROM p_notification.endpoint e WHERE e.id = recipient AND e.blocked_until > now()))`).Scan(&open))
 		return open == 0

@@ -43,7 +43,7 @@ CREATE TABLE account (
   code_hash    bytea NOT NULL DEFAULT '',
   code_until   timestamptz NOT NULL DEFAULT '-infinity',
   code_tries   int NOT NULL DEFAULT 0,
-  asked_at     timestamptz NOT NULL DEFAULT '-infinity',
+  asked_at     timestamptz NOT NULL DEFAULT 'epoch',
   asked_today  int NOT NULL DEFAULT 0,
   confirmed_at timestamptz,
   CHECK ((email_ref <> '') = (contact > 0)));
