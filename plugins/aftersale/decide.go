@@ -1,0 +1,474 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	aftersalev1 "github.com/entrepot/entrepot/proto/entrepot/aftersale/v1"
+	"github.com/entrepot/entrepot/sdk/event"
+	"github.com/entrepot/entrepot/sdk/fault"
+	"github.com/entrepot/entrepot/sdk/saga"
+	"github.com/entrepot/entrepot/sdk/store"
+)
+
+// decision is how an application is approved.
+type decision struct {
+	code, by, textRef, carrier string
+	keepGoods                  bool
+	// accepted pieces by sku; nil: all.
+	accepted map[string]int64
+}
+
+// approve accepts pieces and starts what they need. Pieces that are not
+// accepted can be applied for again.
+func (c *caseFile) approve(ctx context.Context, tx *store.Tx, p *purchase, d decision) (*saga.Started, error) {
+	outcome := aftersalev1.Decision_OUTCOME_APPROVED
+	var sum int64
+	for _, l := range c.lines {
+		l.Accepted = l.Asked
+		if d.accepted != nil {
+			l.Accepted = d.accepted[l.SKU]
+		}
+		if l.Accepted > l.Asked {
+			return nil, fault.Field("lines.quantity", fmt.Sprintf("%s: %d were applied for", l.SKU, l.Asked))
+		}
+		if l.Accepted < l.Asked {
+			outcome = aftersalev1.Decision_OUTCOME_PARTLY_APPROVED
+		}
+		sum += l.Accepted
+	}
+	if sum == 0 {
+		return nil, fault.Field("lines", "accept something, or reject")
+	}
+	if err := c.release(ctx, tx, func(l *caseLine) int64 { return l.Accepted }); err != nil {
+		return nil, claimedBefore(err)
+	}
+	if err := c.saveLines(ctx, tx, "accepted"); err != nil {
+		return nil, err
+	}
+	c.Outcome, c.ReasonCode, c.DecisionRef, c.DecidedBy, c.DecidedAt, c.KeepGoods = int16(outcome), d.code, d.textRef, d.by, now().Truncate(time.Microsecond), d.keepGoods
+	c.DecideBy, c.AnswerBy, c.Note, c.RefundState, c.Refund, c.Deduction = time.Time{}, time.Time{}, "", 0, 0, 0
+	tx.CancelTimer(c.timer(deadlineDecide))
+	return c.proceed(ctx, tx, p, d.carrier, "case.approved", d.by, d.code)
+}
+
+// decided are the columns of a case that a decision sets.
+var decided = []string{
+	"outcome", "reason_code", "decision_ref", "decided_by", "decided_at", "keep_goods", "decide_by", "answer_by", "note", "remedy",
+	"refund", "deduction", "refund_state", "escalated",
+}
+
+// proceed starts the saga of an approved case, and tells of the decision. What
+// needs no goods back is assessed at once.
+func (c *caseFile) proceed(ctx context.Context, tx *store.Tx, p *purchase, carrier, what, who, note string) (*saga.Started, error) {
+	started, err := c.begin(ctx, tx, p, carrier)
+	if err != nil {
+		return nil, err
+	}
+	state := stateApproved
+	if c.ShipmentID == "" && (c.Remedy == remedyRefund || c.Remedy == remedyPartial) {
+		state = stateAssessed
+		if err := c.planRefund(ctx, tx, p); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.move(ctx, tx, state, what, who, note, append(append([]string{}, decided...), begun...)...); err != nil {
+		return nil, err
+	}
+	return started, tx.Publish(&aftersalev1.CaseDecided{
+		CaseId: c.ID, OrderId: c.OrderID, MerchantId: c.Merchant, Outcome: aftersalev1.Decision_Outcome(c.Outcome), ReasonCode: c.ReasonCode,
+		Remedy: aftersalev1.Remedy(c.Remedy), KeepGoods: c.KeepGoods,
+	})
+}
+
+// end brings a case into a final state, and tells.
+func (c *caseFile) end(ctx context.Context, tx *store.Tx, state int16, what, who, note string, columns ...string) error {
+	c.SettledAt, c.DecideBy, c.AnswerBy = now().Truncate(time.Microsecond), time.Time{}, time.Time{}
+	tx.CancelTimer(c.timer(deadlineDecide))
+	if err := c.move(ctx, tx, state, what, who, note, append(columns, "settled_at", "decide_by", "answer_by")...); err != nil {
+		return err
+	}
+	paid := int64(0)
+	if c.RefundState == refundPaid {
+		paid = c.Refund
+	}
+	return tx.Publish(&aftersalev1.CaseSettled{
+		CaseId: c.ID, OrderId: c.OrderID, MerchantId: c.Merchant, Market: c.Market, Kind: aftersalev1.Kind(c.Kind), Reason: aftersalev1.Reason(c.Reason),
+		State: aftersalev1.Case_State(state), Remedy: aftersalev1.Remedy(c.Remedy), Refunded: amount(c.Currency, paid), Lines: c.linesProto(),
+	})
+}
+
+func errNotOpen() error {
+	return fault.New(connect.CodeFailedPrecondition, "CASE_NOT_OPEN", "the case is not waiting for this")
+}
+
+// undecided tells whether a case waits for a decision.
+func (c *caseFile) undecided() bool { return c.State == stateRequested || c.State == stateOffered }
+
+// decides tells whether somebody may decide a case now.
+func (c *caseFile) decides(who party) error {
+	if who.side == aftersalev1.Side_SIDE_MERCHANT && c.Escalated {
+		return fault.New(connect.CodeFailedPrecondition, "ESCALATED", "the marketplace decides this case")
+	}
+	return nil
+}
+
+// change is what methods have in common that change a case: who the caller is,
+// a sealed text, the lock, what to do, and the saga that it started.
+func (s *service) change(ctx context.Context, caseID, secret, words string,
+	fn func(ctx context.Context, tx *store.Tx, c *caseFile, who party, ref string) (*saga.Started, error),
+) (*aftersalev1.Case, error) {
+	before, who, err := s.ofCase(ctx, caseID, secret)
+	if err != nil {
+		return nil, err
+	}
+	sealed, err := s.seal(ctx, before.OrderID, text(words)...)
+	if err != nil {
+		return nil, err
+	}
+	var c *caseFile
+	var started *saga.Started
+	err = s.db.Run(ctx, func(ctx context.Context, tx *store.Tx) (err error) {
+		if c, err = lockCase(ctx, tx, caseID); err != nil {
+			return err
+		}
+		ref, err := keep(ctx, tx, c.OrderID, sealed)
+		if err != nil {
+			return err
+		}
+		started, err = fn(ctx, tx, c, who, ref)
+		return err
+	})
+	if err != nil {
+		return nil, store.Wrap(err)
+	}
+	if err := s.launch(ctx, started); err != nil {
+		return nil, err
+	}
+	return c.proto(), nil
+}
+
+// Decide approves or rejects.
+func (s *service) Decide(ctx context.Context, req *aftersalev1.DecideRequest) (*aftersalev1.DecideResponse, error) {
+	var accepted map[string]int64
+	for _, l := range req.GetLines() {
+		if accepted == nil {
+			accepted = map[string]int64{}
+		}
+		if _, twice := accepted[l.GetSku()]; twice {
+			return nil, fault.Field("lines.sku", "each sku once")
+		}
+		accepted[l.GetSku()] = l.GetQuantity()
+	}
+	out, err := s.change(ctx, req.GetCaseId(), "", req.GetText(), func(ctx context.Context, tx *store.Tx, c *caseFile, who party, ref string) (*saga.Started, error) {
+		unpaid := c.State == stateAssessed && c.RefundState == refundRefused
+		switch {
+		case c.DecidedBy == who.who && c.ReasonCode == req.GetReasonCode() && !c.undecided() && !unpaid && (c.State == stateRejected) != req.GetApprove():
+			return nil, nil // said before
+		case !c.undecided() && !unpaid:
+			return nil, errNotOpen()
+		}
+		if err := c.decides(who); err != nil {
+			return nil, err
+		}
+		for sku := range accepted {
+			if c.line(sku) == nil {
+				return nil, fault.Field("lines.sku", sku+" is not of this case")
+			}
+		}
+		switch {
+		case unpaid:
+			return c.payAgain(ctx, tx, req, who, ref)
+		case !req.GetApprove():
+			return nil, c.reject(ctx, tx, req.GetReasonCode(), who.who, ref)
+		case req.GetKeepGoods() && c.Remedy == remedyRepair:
+			return nil, fault.Field("keep_goods", "goods that are repaired come in")
+		}
+		p, err := readPurchase(ctx, tx, c.OrderID, false)
+		if err != nil {
+			return nil, err
+		}
+		return c.approve(ctx, tx, p, decision{
+			code: req.GetReasonCode(), by: who.who, textRef: ref, carrier: req.GetCarrierInstance(), keepGoods: req.GetKeepGoods(), accepted: accepted,
+		})
+	})
+	return &aftersalev1.DecideResponse{Case: out}, err
+}
+
+func (c *caseFile) line(sku string) *caseLine {
+	for _, l := range c.lines {
+		if l.SKU == sku {
+			return l
+		}
+	}
+	return nil
+}
+
+func (c *caseFile) reject(ctx context.Context, tx *store.Tx, code, who, ref string) error {
+	if err := c.release(ctx, tx, nothing); err != nil {
+		return err
+	}
+	c.Outcome, c.ReasonCode, c.DecisionRef, c.DecidedBy, c.DecidedAt = int16(aftersalev1.Decision_OUTCOME_REJECTED), code, ref, who, now().Truncate(time.Microsecond)
+	if err := tx.Publish(&aftersalev1.CaseDecided{
+		CaseId: c.ID, OrderId: c.OrderID, MerchantId: c.Merchant, Outcome: aftersalev1.Decision_OUTCOME_REJECTED, ReasonCode: code, Remedy: aftersalev1.Remedy(c.Remedy),
+	}); err != nil {
+		return err
+	}
+	return c.end(ctx, tx, stateRejected, "case.rejected", who, code, decided...)
+}
+
+// payAgain is what becomes of a refund that the payment refused: it is tried
+// again under another operation, or given up.
+func (c *caseFile) payAgain(ctx context.Context, tx *store.Tx, req *aftersalev1.DecideRequest, who party, ref string) (*saga.Started, error) {
+	c.ReasonCode, c.DecidedBy, c.DecisionRef, c.DecidedAt, c.Note = req.GetReasonCode(), who.who, ref, now().Truncate(time.Microsecond), ""
+	if !req.GetApprove() {
+		if _, err := tx.Do(ctx, `UPDATE refund_line SET amount = 0, pieces = 0 WHERE case_id = $1`, c.ID); err != nil {
+			return nil, err
+		}
+		c.Refund, c.RefundState = 0, 0
+		return nil, c.end(ctx, tx, stateSettled, "refund.given_up", who.who, c.ReasonCode, decided...)
+	}
+	p, err := readPurchase(ctx, tx, c.OrderID, false)
+	if err != nil {
+		return nil, err
+	}
+	kept := c.KeepGoods
+	c.KeepGoods, c.RefundState = true, refundPlanned // nothing more comes back
+	shipment, back := c.ShipmentID, c.ReturnID
+	started, err := c.begin(ctx, tx, p, "")
+	if err != nil {
+		return nil, err
+	}
+	c.KeepGoods, c.ShipmentID, c.ReturnID = kept, shipment, back
+	return started, c.move(ctx, tx, stateAssessed, "refund.again", who.who, c.ReasonCode, append(append([]string{}, decided...), begun...)...)
+}
+
+// Offer proposes an amount for which the goods stay where they are.
+func (s *service) Offer(ctx context.Context, req *aftersalev1.OfferRequest) (*aftersalev1.OfferResponse, error) {
+	out, err := s.change(ctx, req.GetCaseId(), "", req.GetText(), func(ctx context.Context, tx *store.Tx, c *caseFile, who party, ref string) (*saga.Started, error) {
+		if !c.undecided() {
+			return nil, errNotOpen()
+		}
+		if err := c.decides(who); err != nil {
+			return nil, err
+		}
+		if c.State == stateOffered && c.Offer == req.GetAmount().GetMinorUnits() && c.OfferedBy == who.who {
+			return nil, nil
+		}
+		p, err := readPurchase(ctx, tx, c.OrderID, false)
+		if err != nil {
+			return nil, err
+		}
+		var worth int64
+		for _, l := range c.lines {
+			worth += p.line(l.SKU).worthNext(l.Asked)
+		}
+		switch a := req.GetAmount(); {
+		case a.GetCurrencyCode() != c.Currency:
+			return nil, fault.Field("amount.currency_code", "is not the order's, "+c.Currency)
+		case a.GetMinorUnits() <= 0 || a.GetMinorUnits() > worth:
+			return nil, fault.Field("amount.minor_units", fmt.Sprintf("more than nothing and at most what the goods cost, %d", worth))
+		}
+		terms := &aftersalev1.Policy{}
+		if err := proto.Unmarshal(c.Policy, terms); err != nil {
+			return nil, err
+		}
+		c.Offer, c.OfferRef, c.OfferedBy, c.OfferedAt = req.GetAmount().GetMinorUnits(), ref, who.who, now().Truncate(time.Microsecond)
+		c.AnswerBy, c.DecideBy = now().Add(time.Duration(terms.GetDecideHours())*time.Hour).Truncate(time.Microsecond), time.Time{}
+		tx.CancelTimer(c.timer(deadlineDecide))
+		if err := c.move(ctx, tx, stateOffered, "case.offered", who.who, fmt.Sprintf("%d %s", c.Offer, c.Currency),
+			"offer", "offer_ref", "offered_by", "offered_at", "answer_by", "decide_by"); err != nil {
+			return nil, err
+		}
+		if err := tx.Publish(&aftersalev1.CaseOffered{CaseId: c.ID, OrderId: c.OrderID, MerchantId: c.Merchant, Amount: req.GetAmount()}); err != nil {
+			return nil, err
+		}
+		return nil, c.deadline(tx, deadlineAnswer, c.AnswerBy)
+	})
+	return &aftersalev1.OfferResponse{Case: out}, err
+}
+
+// AnswerOffer takes or declines an offer.
+func (s *service) AnswerOffer(ctx context.Context, req *aftersalev1.AnswerOfferRequest) (*aftersalev1.AnswerOfferResponse, error) {
+	out, err := s.change(ctx, req.GetCaseId(), req.GetCartSecret(), "", func(ctx context.Context, tx *store.Tx, c *caseFile, who party, _ string) (*saga.Started, error) {
+		offered := req.GetAmount().GetMinorUnits() == c.Offer && req.GetAmount().GetCurrencyCode() == c.Currency
+		switch {
+		case req.GetAccept() && c.Remedy == remedyPartial && offered:
+			return nil, nil // taken before
+		case c.State != stateOffered:
+			return nil, errNotOpen()
+		case !offered:
+			return nil, fault.New(connect.CodeFailedPrecondition, "OFFER_CHANGED", "the offer is another now; look at it again", "offer", fmt.Sprint(c.Offer))
+		case !req.GetAccept():
+			tx.CancelTimer(c.timer(deadlineAnswer))
+			return nil, c.backToDecision(ctx, tx, "offer.declined", who.who)
+		}
+		tx.CancelTimer(c.timer(deadlineAnswer))
+		p, err := readPurchase(ctx, tx, c.OrderID, false)
+		if err != nil {
+			return nil, err
+		}
+		c.Remedy = remedyPartial
+		return c.approve(ctx, tx, p, decision{code: "OFFER_TAKEN", by: who.who, keepGoods: true})
+	})
+	return &aftersalev1.AnswerOfferResponse{Case: out}, err
+}
+
+// backToDecision makes an application stand as before an offer.
+func (c *caseFile) backToDecision(ctx context.Context, tx *store.Tx, what, who string) error {
+	terms := &aftersalev1.Policy{}
+	if err := proto.Unmarshal(c.Policy, terms); err != nil {
+		return err
+	}
+	c.DecideBy, c.AnswerBy = now().Add(time.Duration(terms.GetDecideHours())*time.Hour).Truncate(time.Microsecond), time.Time{}
+	if err := c.move(ctx, tx, stateRequested, what, who, "", "decide_by", "answer_by"); err != nil {
+		return err
+	}
+	return c.deadline(tx, deadlineDecide, c.DecideBy)
+}
+
+// WithdrawApplication takes back what is not approved.
+func (s *service) WithdrawApplication(ctx context.Context, req *aftersalev1.WithdrawApplicationRequest) (*aftersalev1.WithdrawApplicationResponse, error) {
+	out, err := s.change(ctx, req.GetCaseId(), req.GetCartSecret(), "", func(ctx context.Context, tx *store.Tx, c *caseFile, who party, _ string) (*saga.Started, error) {
+		switch {
+		case c.State == stateWithdrawn:
+			return nil, nil
+		case !c.undecided():
+			return nil, errNotOpen()
+		}
+		if err := c.release(ctx, tx, nothing); err != nil {
+			return nil, err
+		}
+		return nil, c.end(ctx, tx, stateWithdrawn, "case.withdrawn", who.who, "")
+	})
+	return &aftersalev1.WithdrawApplicationResponse{Case: out}, err
+}
+
+// Escalate asks the marketplace to decide. A rejected case is open again: its
+// pieces are claimed anew, if nobody else has them by now.
+func (s *service) Escalate(ctx context.Context, req *aftersalev1.EscalateRequest) (*aftersalev1.EscalateResponse, error) {
+	out, err := s.change(ctx, req.GetCaseId(), req.GetCartSecret(), "", func(ctx context.Context, tx *store.Tx, c *caseFile, who party, _ string) (*saga.Started, error) {
+		switch {
+		case c.Escalated && c.State == stateRejected:
+			return nil, fault.New(connect.CodeFailedPrecondition, "CASE_NOT_OPEN", "the marketplace has decided")
+		case c.Escalated:
+			return nil, nil
+		case !c.undecided() && c.State != stateRejected:
+			return nil, errNotOpen()
+		}
+		if c.State == stateRejected {
+			if err := c.release(ctx, tx, func(l *caseLine) int64 { return l.Asked }); err != nil {
+				return nil, claimedBefore(err)
+			}
+		}
+		return nil, c.escalate(ctx, tx, "ASKED", who.who)
+	})
+	return &aftersalev1.EscalateResponse{Case: out}, err
+}
+
+// escalate makes the marketplace decide.
+func (c *caseFile) escalate(ctx context.Context, tx *store.Tx, reason, who string) error {
+	c.Escalated, c.DecideBy, c.SettledAt = true, time.Time{}, time.Time{}
+	tx.CancelTimer(c.timer(deadlineDecide))
+	state := c.State
+	if state == stateRejected {
+		state = stateRequested
+	}
+	if err := c.move(ctx, tx, state, "case.escalated", who, reason, "escalated", "decide_by", "settled_at", "note"); err != nil {
+		return err
+	}
+	return tx.Publish(&aftersalev1.CaseEscalated{CaseId: c.ID, OrderId: c.OrderID, MerchantId: c.Merchant, Reason: reason})
+}
+
+// FinishRepair says what became of a repair.
+func (s *service) FinishRepair(ctx context.Context, req *aftersalev1.FinishRepairRequest) (*aftersalev1.FinishRepairResponse, error) {
+	out, err := s.change(ctx, req.GetCaseId(), "", "", func(ctx context.Context, tx *store.Tx, c *caseFile, who party, _ string) (*saga.Started, error) {
+		switch {
+		case c.Remedy == remedyRepair && c.Repaired != nil && *c.Repaired == req.GetRepaired():
+			return nil, nil
+		case c.Remedy != remedyRepair || c.State != stateReceived || c.Repaired != nil:
+			return nil, errNotOpen()
+		}
+		done := req.GetRepaired()
+		c.Repaired = &done
+		for _, l := range c.lines {
+			l.Assessed, l.Passed = l.Accepted, l.Accepted
+		}
+		what := "goods.repaired"
+		if !done {
+			what = "goods.not_repaired"
+			p, err := readPurchase(ctx, tx, c.OrderID, false)
+			if err != nil {
+				return nil, err
+			}
+			if err := c.planRefund(ctx, tx, p); err != nil {
+				return nil, err
+			}
+		}
+		if err := c.saveLines(ctx, tx, "assessed", "passed"); err != nil {
+			return nil, err
+		}
+		if err := c.move(ctx, tx, stateAssessed, what, who.who, req.GetReasonCode(), "repaired", "refund", "deduction", "refund_state"); err != nil {
+			return nil, err
+		}
+		return nil, tx.Signal(c.Saga, signalRepaired, &aftersalev1.ReturnRepairedRequest{CaseId: c.ID})
+	})
+	return &aftersalev1.FinishRepairResponse{Case: out}, err
+}
+
+// ConcludeReception ends the wait for the rest.
+func (s *service) ConcludeReception(ctx context.Context, req *aftersalev1.ConcludeReceptionRequest) (*aftersalev1.ConcludeReceptionResponse, error) {
+	out, err := s.change(ctx, req.GetCaseId(), "", "", func(ctx context.Context, tx *store.Tx, c *caseFile, who party, _ string) (*saga.Started, error) {
+		if c.Concluded {
+			return nil, nil
+		}
+		if c.State != stateReceived || c.Remedy == remedyRepair {
+			return nil, errNotOpen()
+		}
+		return nil, c.conclude(ctx, tx, who.who)
+	})
+	return &aftersalev1.ConcludeReceptionResponse{Case: out}, err
+}
+
+// Deadlines of a case or conversation.
+const (
+	deadlineDecide    = "decide"
+	deadlineAnswer    = "answer"
+	deadlineReception = "reception"
+	deadlineRespond   = "respond"
+)
+
+func (c *caseFile) timer(what string) string { return c.ID + "/" + what }
+
+// deadline asks to be told at a time.
+func (c *caseFile) deadline(tx *store.Tx, what string, due time.Time) error {
+	return tx.SetTimer(c.timer(what), due, &aftersalev1.DeadlineReached{SubjectId: c.ID, What: what, Due: timestamppb.New(due)})
+}
+
+// onDeadline does what is due: an application that nobody decided goes to the
+// marketplace, an offer that nobody answered lapses, the rest of a return is
+// not waited for any more.
+func onDeadline(ctx context.Context, tx *store.Tx, e event.Of[*aftersalev1.DeadlineReached]) error {
+	due := e.Body.GetDue().AsTime()
+	if e.Body.GetWhat() == deadlineRespond {
+		return overdue(ctx, tx, e.Body.GetSubjectId(), due)
+	}
+	c, err := lockCaseBy(ctx, tx, "id", e.Body.GetSubjectId())
+	if err != nil || c == nil {
+		return err
+	}
+	switch {
+	case e.Body.GetWhat() == deadlineDecide && c.State == stateRequested && c.DecideBy.Equal(due):
+		return c.escalate(ctx, tx, "DECISION_OVERDUE", "system")
+	case e.Body.GetWhat() == deadlineAnswer && c.State == stateOffered && c.AnswerBy.Equal(due):
+		return c.backToDecision(ctx, tx, "offer.lapsed", "system")
+	case e.Body.GetWhat() == deadlineReception && c.State == stateReceived && !c.Concluded:
+		return c.conclude(ctx, tx, "system")
+	}
+	return nil
+}
