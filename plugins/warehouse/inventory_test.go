@@ -61,6 +61,7 @@ func TestAPolicyBoundsWhatAMarketIsPromised(t *testing.T) {
 			_, err := h.orders.ReserveStock(t.Context(), req)
 			return req, err
 		}
+		require.Equal(t, c.most, h.available(t, "sku_a", "DE").GetAvailable(), "case %d", i)
 		_, err := reserve(c.most + 1)
 		refused(t, connect.CodeFailedPrecondition, "OUT_OF_STOCK", err)
 		info, _ := fault.Info(err)

@@ -17,9 +17,10 @@ const lowBatch = 400
 
 // cross finds the policies whose sku is on the other side of its reorder point
 // than when it was last looked at, and remembers on which side it is. Looking
-// at the whole now and then costs no sale anything.
+// at the whole now and then costs no sale anything. What is expired is no stock.
 const cross = `WITH stands AS (SELECT p.sku, p.market, coalesce(sum(b.sellable), 0)::bigint AS sellable
-  FROM stock_policy p LEFT JOIN stock_balance b ON b.sku = p.sku WHERE p.reorder_point > 0 GROUP BY p.sku, p.market),
+  FROM stock_policy p LEFT JOIN stock_balance b ON b.sku = p.sku AND (b.expires_on IS NULL OR b.expires_on >= (now() AT TIME ZONE 'UTC')::date)
+ WHERE p.reorder_point > 0 GROUP BY p.sku, p.market),
 crossed AS (SELECT p.sku, p.market, s.sellable FROM stock_policy p JOIN stands s ON s.sku = p.sku AND s.market = p.market
   WHERE p.low <> (s.sellable <= p.reorder_point) ORDER BY p.sku, p.market LIMIT $1 FOR UPDATE OF p)
 UPDATE stock_policy p SET low = NOT p.low FROM crossed c, stock_item i WHERE p.sku = c.sku AND p.market = c.market AND i.sku = c.sku
