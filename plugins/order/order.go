@@ -39,6 +39,8 @@ type consignment struct {
 	Total    int64                     `json:"total"`
 	// Shipments carry it, one for each fulfilment.
 	Shipments []string `json:"shipments"`
+	// Tracking numbers of their parcels.
+	Tracking []string `json:"tracking"`
 }
 
 // orderColumns read an order from a relation o with the columns of orders, its
@@ -50,7 +52,9 @@ const orderColumns = `o.id, o.market, o.state, o.currency, o.total, o.cart_id, o
      FROM order_line l WHERE l.order_id = o.id),
   (SELECT json_agg(json_build_object('merchant', c.merchant, 'state', c.state, 'total', c.total,
      'shipments', (SELECT json_agg(f.shipment_id ORDER BY f.id) FROM fulfilment f
-                    WHERE f.order_id = c.order_id AND f.merchant = c.merchant AND f.shipment_id <> '')) ORDER BY c.merchant)
+                    WHERE f.order_id = c.order_id AND f.merchant = c.merchant AND f.shipment_id <> ''),
+     'tracking', (SELECT json_agg(n ORDER BY f.id, n) FROM fulfilment f, unnest(f.tracking) n
+                   WHERE f.order_id = c.order_id AND f.merchant = c.merchant AND f.shipment_id <> '')) ORDER BY c.merchant)
      FROM consignment c WHERE c.order_id = o.id)`
 
 func scanOrder(row interface{ Scan(...any) error }) (*order, error) {
@@ -88,7 +92,7 @@ func (o *order) proto() *orderv1.Order {
 	}
 	for _, c := range o.consignments {
 		out.Consignments = append(out.Consignments, &orderv1.Consignment{
-			MerchantId: c.Merchant, State: c.State, Total: money(o.currency, c.Total), ShipmentIds: c.Shipments,
+			MerchantId: c.Merchant, State: c.State, Total: money(o.currency, c.Total), ShipmentIds: c.Shipments, TrackingNumbers: c.Tracking,
 		})
 	}
 	return out

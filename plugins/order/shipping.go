@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
@@ -124,7 +126,8 @@ func clip(s string, n int) string {
 // assign tells the saga which carrier has the booking.
 func assign(ctx context.Context, tx *store.Tx, e *logisticsv1.ShipmentBooked) error {
 	var saga string
-	err := tx.Row(ctx, `SELECT saga::text FROM fulfilment WHERE id = $1 AND shipment_id = $2`, e.GetReference(), e.GetShipmentId()).Scan(&saga)
+	err := tx.Row(ctx, `UPDATE fulfilment SET tracking = coalesce($3, '{}') WHERE id = $1 AND shipment_id = $2 RETURNING saga::text`,
+		e.GetReference(), e.GetShipmentId(), slices.Sorted(maps.Values(e.GetTrackingNumbers()))).Scan(&saga)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil // not a fulfilment's
 	}

@@ -81,6 +81,7 @@ func TestPackedGoodsAreBookedAndAssignedToTheirCarrier(t *testing.T) {
 	require.Equal(t, kernelv1.SagaState_SAGA_STATE_DONE, s.run(t, shipment))
 	require.Equal(t, "post-de", s.world.assigned["ful_one"].GetCarrierInstance())
 	require.Equal(t, map[string]string{"pcl": "RR1"}, s.world.assigned["ful_one"].GetTrackingNumbers())
+	require.Equal(t, []string{"RR1"}, s.order(t, o).GetConsignments()[0].GetTrackingNumbers(), "whoever may see the order can follow its parcels")
 }
 
 func TestARefusedBookingHoldsTheGoodsUntilTheMerchantNamesACarrier(t *testing.T) {

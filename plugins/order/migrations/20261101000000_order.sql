@@ -74,6 +74,7 @@ CREATE TABLE fulfilment (
   -- Bookings are numbered: one that was refused is followed by another.
   booking     int NOT NULL DEFAULT 0,
   shipment_id text NOT NULL DEFAULT '',
+  tracking    text[] NOT NULL DEFAULT '{}',        -- its parcels' numbers, once it is booked
   saga        uuid) WITH (fillfactor = 80);
 CREATE INDEX fulfilment_order ON fulfilment (order_id);
 

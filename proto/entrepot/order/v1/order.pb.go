@@ -1016,9 +1016,12 @@ type Consignment struct {
 	State      Consignment_State      `protobuf:"varint,2,opt,name=state,proto3,enum=entrepot.order.v1.Consignment_State" json:"state,omitempty"`
 	Total      *v1.Money              `protobuf:"bytes,3,opt,name=total,proto3" json:"total,omitempty"`
 	// What carries it, "shp_...": one for each fulfilment.
-	ShipmentIds   []string `protobuf:"bytes,4,rep,name=shipment_ids,json=shipmentIds,proto3" json:"shipment_ids,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ShipmentIds []string `protobuf:"bytes,4,rep,name=shipment_ids,json=shipmentIds,proto3" json:"shipment_ids,omitempty"`
+	// Of their parcels; who has one may follow it at logistics'
+	// TrackingService.
+	TrackingNumbers []string `protobuf:"bytes,5,rep,name=tracking_numbers,json=trackingNumbers,proto3" json:"tracking_numbers,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Consignment) Reset() {
@@ -1075,6 +1078,13 @@ func (x *Consignment) GetTotal() *v1.Money {
 func (x *Consignment) GetShipmentIds() []string {
 	if x != nil {
 		return x.ShipmentIds
+	}
+	return nil
+}
+
+func (x *Consignment) GetTrackingNumbers() []string {
+	if x != nil {
+		return x.TrackingNumbers
 	}
 	return nil
 }
@@ -2932,13 +2942,14 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	"\x0fSTATE_CANCELLED\x10\x05\x12\x12\n" +
 	"\x0eSTATE_REJECTED\x10\x06\x12\x15\n" +
 	"\x11STATE_HANDED_OVER\x10\a\x12\x13\n" +
-	"\x0fSTATE_DELIVERED\x10\b\"\xc2\x02\n" +
+	"\x0fSTATE_DELIVERED\x10\b\"\xed\x02\n" +
 	"\vConsignment\x12\x1f\n" +
 	"\vmerchant_id\x18\x01 \x01(\tR\n" +
 	"merchantId\x12:\n" +
 	"\x05state\x18\x02 \x01(\x0e2$.entrepot.order.v1.Consignment.StateR\x05state\x12-\n" +
 	"\x05total\x18\x03 \x01(\v2\x17.entrepot.type.v1.MoneyR\x05total\x12!\n" +
-	"\fshipment_ids\x18\x04 \x03(\tR\vshipmentIds\"\x83\x01\n" +
+	"\fshipment_ids\x18\x04 \x03(\tR\vshipmentIds\x12)\n" +
+	"\x10tracking_numbers\x18\x05 \x03(\tR\x0ftrackingNumbers\"\x83\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
