@@ -181,9 +181,7 @@ func (s *service) Apply(ctx context.Context, req *aftersalev1.ApplyRequest) (*af
 	if err != nil {
 		return nil, store.Wrap(err)
 	}
-	if err := s.launch(ctx, started); err != nil {
-		return nil, err
-	}
+	s.launch(ctx, started)
 	return &aftersalev1.ApplyResponse{Case: c.proto()}, nil
 }
 
@@ -203,18 +201,16 @@ func distinct(lines []*aftersalev1.ApplyLine) error {
 	return nil
 }
 
-// launch lets the kernel drive what was started; it goes on without the
-// caller.
-func (s *service) launch(ctx context.Context, started *saga.Started) error {
+// launch lets the kernel drive what was started. It goes on without the
+// caller: what a step refuses is told by the case, and where the kernel does
+// not answer now a node takes the saga up by itself.
+func (s *service) launch(ctx context.Context, started *saga.Started) {
 	if started == nil {
-		return nil
+		return
 	}
-	err := s.host.LaunchSaga(ctx, started)
-	switch connect.CodeOf(err) {
-	case connect.CodeUnavailable, connect.CodeDeadlineExceeded, connect.CodeCanceled:
-		return nil // it is in the database: a node takes it up
+	if err := s.host.LaunchSaga(ctx, started); err != nil {
+		s.log.DebugContext(ctx, "a saga goes on by itself", "saga", started.Definition, "key", started.Key, "error", err)
 	}
-	return err
 }
 
 // open writes a case that is checked against what was delivered, the period

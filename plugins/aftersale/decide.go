@@ -147,9 +147,7 @@ func (s *service) change(ctx context.Context, caseID, secret, words string,
 	if err != nil {
 		return nil, store.Wrap(err)
 	}
-	if err := s.launch(ctx, started); err != nil {
-		return nil, err
-	}
+	s.launch(ctx, started)
 	return c.proto(), nil
 }
 

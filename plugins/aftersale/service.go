@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 
 	"github.com/entrepot/entrepot/proto/entrepot/aftersale/v1/aftersalev1connect"
 	"github.com/entrepot/entrepot/proto/entrepot/inspection/v1/inspectionv1connect"
@@ -20,6 +21,7 @@ import (
 type service struct {
 	db   *store.DB
 	host *host.Host
+	log  *slog.Logger
 
 	orders    orderv1connect.OrderServiceClient
 	payments  paymentv1connect.PaymentServiceClient
@@ -37,7 +39,7 @@ type service struct {
 func register(_ context.Context, in *plugin.Instance) error {
 	c := in.Host.Client()
 	s := &service{
-		db: in.DB, host: in.Host, bell: newBell(), base: in.PublicURL,
+		db: in.DB, host: in.Host, log: in.Log, bell: newBell(), base: in.PublicURL,
 		orders: orderv1connect.NewOrderServiceClient(c), payments: paymentv1connect.NewPaymentServiceClient(c),
 		shipments: logisticsv1connect.NewShipmentServiceClient(c), tracking: logisticsv1connect.NewTrackingServiceClient(c),
 		stock: warehousev1connect.NewStockServiceClient(c), fulfil: warehousev1connect.NewFulfilmentStepServiceClient(c),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -276,7 +277,9 @@ func lockCaseBy(ctx context.Context, tx *store.Tx, column, value string) (*caseF
 
 // save writes columns of a case.
 func (c *caseFile) save(ctx context.Context, tx *store.Tx, columns ...string) error {
-	_, err := tx.NewUpdate().Model(c).Column(columns...).WherePK().Exec(ctx)
+	columns = slices.Clone(columns)
+	slices.Sort(columns)
+	_, err := tx.NewUpdate().Model(c).Column(slices.Compact(columns)...).WherePK().Exec(ctx)
 	return err
 }
 
@@ -284,7 +287,7 @@ func (c *caseFile) save(ctx context.Context, tx *store.Tx, columns ...string) er
 // were changed are written with it.
 func (c *caseFile) move(ctx context.Context, tx *store.Tx, state int16, what, who, note string, columns ...string) error {
 	c.State = state
-	if err := c.save(ctx, tx, append(columns, "state")...); err != nil {
+	if err := c.save(ctx, tx, append(slices.Clone(columns), "state")...); err != nil {
 		return err
 	}
 	return c.tell(ctx, tx, what, who, note)
