@@ -136,6 +136,6 @@ func personOf(ctx context.Context, tx *store.Tx, req *analyticsv1.RecordViewsReq
 	if name == "" {
 		return "", nil
 	}
-	people, err := recognise(ctx, tx, []string{name})
-	return people[name], err
+	known, err := recognise(ctx, tx, []string{name})
+	return known.of(name, time.Now()), err
 }

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	aftersalev1 "github.com/entrepot/entrepot/proto/entrepot/aftersale/v1"
 	analyticsv1 "github.com/entrepot/entrepot/proto/entrepot/analytics/v1"
 	inspectionv1 "github.com/entrepot/entrepot/proto/entrepot/inspection/v1"
 	logisticsv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/v1"
@@ -21,7 +22,9 @@ import (
 
 func date(day int) time.Time { return time.Date(2026, 11, day, 12, 0, 0, 0, time.UTC) }
 
-func november() *analyticsv1.Scope { return &analyticsv1.Scope{FromDay: "2026-11-01", ToDay: "2026-11-30"} }
+func november() *analyticsv1.Scope {
+	return &analyticsv1.Scope{FromDay: "2026-11-01", ToDay: "2026-11-30"}
+}
 
 func pounds(minor int64) *typev1.Money {
 	return &typev1.Money{CurrencyCode: "GBP", MinorUnits: minor}
@@ -212,4 +215,36 @@ func TestReturnsWithoutACase(t *testing.T) {
 	require.True(t, proto.Equal(&analyticsv1.ReturnReason{Reason: "NOT_TOLD", Units: 7, Returns: 2}, res.GetReasons()[0]), "%v", res)
 	same(t, []*analyticsv1.Figure{{Market: "", ReturnedUnits: 4}, {Market: "DE", Orders: 1, SoldUnits: 1, ReturnedUnits: 3, Amounts: []*analyticsv1.Amounts{{CurrencyCode: "EUR", SoldMinor: 500}}}},
 		h.rows(t, operator, november(), analyticsv1.Dimension_DIMENSION_MARKET))
+}
+
+// Why goods come back is what their case says, whether it is heard of before
+// or after they came.
+func TestReturnsByReason(t *testing.T) {
+	t.Parallel()
+	h := open(t)
+	h.at = date(3)
+	applied := func(id, order, market string, kind aftersalev1.Kind, reason aftersalev1.Reason) *aftersalev1.ApplicationOpened {
+		return &aftersalev1.ApplicationOpened{CaseId: id, OrderId: order, MerchantId: "mrc_one", Market: market, Kind: kind, Reason: reason, Lines: []*aftersalev1.CaseLine{{Sku: "A"}}}
+	}
+	h.deliver(t, "hands", applied("afs_1", "ord_1", "DE", aftersalev1.Kind_KIND_RETURN, aftersalev1.Reason_REASON_DEFECTIVE), back("ret_1", "ord_1", "A", 2))
+	h.deliver(t, "hands", back("ret_2", "ord_2", "A", 3), back("ret_3", "afs_3", "A", 3), back("ret_4", "", "A", 1), back("ret_5", "ord_2", "B", 1))
+	h.deliver(t, "hands", applied("afs_2", "ord_2", "GB", aftersalev1.Kind_KIND_WITHDRAWAL, 0), applied("afs_3", "ord_3", "GB", aftersalev1.Kind_KIND_EXCHANGE, aftersalev1.Reason_REASON_DEFECTIVE))
+	// A second case of the same goods is about what comes later.
+	h.at = date(8)
+	h.deliver(t, "hands", applied("afs_4", "ord_1", "DE", aftersalev1.Kind_KIND_RETURN, aftersalev1.Reason_REASON_CHANGED_MIND))
+	h.at = date(9)
+	h.deliver(t, "hands", back("ret_6", "ord_1", "A", 1))
+	for market, want := range map[string]map[string]int64{
+		"": {"DEFECTIVE": 5, "WITHDRAWAL": 3, "CHANGED_MIND": 1, "NOT_TOLD": 2}, "GB": {"DEFECTIVE": 3, "WITHDRAWAL": 3}, "DE": {"DEFECTIVE": 2, "CHANGED_MIND": 1}, "JP": {},
+	} {
+		scope := november()
+		scope.Market = market
+		res, err := h.figures(member("mrc_one")).ListReturnReasons(t.Context(), &analyticsv1.ListReturnReasonsRequest{Scope: scope})
+		require.NoError(t, err)
+		got := make(map[string]int64)
+		for _, r := range res.GetReasons() {
+			got[r.GetReason()] = r.GetUnits()
+		}
+		require.Equal(t, want, got, market)
+	}
 }

@@ -3,14 +3,15 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"testing"
 	"time"
 
-	"connectrpc.com/connect/v2"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/entrepot/entrepot/plugins/analytics/recommend"
 	analyticsv1 "github.com/entrepot/entrepot/proto/entrepot/analytics/v1"
 	"github.com/entrepot/entrepot/proto/entrepot/analytics/v1/analyticsv1connect"
 	catalogv1 "github.com/entrepot/entrepot/proto/entrepot/catalog/v1"
@@ -20,7 +21,6 @@ import (
 	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
 	warehousev1 "github.com/entrepot/entrepot/proto/entrepot/warehouse/v1"
 	"github.com/entrepot/entrepot/sdk/call"
-	"github.com/entrepot/entrepot/sdk/fault"
 	"github.com/entrepot/entrepot/sdk/id"
 	"github.com/entrepot/entrepot/sdk/plugintest"
 	"github.com/entrepot/entrepot/sdk/store"
@@ -179,7 +179,16 @@ func (h *house) record(t testing.TB, p call.Principal, market string, req *analy
 	return res
 }
 
-func refused(t require.TestingT, code connect.Code, reason string, err error) {
-	require.Equal(t, code, connect.CodeOf(err), "%v", err)
-	require.Equal(t, reason, fault.Reason(err), "%v", err)
+// reread is a model that a process would have that starts now.
+func reread(t testing.TB, h *house) recommend.Size {
+	t.Helper()
+	m := recommend.New(recommend.Options{})
+	f := follow(h.DB, m, slog.New(slog.DiscardHandler), time.Hour)
+	defer f.close(context.Background())
+	eventually(t, "the tables are read", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.ready
+	})
+	return m.Size()
 }

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"strings"
 	"time"
 
+	aftersalev1 "github.com/entrepot/entrepot/proto/entrepot/aftersale/v1"
 	inspectionv1 "github.com/entrepot/entrepot/proto/entrepot/inspection/v1"
 	logisticsv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/v1"
 	warehousev1 "github.com/entrepot/entrepot/proto/entrepot/warehouse/v1"
@@ -38,23 +41,61 @@ func onVerdicts(ctx context.Context, tx *store.Tx, events []event.Of[*inspection
 	return err
 }
 
+// onApplied notes why goods come back, which the case says and the warehouse
+// does not know.
+func onApplied(ctx context.Context, tx *store.Tx, events []event.Of[*aftersalev1.ApplicationOpened]) error {
+	var ids, orders, markets, reasons, skus []string
+	var ats []time.Time
+	for _, e := range events {
+		var of []string
+		for _, l := range e.Body.GetLines() {
+			of = append(of, l.GetSku())
+		}
+		list, err := json.Marshal(of)
+		if err != nil {
+			return err
+		}
+		ids, orders, skus = append(ids, e.Body.GetCaseId()), append(orders, e.Body.GetOrderId()), append(skus, string(list))
+		markets, reasons, ats = append(markets, e.Body.GetMarket()), append(reasons, reasonOf(e.Body)), append(ats, e.At)
+	}
+	_, err := tx.Do(ctx, `INSERT INTO return_case (id, order_id, market, reason, skus, at)
+		SELECT u.id, u.order_id, u.market, u.reason, ARRAY(SELECT jsonb_array_elements_text(nullif(u.skus::jsonb, 'null'))), u.at
+		  FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[]) u(id, order_id, market, reason, skus, at)
+		ON CONFLICT DO NOTHING`, ids, orders, markets, reasons, skus, ats)
+	return err
+}
+
+// reasonOf is the reason of a case. A withdrawal needs none and is one itself,
+// as is what a carrier did.
+func reasonOf(e *aftersalev1.ApplicationOpened) string {
+	if r := e.GetReason(); r != aftersalev1.Reason_REASON_UNSPECIFIED {
+		return strings.TrimPrefix(r.String(), "REASON_")
+	}
+	switch k := e.GetKind(); k {
+	case aftersalev1.Kind_KIND_WITHDRAWAL, aftersalev1.Kind_KIND_MISSING, aftersalev1.Kind_KIND_DAMAGED_IN_TRANSIT:
+		return strings.TrimPrefix(k.String(), "KIND_")
+	}
+	return ""
+}
+
 // A return may arrive in parts; each is an event of its own.
-const keepReturned = `INSERT INTO returned (event, sku, return_id, reference, merchant, units, day)
-SELECT event, sku, max(return_id), max(reference), max(merchant), sum(units)::bigint, max(day)
-  FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::date[]) u(event, sku, return_id, reference, merchant, units, day)
+const keepReturned = `INSERT INTO returned (event, sku, return_id, reference, merchant, units, day, at)
+SELECT event, sku, max(return_id), max(reference), max(merchant), sum(units)::bigint, (max(at) AT TIME ZONE 'UTC')::date, max(at)
+  FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::timestamptz[]) u(event, sku, return_id, reference, merchant, units, at)
  GROUP BY event, sku ON CONFLICT DO NOTHING`
 
 func onReturned(ctx context.Context, tx *store.Tx, events []event.Of[*warehousev1.ReturnReceived]) error {
-	var ids, skus, returns, references, merchants, days []string
+	var ids, skus, returns, references, merchants []string
 	var units []int64
+	var ats []time.Time
 	for _, e := range events {
 		for _, l := range e.Body.GetLines() {
 			ids, skus, returns = append(ids, e.ID), append(skus, l.GetSku()), append(returns, e.Body.GetReturnId())
 			references, merchants = append(references, e.Body.GetReference()), append(merchants, e.Body.GetMerchantId())
-			units, days = append(units, l.GetQuantity()), append(days, day(e.At))
+			units, ats = append(units, l.GetQuantity()), append(ats, e.At)
 		}
 	}
-	_, err := tx.Do(ctx, keepReturned, ids, skus, returns, references, merchants, units, days)
+	_, err := tx.Do(ctx, keepReturned, ids, skus, returns, references, merchants, units, ats)
 	return err
 }
 

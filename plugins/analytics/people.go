@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"slices"
+	"time"
 
 	analyticsv1 "github.com/entrepot/entrepot/proto/entrepot/analytics/v1"
 	"github.com/entrepot/entrepot/sdk/call"
@@ -11,53 +12,73 @@ import (
 	"github.com/entrepot/entrepot/sdk/store"
 )
 
-// Names that are forgotten are nobody's.
-const recogniseNames = `INSERT INTO pseudonym AS p (name, person)
-SELECT DISTINCT ON (u.name) u.name, u.person FROM unnest($1::text[], $2::text[]) u(name, person)
- WHERE NOT EXISTS (SELECT FROM forgotten f WHERE f.name = u.name) ORDER BY u.name
-ON CONFLICT (name) DO UPDATE SET seen_at = now() RETURNING name, person`
+// Names that are forgotten for good are nobody's.
+const recogniseNames = `WITH seen AS (INSERT INTO pseudonym AS p (name, person)
+  SELECT DISTINCT ON (u.name) u.name, u.person FROM unnest($1::text[], $2::text[]) u(name, person)
+   WHERE NOT EXISTS (SELECT FROM forgotten f WHERE f.name = u.name AND f.until = 'infinity') ORDER BY u.name
+  ON CONFLICT (name) DO UPDATE SET seen_at = now() RETURNING name, person)
+SELECT s.name, s.person, coalesce(f.until, '0001-01-01') FROM seen s LEFT JOIN forgotten f ON f.name = s.name`
+
+// people are the persons of names.
+type people map[string]struct {
+	person string
+	// forgotten is until when what they did is nobody's.
+	forgotten time.Time
+}
+
+// of is the person of a name at a time; empty for nobody.
+func (p people) of(name string, at time.Time) string {
+	if k := p[name]; at.After(k.forgotten) {
+		return k.person
+	}
+	return ""
+}
 
 // recognise answers the person of each account or visitor, drawn at random
-// when it is seen first; the forgotten have none.
-func recognise(ctx context.Context, tx *store.Tx, names []string) (map[string]string, error) {
-	out := make(map[string]string, len(names))
+// when it is seen first.
+func recognise(ctx context.Context, tx *store.Tx, names []string) (people, error) {
+	out := make(people, len(names))
 	if len(names) == 0 {
 		return out, nil
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
-	people := make([]string, len(names))
-	for i := range people {
-		people[i] = id.New("psn")
+	drawn := make([]string, len(names))
+	for i := range drawn {
+		drawn[i] = id.New("psn")
 	}
-	rows, err := tx.Rows(ctx, recogniseNames, names, people)
+	rows, err := tx.Rows(ctx, recogniseNames, names, drawn)
 	return out, scan(rows, err, func(rows *sql.Rows) error {
-		var name, person string
-		err := rows.Scan(&name, &person)
-		out[name] = person
+		var name string
+		var k struct {
+			person    string
+			forgotten time.Time
+		}
+		err := rows.Scan(&name, &k.person, &k.forgotten)
+		out[name] = k
 		return err
 	})
 }
 
 // forget unties everything from some accounts and visitors. Their rows stay
-// as nobody's: the sums of figures do not change. Accounts and people are kept
-// as forgotten, so that no replay ties them again. Processes that hold them in
-// memory learn of it from the people who departed.
+// as nobody's: the sums of figures do not change. That they are forgotten is
+// kept, so that no replay ties them again; processes that hold them in memory
+// learn of it from the people who departed.
 const forget = `WITH n AS (DELETE FROM pseudonym WHERE name = ANY ($1::text[]) RETURNING person),
-kept AS (INSERT INTO forgotten (name) SELECT unnest($2::text[]) UNION SELECT person FROM n ON CONFLICT DO NOTHING),
-p AS (UPDATE purchase SET person = '', changed = $3::bigint WHERE person IN (SELECT person FROM n) AND person <> ''),
-v AS (UPDATE view SET person = '', changed = $3::bigint WHERE person IN (SELECT person FROM n) AND person <> ''),
-w AS (DELETE FROM preference WHERE account = ANY ($2::text[]))
-INSERT INTO departed (person, changed) SELECT DISTINCT person, $3::bigint FROM n ON CONFLICT DO NOTHING`
+kept AS (INSERT INTO forgotten AS f (name, until) SELECT unnest($1::text[]), CASE WHEN $3::boolean THEN 'infinity' ELSE now() END
+    UNION SELECT person, 'infinity' FROM n ON CONFLICT (name) DO UPDATE SET until = greatest(f.until, EXCLUDED.until)),
+p AS (UPDATE purchase SET person = '', changed = $2::bigint WHERE person IN (SELECT person FROM n) AND person <> ''),
+v AS (UPDATE view SET person = '', changed = $2::bigint WHERE person IN (SELECT person FROM n) AND person <> ''),
+w AS (DELETE FROM preference WHERE account = ANY ($1::text[]) AND $3::boolean)
+INSERT INTO departed (person, changed) SELECT DISTINCT person, $2::bigint FROM n ON CONFLICT DO NOTHING`
 
-// forgetNames forgets: for good is about those that must not be known again,
-// erased accounts; visitors that ask may come back as somebody new.
-func (s *service) forgetNames(ctx context.Context, tx *store.Tx, names, forGood []string) error {
+// forgetNames forgets what they did up to now, or for good.
+func forgetNames(ctx context.Context, tx *store.Tx, forGood bool, names ...string) error {
 	n, err := change(ctx, tx)
 	if err != nil {
 		return err
 	}
-	_, err = tx.Do(ctx, forget, names, forGood, n)
+	_, err = tx.Do(ctx, forget, names, n, forGood)
 	return err
 }
 
@@ -71,6 +92,13 @@ func (s *service) ForgetVisitor(ctx context.Context, req *analyticsv1.ForgetVisi
 		if p := call.From(ctx).Principal; p.Kind == call.Consumer {
 			names = append(names, p.Account)
 		}
-		return &analyticsv1.ForgetVisitorResponse{}, s.forgetNames(ctx, tx, names, nil)
+		return &analyticsv1.ForgetVisitorResponse{}, forgetNames(ctx, tx, false, names...)
+	})
+}
+
+// ForgetAccount forgets for good.
+func (s *service) ForgetAccount(ctx context.Context, req *analyticsv1.ForgetAccountRequest) (*analyticsv1.ForgetAccountResponse, error) {
+	return store.Mutate(ctx, s.db, req, func(ctx context.Context, tx *store.Tx) (*analyticsv1.ForgetAccountResponse, error) {
+		return &analyticsv1.ForgetAccountResponse{}, forgetNames(ctx, tx, true, req.GetAccountId())
 	})
 }

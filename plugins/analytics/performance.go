@@ -9,10 +9,8 @@ import (
 	"github.com/entrepot/entrepot/sdk/store"
 )
 
-const returnReasons = `SELECT coalesce(nullif(c.reason, ''), 'NOT_TOLD'), sum(r.units)::bigint, count(DISTINCT r.return_id)
-  FROM returned r LEFT JOIN return_case c ON c.id = r.reference
- WHERE r.day BETWEEN $1::date AND $2::date AND ($4 = '' OR r.merchant = $4) AND ($5 = '' OR r.sku = $5)
-   AND ($3 = '' OR coalesce(c.market, (SELECT max(l.market) FROM sale_line l WHERE l.order_id = r.reference)) = $3)
+const returnReasons = `SELECT reason, sum(units)::bigint, count(DISTINCT return_id) FROM returned_why
+ WHERE day BETWEEN $1::date AND $2::date AND ($3 = '' OR market = $3) AND ($4 = '' OR merchant = $4) AND ($5 = '' OR sku = $5)
  GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 200`
 
 // ListReturnReasons counts what came back by why.

@@ -38,6 +38,7 @@ subscription "sales" {
 # What became of goods and parcels.
 subscription "hands" {
   topics = [
+    "entrepot.aftersale.v1.ApplicationOpened",
     "entrepot.warehouse.v1.ReturnReceived",
     "entrepot.inspection.v1.VerdictConfirmed",
     "entrepot.logistics.v1.ShipmentBooked",

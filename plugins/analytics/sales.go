@@ -9,7 +9,7 @@ import (
 	"github.com/entrepot/entrepot/sdk/store"
 )
 
-// addFigures begins every statement that ends with sums for figure_day.
+// addSales ends a statement that has sums.
 const addSales = `INSERT INTO figure_day AS f (day, market, merchant, sku, currency, orders, sold, sold_minor)
 SELECT day, market, merchant, sku, currency, sum(orders)::bigint, sum(units)::bigint, sum(minor)::bigint FROM sums GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
 ON CONFLICT (day, market, merchant, sku, currency) DO UPDATE SET orders = f.orders + EXCLUDED.orders, sold = f.sold + EXCLUDED.sold,
@@ -40,7 +40,7 @@ func onPlaced(ctx context.Context, tx *store.Tx, events []event.Of[*orderv1.Orde
 			accounts = append(accounts, a)
 		}
 	}
-	people, err := recognise(ctx, tx, accounts)
+	known, err := recognise(ctx, tx, accounts)
 	if err != nil {
 		return err
 	}
@@ -48,7 +48,7 @@ func onPlaced(ctx context.Context, tx *store.Tx, events []event.Of[*orderv1.Orde
 	var orders []string
 	for _, e := range events {
 		orders = append(orders, e.Body.GetOrderId())
-		c.add(e.Body, e.At, people[e.Body.GetAccountId()])
+		c.add(e.Body, e.At, known.of(e.Body.GetAccountId(), e.At))
 	}
 	if _, err := tx.Do(ctx, keepPlaced, c.orders, c.skus, c.merchants, c.markets, c.currencies, c.units, c.minors, c.ats, c.people, n); err != nil {
 		return err

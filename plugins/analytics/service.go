@@ -56,7 +56,7 @@ func register(_ context.Context, in *plugin.Instance) error {
 			event.OnBatch(onLevels[*warehousev1.StockMoved]),
 		},
 		"sales": {event.OnBatch(onPlaced), event.OnBatch(onCancelled), event.OnBatch(onAuthorized), event.OnBatch(onCaptured), event.On(onRefunded)},
-		"hands": {event.OnBatch(onReturned), event.OnBatch(onVerdicts), event.OnBatch(onBooked), event.OnBatch(onUnbooked), event.OnBatch(onMoved)},
+		"hands": {event.OnBatch(onApplied), event.OnBatch(onReturned), event.OnBatch(onVerdicts), event.OnBatch(onBooked), event.OnBatch(onUnbooked), event.OnBatch(onMoved)},
 		"views": {event.OnBatch(s.onViews)},
 
 		"schedules": {event.On(s.onTick)},

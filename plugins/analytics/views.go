@@ -82,7 +82,7 @@ func (s *service) known(ctx context.Context, tx *store.Tx, events []event.Of[*an
 		batches, ids, people = append(batches, e.Body.GetBatchId()), append(ids, e.Body.GetSessionId()), append(people, e.Body.GetPersonId())
 	}
 	rows, err := tx.Rows(ctx, `SELECT 'b', batch, '', 0::smallint, now(), now() FROM view WHERE batch = ANY ($1::text[]) GROUP BY batch
-		UNION ALL SELECT 'f', name, '', 0, now(), now() FROM forgotten WHERE name = ANY ($3::text[])
+		UNION ALL SELECT 'f', name, '', 0, now(), now() FROM forgotten WHERE name = ANY ($3::text[]) AND until = 'infinity'
 		UNION ALL SELECT * FROM (SELECT DISTINCT ON (id) 's', id, market, n, started_at, last_at FROM session WHERE id = ANY ($2::text[]) ORDER BY id, n DESC) s`,
 		batches, ids, people)
 	return k, scan(rows, err, func(rows *sql.Rows) error {

@@ -15,10 +15,11 @@ CREATE TABLE pseudonym (
 CREATE INDEX pseudonym_person ON pseudonym (person);
 CREATE INDEX pseudonym_seen ON pseudonym (seen_at);
 
--- Accounts and people that are not to be known again, whatever is replayed.
+-- What accounts and visitors did up to then is nobody's, whatever is replayed;
+-- of people, and of accounts that are erased, for good.
 CREATE TABLE forgotten (
-  name text PRIMARY KEY,
-  at   timestamptz NOT NULL DEFAULT now());
+  name  text PRIMARY KEY,
+  until timestamptz NOT NULL);
 
 -- People whom processes that hold them in memory are to forget.
 CREATE TABLE departed (
@@ -185,17 +186,29 @@ CREATE TABLE return_case (
   id       text PRIMARY KEY,
   order_id text NOT NULL,
   market   text NOT NULL,
-  reason   text NOT NULL);
+  reason   text NOT NULL,
+  skus     text[] NOT NULL,
+  at       timestamptz NOT NULL);
+CREATE INDEX return_case_order ON return_case (order_id);
 CREATE TABLE returned (
   event     text NOT NULL,
   sku       text NOT NULL,
   return_id text NOT NULL,
-  reference text NOT NULL,                         -- a case, or an order
+  reference text NOT NULL,                         -- an order, or a case
   merchant  text NOT NULL,
   units     bigint NOT NULL,
   day       date NOT NULL,
+  at        timestamptz NOT NULL,
   PRIMARY KEY (event, sku));
 CREATE INDEX returned_day ON returned (day);
+-- Why it came back: as its case says, that of the order and the good that was
+-- opened last before. A case may be told of later than the goods come.
+CREATE VIEW returned_why AS
+SELECT r.*, coalesce(c.market, (SELECT max(l.market) FROM sale_line l WHERE l.order_id = r.reference), '') AS market,
+       coalesce(nullif(c.reason, ''), 'NOT_TOLD') AS reason
+  FROM returned r LEFT JOIN LATERAL (SELECT c.market, c.reason FROM return_case c
+        WHERE c.id = r.reference OR c.order_id = r.reference AND r.sku = ANY (c.skus)
+        ORDER BY c.at <= r.at DESC, abs(extract(epoch FROM c.at - r.at)), c.id LIMIT 1) c ON true;
 CREATE TABLE shipment (
   id           text PRIMARY KEY,
   leg          smallint NOT NULL,                  -- entrepot.logistics.v1.Leg
@@ -236,12 +249,9 @@ CREATE TABLE figure_day (
 CREATE INDEX figure_day_merchant ON figure_day (merchant, day);
 CREATE INDEX figure_day_sku ON figure_day (sku, day) WHERE sku <> '';
 
--- With what came back. Its reason and market are known from the case, which
--- may be told of later.
+-- With what came back.
 CREATE VIEW figure AS
 SELECT day, market, merchant, sku, currency, orders, sold, cancelled, 0::bigint AS returned, genuine, counterfeit, inconclusive, wrong_item,
        damaged, views, sold_minor, cancelled_minor, captured_minor, refunded_minor FROM figure_day
 UNION ALL
-SELECT r.day, coalesce(c.market, (SELECT max(l.market) FROM sale_line l WHERE l.order_id = r.reference), ''), r.merchant, r.sku, '',
-       0, 0, 0, r.units, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
-  FROM returned r LEFT JOIN return_case c ON c.id = r.reference;
+SELECT day, market, merchant, sku, '', 0, 0, 0, units, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 FROM returned_why;

@@ -441,6 +441,86 @@ func (*ForgetVisitorResponse) Descriptor() ([]byte, []int) {
 	return file_entrepot_analytics_v1_beacon_proto_rawDescGZIP(), []int{4}
 }
 
+type ForgetAccountRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AccountId     string                 `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetAccountRequest) Reset() {
+	*x = ForgetAccountRequest{}
+	mi := &file_entrepot_analytics_v1_beacon_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetAccountRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetAccountRequest) ProtoMessage() {}
+
+func (x *ForgetAccountRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_analytics_v1_beacon_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetAccountRequest.ProtoReflect.Descriptor instead.
+func (*ForgetAccountRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_analytics_v1_beacon_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ForgetAccountRequest) GetAccountId() string {
+	if x != nil {
+		return x.AccountId
+	}
+	return ""
+}
+
+type ForgetAccountResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetAccountResponse) Reset() {
+	*x = ForgetAccountResponse{}
+	mi := &file_entrepot_analytics_v1_beacon_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetAccountResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetAccountResponse) ProtoMessage() {}
+
+func (x *ForgetAccountResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_analytics_v1_beacon_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetAccountResponse.ProtoReflect.Descriptor instead.
+func (*ForgetAccountResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_analytics_v1_beacon_proto_rawDescGZIP(), []int{6}
+}
+
 // A terminal told of a visit.
 type ViewsRecorded struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -458,7 +538,7 @@ type ViewsRecorded struct {
 
 func (x *ViewsRecorded) Reset() {
 	*x = ViewsRecorded{}
-	mi := &file_entrepot_analytics_v1_beacon_proto_msgTypes[5]
+	mi := &file_entrepot_analytics_v1_beacon_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -470,7 +550,7 @@ func (x *ViewsRecorded) String() string {
 func (*ViewsRecorded) ProtoMessage() {}
 
 func (x *ViewsRecorded) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_analytics_v1_beacon_proto_msgTypes[5]
+	mi := &file_entrepot_analytics_v1_beacon_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -483,7 +563,7 @@ func (x *ViewsRecorded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ViewsRecorded.ProtoReflect.Descriptor instead.
 func (*ViewsRecorded) Descriptor() ([]byte, []int) {
-	return file_entrepot_analytics_v1_beacon_proto_rawDescGZIP(), []int{5}
+	return file_entrepot_analytics_v1_beacon_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ViewsRecorded) GetSessionId() string {
@@ -558,7 +638,11 @@ const file_entrepot_analytics_v1_beacon_proto_rawDesc = "" +
 	"\x14ForgetVisitorRequest\x12E\n" +
 	"\n" +
 	"visitor_id\x18\x01 \x01(\tB&\xbaH#r!2\x1f^(vis_[0-9a-hjkmnp-tv-z]{26})?$R\tvisitorId\"\x17\n" +
-	"\x15ForgetVisitorResponse\"\xc3\x01\n" +
+	"\x15ForgetVisitorResponse\"U\n" +
+	"\x14ForgetAccountRequest\x12=\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^acc_[0-9A-Za-z]{1,60}$R\taccountId\"\x17\n" +
+	"\x15ForgetAccountResponse\"\xc3\x01\n" +
 	"\rViewsRecorded\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x19\n" +
@@ -572,7 +656,7 @@ const file_entrepot_analytics_v1_beacon_proto_rawDesc = "" +
 	"\x13CONSENT_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fCONSENT_NONE\x10\x01\x12\x17\n" +
 	"\x13CONSENT_MEASUREMENT\x10\x02\x12\x1b\n" +
-	"\x17CONSENT_PERSONALISATION\x10\x032\x92\x02\n" +
+	"\x17CONSENT_PERSONALISATION\x10\x032\x98\x03\n" +
 	"\rBeaconService\x12{\n" +
 	"\vRecordViews\x12).entrepot.analytics.v1.RecordViewsRequest\x1a*.entrepot.analytics.v1.RecordViewsResponse\"\x15ҵ\x18\x03\n" +
 	"\x01\x01ڵ\x18\n" +
@@ -581,7 +665,11 @@ const file_entrepot_analytics_v1_beacon_proto_rawDesc = "" +
 	"\rForgetVisitor\x12+.entrepot.analytics.v1.ForgetVisitorRequest\x1a,.entrepot.analytics.v1.ForgetVisitorResponse\"\x17ҵ\x18\x03\n" +
 	"\x01\x01ڵ\x18\f\n" +
 	"\n" +
-	"visitor_idBFZDgithub.com/entrepot/entrepot/proto/entrepot/analytics/v1;analyticsv1b\x06proto3"
+	"visitor_id\x12\x83\x01\n" +
+	"\rForgetAccount\x12+.entrepot.analytics.v1.ForgetAccountRequest\x1a,.entrepot.analytics.v1.ForgetAccountResponse\"\x17ҵ\x18\x03\n" +
+	"\x01\x06ڵ\x18\f\n" +
+	"\n" +
+	"account_idBFZDgithub.com/entrepot/entrepot/proto/entrepot/analytics/v1;analyticsv1b\x06proto3"
 
 var (
 	file_entrepot_analytics_v1_beacon_proto_rawDescOnce sync.Once
@@ -596,7 +684,7 @@ func file_entrepot_analytics_v1_beacon_proto_rawDescGZIP() []byte {
 }
 
 var file_entrepot_analytics_v1_beacon_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_entrepot_analytics_v1_beacon_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_entrepot_analytics_v1_beacon_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_entrepot_analytics_v1_beacon_proto_goTypes = []any{
 	(Consent)(0),                  // 0: entrepot.analytics.v1.Consent
 	(View_Kind)(0),                // 1: entrepot.analytics.v1.View.Kind
@@ -605,26 +693,30 @@ var file_entrepot_analytics_v1_beacon_proto_goTypes = []any{
 	(*RecordViewsResponse)(nil),   // 4: entrepot.analytics.v1.RecordViewsResponse
 	(*ForgetVisitorRequest)(nil),  // 5: entrepot.analytics.v1.ForgetVisitorRequest
 	(*ForgetVisitorResponse)(nil), // 6: entrepot.analytics.v1.ForgetVisitorResponse
-	(*ViewsRecorded)(nil),         // 7: entrepot.analytics.v1.ViewsRecorded
-	nil,                           // 8: entrepot.analytics.v1.RecordViewsResponse.RefusedEntry
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*ForgetAccountRequest)(nil),  // 7: entrepot.analytics.v1.ForgetAccountRequest
+	(*ForgetAccountResponse)(nil), // 8: entrepot.analytics.v1.ForgetAccountResponse
+	(*ViewsRecorded)(nil),         // 9: entrepot.analytics.v1.ViewsRecorded
+	nil,                           // 10: entrepot.analytics.v1.RecordViewsResponse.RefusedEntry
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
 }
 var file_entrepot_analytics_v1_beacon_proto_depIdxs = []int32{
-	0, // 0: entrepot.analytics.v1.RecordViewsRequest.consent:type_name -> entrepot.analytics.v1.Consent
-	3, // 1: entrepot.analytics.v1.RecordViewsRequest.views:type_name -> entrepot.analytics.v1.View
-	1, // 2: entrepot.analytics.v1.View.kind:type_name -> entrepot.analytics.v1.View.Kind
-	9, // 3: entrepot.analytics.v1.View.at:type_name -> google.protobuf.Timestamp
-	8, // 4: entrepot.analytics.v1.RecordViewsResponse.refused:type_name -> entrepot.analytics.v1.RecordViewsResponse.RefusedEntry
-	3, // 5: entrepot.analytics.v1.ViewsRecorded.views:type_name -> entrepot.analytics.v1.View
-	2, // 6: entrepot.analytics.v1.BeaconService.RecordViews:input_type -> entrepot.analytics.v1.RecordViewsRequest
-	5, // 7: entrepot.analytics.v1.BeaconService.ForgetVisitor:input_type -> entrepot.analytics.v1.ForgetVisitorRequest
-	4, // 8: entrepot.analytics.v1.BeaconService.RecordViews:output_type -> entrepot.analytics.v1.RecordViewsResponse
-	6, // 9: entrepot.analytics.v1.BeaconService.ForgetVisitor:output_type -> entrepot.analytics.v1.ForgetVisitorResponse
-	8, // [8:10] is the sub-list for method output_type
-	6, // [6:8] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	0,  // 0: entrepot.analytics.v1.RecordViewsRequest.consent:type_name -> entrepot.analytics.v1.Consent
+	3,  // 1: entrepot.analytics.v1.RecordViewsRequest.views:type_name -> entrepot.analytics.v1.View
+	1,  // 2: entrepot.analytics.v1.View.kind:type_name -> entrepot.analytics.v1.View.Kind
+	11, // 3: entrepot.analytics.v1.View.at:type_name -> google.protobuf.Timestamp
+	10, // 4: entrepot.analytics.v1.RecordViewsResponse.refused:type_name -> entrepot.analytics.v1.RecordViewsResponse.RefusedEntry
+	3,  // 5: entrepot.analytics.v1.ViewsRecorded.views:type_name -> entrepot.analytics.v1.View
+	2,  // 6: entrepot.analytics.v1.BeaconService.RecordViews:input_type -> entrepot.analytics.v1.RecordViewsRequest
+	5,  // 7: entrepot.analytics.v1.BeaconService.ForgetVisitor:input_type -> entrepot.analytics.v1.ForgetVisitorRequest
+	7,  // 8: entrepot.analytics.v1.BeaconService.ForgetAccount:input_type -> entrepot.analytics.v1.ForgetAccountRequest
+	4,  // 9: entrepot.analytics.v1.BeaconService.RecordViews:output_type -> entrepot.analytics.v1.RecordViewsResponse
+	6,  // 10: entrepot.analytics.v1.BeaconService.ForgetVisitor:output_type -> entrepot.analytics.v1.ForgetVisitorResponse
+	8,  // 11: entrepot.analytics.v1.BeaconService.ForgetAccount:output_type -> entrepot.analytics.v1.ForgetAccountResponse
+	9,  // [9:12] is the sub-list for method output_type
+	6,  // [6:9] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_analytics_v1_beacon_proto_init() }
@@ -638,7 +730,7 @@ func file_entrepot_analytics_v1_beacon_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_analytics_v1_beacon_proto_rawDesc), len(file_entrepot_analytics_v1_beacon_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

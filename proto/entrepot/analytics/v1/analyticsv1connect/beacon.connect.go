@@ -32,6 +32,9 @@ const (
 	// BeaconServiceForgetVisitorProcedure is the procedure name of the BeaconService's ForgetVisitor
 	// RPC.
 	BeaconServiceForgetVisitorProcedure = "/entrepot.analytics.v1.BeaconService/ForgetVisitor"
+	// BeaconServiceForgetAccountProcedure is the procedure name of the BeaconService's ForgetAccount
+	// RPC.
+	BeaconServiceForgetAccountProcedure = "/entrepot.analytics.v1.BeaconService/ForgetAccount"
 )
 
 var (
@@ -49,6 +52,13 @@ var (
 			Procedure:  BeaconServiceForgetVisitorProcedure,
 		}
 	})
+	beaconServiceForgetAccountSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_entrepot_analytics_v1_beacon_proto.Services().ByName("BeaconService").Methods().ByName("ForgetAccount"),
+			Procedure:  BeaconServiceForgetAccountProcedure,
+		}
+	})
 )
 
 // BeaconServiceClient is a client for the entrepot.analytics.v1.BeaconService service.
@@ -60,9 +70,12 @@ type BeaconServiceClient interface {
 	// nor stock nor figures of sales.
 	RecordViews(context.Context, *v1.RecordViewsRequest) (*v1.RecordViewsResponse, error)
 	// ForgetVisitor ends what is known of a visitor, and of the consumer who is
-	// logged in: browsing and purchase records stay as numbers that belong to
-	// nobody. Whoever has the visitor's id may ask, as with a key.
+	// logged in: browsing and purchase records up to now stay as numbers that
+	// belong to nobody, also when they are replayed. Whoever has the visitor's id may ask, as with a key.
 	ForgetVisitor(context.Context, *v1.ForgetVisitorRequest) (*v1.ForgetVisitorResponse, error)
+	// ForgetAccount is for an account whose person is erased: as ForgetVisitor,
+	// and the account is not known again, whatever comes or is replayed.
+	ForgetAccount(context.Context, *v1.ForgetAccountRequest) (*v1.ForgetAccountResponse, error)
 }
 
 // NewBeaconServiceClient constructs a client for the entrepot.analytics.v1.BeaconService service.
@@ -80,9 +93,12 @@ type BeaconServiceHandler interface {
 	// nor stock nor figures of sales.
 	RecordViews(context.Context, *v1.RecordViewsRequest) (*v1.RecordViewsResponse, error)
 	// ForgetVisitor ends what is known of a visitor, and of the consumer who is
-	// logged in: browsing and purchase records stay as numbers that belong to
-	// nobody. Whoever has the visitor's id may ask, as with a key.
+	// logged in: browsing and purchase records up to now stay as numbers that
+	// belong to nobody, also when they are replayed. Whoever has the visitor's id may ask, as with a key.
 	ForgetVisitor(context.Context, *v1.ForgetVisitorRequest) (*v1.ForgetVisitorResponse, error)
+	// ForgetAccount is for an account whose person is erased: as ForgetVisitor,
+	// and the account is not known again, whatever comes or is replayed.
+	ForgetAccount(context.Context, *v1.ForgetAccountRequest) (*v1.ForgetAccountResponse, error)
 }
 
 // RegisterBeaconServiceHandler registers svc as the entrepot.analytics.v1.BeaconService
@@ -92,6 +108,7 @@ func RegisterBeaconServiceHandler(server *connect.Server, svc BeaconServiceHandl
 	server.Register(
 		connect.Method{Spec: beaconServiceRecordViewsSpec(), Handler: adapter.recordViews},
 		connect.Method{Spec: beaconServiceForgetVisitorSpec(), Handler: adapter.forgetVisitor},
+		connect.Method{Spec: beaconServiceForgetAccountSpec(), Handler: adapter.forgetAccount},
 	)
 }
 
@@ -104,6 +121,10 @@ func (UnimplementedBeaconServiceHandler) RecordViews(context.Context, *v1.Record
 
 func (UnimplementedBeaconServiceHandler) ForgetVisitor(context.Context, *v1.ForgetVisitorRequest) (*v1.ForgetVisitorResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.analytics.v1.BeaconService.ForgetVisitor is not implemented")
+}
+
+func (UnimplementedBeaconServiceHandler) ForgetAccount(context.Context, *v1.ForgetAccountRequest) (*v1.ForgetAccountResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.analytics.v1.BeaconService.ForgetAccount is not implemented")
 }
 
 type beaconServiceClient struct {
@@ -121,6 +142,14 @@ func (c *beaconServiceClient) RecordViews(ctx context.Context, req *v1.RecordVie
 func (c *beaconServiceClient) ForgetVisitor(ctx context.Context, req *v1.ForgetVisitorRequest) (*v1.ForgetVisitorResponse, error) {
 	var res v1.ForgetVisitorResponse
 	if err := c.client.CallUnary(ctx, beaconServiceForgetVisitorSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *beaconServiceClient) ForgetAccount(ctx context.Context, req *v1.ForgetAccountRequest) (*v1.ForgetAccountResponse, error) {
+	var res v1.ForgetAccountResponse
+	if err := c.client.CallUnary(ctx, beaconServiceForgetAccountSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -146,6 +175,18 @@ func (h beaconServiceHandler) forgetVisitor(ctx context.Context, _ connect.Spec,
 		return err
 	}
 	res, err := h.svc.ForgetVisitor(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h beaconServiceHandler) forgetAccount(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ForgetAccountRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ForgetAccount(ctx, &req)
 	if err != nil {
 		return err
 	}
