@@ -75,7 +75,8 @@ func (d *dock) season(t testing.TB, round int, r *rand.Rand) (words []word, case
 		{logisticsv1.Status_STATUS_RETURNED, logisticsv1.Status_STATUS_LOST},
 	}
 	for i := range 3 {
-		order, f := fmt.Sprintf("ord_%d_%d", round, i), ""
+		var f string
+		order := fmt.Sprintf("ord_%d_%d", round, i)
 		if i == 0 {
 			units := []string{fmt.Sprintf("unt_%d_1", round), fmt.Sprintf("unt_%d_2", round)}
 			d.passed(t, units...)

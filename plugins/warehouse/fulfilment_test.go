@@ -88,22 +88,6 @@ func TestOnlyReservedGoodsAreFulfilled(t *testing.T) {
 	d.consistent(t)
 }
 
-func TestGoodsAtTwoSitesAreTwoFulfilments(t *testing.T) {
-	t.Parallel()
-	d := openDock(t)
-	d.stock(t, "", map[string]int64{"sku_a": 3})
-	d.stock(t, "north", map[string]int64{"sku_a": 3})
-	r := reservationOf(line("sku_a", 5))
-	_, err := d.orders.ReserveStock(t.Context(), r)
-	require.NoError(t, err)
-	res, err := d.steps.RequestFulfilment(t.Context(), request("ord_1", r.GetReservationId(), line("sku_a", 5)))
-	require.NoError(t, err)
-	require.Len(t, res.GetFulfilmentIds(), 2)
-	require.EqualValues(t, 3, d.get(t, res.GetFulfilmentIds()[0]).GetLines()[0].GetQuantity())
-	require.Equal(t, "north", d.get(t, res.GetFulfilmentIds()[1]).GetSite())
-	require.Len(t, d.plan(t, "w1").GetFulfilments(), 1, "a wave is of one site")
-}
-
 // At every point before the lorry an order can be stopped, and its goods are
 // sellable again once its reservation is released; after it nothing changes.
 func TestAnOrderIsStoppedUntilItIsHandedOver(t *testing.T) {

@@ -198,29 +198,3 @@ func TestALotExpiresOnOneDay(t *testing.T) {
 	}
 	require.EqualValues(t, 2, h.total(t, "sku_a", "sellable"))
 }
-
-// First expired, first out; at main first, then at the others by name; what
-// is expired is promised to nobody; not authenticated goods before others.
-func TestGoodsGoInTheOrderInWhichTheyExpire(t *testing.T) {
-	t.Parallel()
-	h := open(t)
-	for i, r := range []struct{ site, lot, day string }{
-		{"main", "B", "2031-01-01"}, {"main", "A", "2032-01-01"}, {"main", "OLD", "2020-01-01"}, {"main", "", ""}, {"east", "C", "2030-06-01"},
-	} {
-		_, err := h.one.ReceiveStock(t.Context(), &warehousev1.ReceiveStockRequest{
-			ReceiptId: string(rune('a' + i)), Site: r.site, Lines: []*warehousev1.ReceiptLine{{Sku: "sku_a", Quantity: 2, Lot: r.lot, ExpiresOn: r.day}},
-		})
-		require.NoError(t, err)
-	}
-	var order []string
-	for range 8 {
-		res, err := h.orders.ReserveStock(t.Context(), reservationOf(line("sku_a", 1)))
-		require.NoError(t, err)
-		l := res.GetReservation().GetLines()[0]
-		order = append(order, l.GetSite()+l.GetLot())
-	}
-	require.Equal(t, []string{"mainB", "mainB", "mainA", "mainA", "main", "main", "eastC", "eastC"}, order)
-	_, err := h.orders.ReserveStock(t.Context(), reservationOf(line("sku_a", 1)))
-	refused(t, connect.CodeFailedPrecondition, "OUT_OF_STOCK", err)
-	h.consistent(t)
-}

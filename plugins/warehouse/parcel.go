@@ -54,17 +54,20 @@ func (f *floor) PutBoxes(ctx context.Context, req *warehousev1.PutBoxesRequest) 
 }
 
 // weighed is what a parcel should weigh; known tells whether the catalog says
-// so of all of it.
-func weighed(ctx context.Context, tx *store.Tx, lines []*warehousev1.ParcelLine, at, box string) (grams int64, known bool, err error) {
+// so of all of it. most is what its box bears, 0 where it has no name; -1 where
+// the site has no box of that name.
+func weighed(ctx context.Context, tx *store.Tx, lines []*warehousev1.ParcelLine, at, box string) (grams, most int64, known bool, err error) {
 	var skus []string
 	var quantities []int64
 	for _, l := range lines {
 		skus, quantities = append(skus, l.GetSku()), append(quantities, l.GetQuantity())
 	}
-	err = tx.Row(ctx, `SELECT coalesce(sum(u.quantity * coalesce(g.grams, 0)), 0)::bigint + coalesce((SELECT tare FROM box WHERE site = $3 AND name = $4), 0),
-		bool_and(coalesce(g.grams, 0) > 0) FROM unnest($1::text[], $2::bigint[]) u(sku, quantity) LEFT JOIN goods_fact g ON g.sku = u.sku`,
-		skus, quantities, at, box).Scan(&grams, &known)
-	return grams, known, err
+	err = tx.Row(ctx, `WITH b AS (SELECT tare, max_grams FROM box WHERE site = $3 AND name = $4)
+		SELECT coalesce(sum(u.quantity * coalesce(g.grams, 0)), 0)::bigint + coalesce((SELECT tare FROM b), 0),
+		  CASE WHEN $4 = '' THEN 0 ELSE coalesce((SELECT max_grams FROM b), -1) END, bool_and(coalesce(g.grams, 0) > 0)
+		  FROM unnest($1::text[], $2::bigint[]) u(sku, quantity) LEFT JOIN goods_fact g ON g.sku = u.sku`,
+		skus, quantities, at, box).Scan(&grams, &most, &known)
+	return grams, most, known, err
 }
 
 // PackParcel puts picked goods into a parcel.
@@ -86,11 +89,17 @@ func (f *floor) PackParcel(ctx context.Context, req *warehousev1.PackParcelReque
 		if err != nil {
 			return nil, err
 		}
-		grams, known, err := weighed(ctx, tx, req.GetLines(), one.site, req.GetBox())
+		grams, most, known, err := weighed(ctx, tx, req.GetLines(), one.site, req.GetBox())
 		if err != nil {
 			return nil, err
 		}
-		if off := int64(req.GetWeightGrams()) - grams; known && max(off, -off) > max(grams/5, 500) {
+		weighs := int64(req.GetWeightGrams())
+		switch off := weighs - grams; {
+		case most < 0:
+			return nil, fault.New(connect.CodeFailedPrecondition, "BOX_UNKNOWN", "the site has no box of this name", "box", req.GetBox())
+		case most > 0 && weighs > most:
+			return nil, fault.New(connect.CodeFailedPrecondition, "BOX_OVERLOADED", "the box does not bear this much", "max_grams", fmt.Sprint(most))
+		case known && max(off, -off) > max(grams/5, 500):
 			return nil, fault.New(connect.CodeFailedPrecondition, "WEIGHT_IMPLAUSIBLE", "these goods do not weigh this much; look into the parcel",
 				"expected_grams", fmt.Sprint(grams))
 		}

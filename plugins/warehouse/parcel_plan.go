@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -50,7 +51,13 @@ func (c carton) girth() int32 {
 	return sides[2] + 2*(sides[0]+sides[1])
 }
 
-// allowed are boxes that a carrier takes, the smallest load first.
+// bears is how much of goods it takes.
+func (c carton) bears() int64 { return c.maxGrams - c.tare }
+
+// volume in cubic millimetres.
+func (c carton) volume() int64 { return int64(c.length) * int64(c.width) * int64(c.height) }
+
+// allowed are boxes that a carrier takes, the smallest first.
 func allowed(all []carton, limits *warehousev1.ParcelLimits) (out []carton) {
 	for _, c := range all {
 		longest := max(c.length, c.width, c.height)
@@ -65,7 +72,7 @@ func allowed(all []carton, limits *warehousev1.ParcelLimits) (out []carton) {
 		}
 		out = append(out, c)
 	}
-	slices.SortStableFunc(out, func(a, b carton) int { return int(a.maxGrams - b.maxGrams) })
+	slices.SortStableFunc(out, func(a, b carton) int { return cmp.Or(cmp.Compare(a.volume(), b.volume()), cmp.Compare(a.bears(), b.bears())) })
 	return out
 }
 
@@ -83,7 +90,7 @@ func plan(pieces []piece, boxes []carton) ([]*warehousev1.Parcel, error) {
 	if len(boxes) == 0 {
 		return nil, fault.New(connect.CodeFailedPrecondition, "NO_BOX", "the site has no box within these limits")
 	}
-	largest := boxes[len(boxes)-1]
+	largest := slices.MaxFunc(boxes, func(a, b carton) int { return cmp.Compare(a.bears(), b.bears()) })
 	slices.SortStableFunc(pieces, func(a, b piece) int { return int(b.grams - a.grams) })
 	var out []*warehousev1.Parcel
 	var load []int64

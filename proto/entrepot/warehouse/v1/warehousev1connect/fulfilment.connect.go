@@ -171,7 +171,9 @@ type FulfilmentServiceClient interface {
 	// given.
 	ProposeParcels(context.Context, *v1.ProposeParcelsRequest) (*v1.ProposeParcelsResponse, error)
 	// PackParcel puts picked goods into a parcel; every piece is scanned. The
-	// parcel gets an SSCC (GS1 General Specifications 3.3).
+	// parcel gets an SSCC (GS1 General Specifications 3.3). failed_precondition
+	// BOX_OVERLOADED above what the named box bears, WEIGHT_IMPLAUSIBLE where the
+	// catalog knows what the goods weigh and it is far from that.
 	PackParcel(context.Context, *v1.PackParcelRequest) (*v1.PackParcelResponse, error)
 	// FinishPacking closes the parcels: FulfilmentPacked is told. Goods that are
 	// not packed are split off as a fulfilment of their own if partial is set,
@@ -213,7 +215,9 @@ type FulfilmentServiceHandler interface {
 	// given.
 	ProposeParcels(context.Context, *v1.ProposeParcelsRequest) (*v1.ProposeParcelsResponse, error)
 	// PackParcel puts picked goods into a parcel; every piece is scanned. The
-	// parcel gets an SSCC (GS1 General Specifications 3.3).
+	// parcel gets an SSCC (GS1 General Specifications 3.3). failed_precondition
+	// BOX_OVERLOADED above what the named box bears, WEIGHT_IMPLAUSIBLE where the
+	// catalog knows what the goods weigh and it is far from that.
 	PackParcel(context.Context, *v1.PackParcelRequest) (*v1.PackParcelResponse, error)
 	// FinishPacking closes the parcels: FulfilmentPacked is told. Goods that are
 	// not packed are split off as a fulfilment of their own if partial is set,
