@@ -40,6 +40,7 @@ type house struct {
 	// at is when what is delivered has happened.
 	at   time.Time
 	next map[string]int64
+	subs map[string]int32
 	head int64
 	told int
 }
@@ -47,12 +48,20 @@ type house struct {
 func open(t testing.TB) *house {
 	t.Helper()
 	m := plugintest.Start(t, module(), plugintest.Config(map[string]any{"follow": "10ms"}))
-	return &house{Module: m, at: time.Now().UTC().Truncate(time.Second), next: make(map[string]int64)}
+	return &house{Module: m, at: time.Now().UTC().Truncate(time.Second), next: make(map[string]int64), subs: make(map[string]int32)}
 }
 
 // deliver hands over events as the bus does, with the time they happened at.
 // The same events again are a replay of them: their ids stay.
 func (h *house) deliver(t testing.TB, subscription string, events ...proto.Message) []*pluginv1.Event {
+	t.Helper()
+	out := h.happened(t, events...)
+	h.send(t, subscription, out...)
+	return out
+}
+
+// happened are events at the house's time, each with an id of its own.
+func (h *house) happened(t testing.TB, events ...proto.Message) []*pluginv1.Event {
 	t.Helper()
 	var out []*pluginv1.Event
 	for _, e := range events {
@@ -64,19 +73,21 @@ func (h *house) deliver(t testing.TB, subscription string, events ...proto.Messa
 			Position: h.head, EventId: fmt.Sprint("event ", h.told), Topic: o.Topic, Key: o.Key, Payload: o.Payload, At: timestamppb.New(h.at),
 		})
 	}
-	h.send(t, subscription, out...)
 	return out
 }
 
 // send delivers events that have their ids, in the next place of the log.
 func (h *house) send(t testing.TB, subscription string, events ...*pluginv1.Event) {
 	t.Helper()
-	var sub int32
-	require.NoError(t, h.Admin.QueryRow(t.Context(), "SELECT id FROM bus.subscription WHERE name = $1", "analytics/"+subscription).Scan(&sub))
+	if h.subs[subscription] == 0 {
+		var sub int32
+		require.NoError(t, h.Admin.QueryRow(t.Context(), "SELECT id FROM bus.subscription WHERE name = $1", "analytics/"+subscription).Scan(&sub))
+		h.subs[subscription] = sub
+	}
 	h.head++
 	move := &pluginv1.LaneMove{Expected: h.next[subscription], Next: h.head}
 	_, err := pluginv1connect.NewEventServiceClient(h.Client(call.Info{})).Deliver(t.Context(), &pluginv1.DeliverRequest{
-		Subscription: sub, Name: subscription, Lanes: []*pluginv1.LaneMove{move}, Events: events,
+		Subscription: h.subs[subscription], Name: subscription, Lanes: []*pluginv1.LaneMove{move}, Events: events,
 	})
 	require.NoError(t, err)
 	h.next[subscription] = h.head
