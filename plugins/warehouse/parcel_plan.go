@@ -72,7 +72,9 @@ func allowed(all []carton, limits *warehousev1.ParcelLimits) (out []carton) {
 		}
 		out = append(out, c)
 	}
-	slices.SortStableFunc(out, func(a, b carton) int { return cmp.Or(cmp.Compare(a.volume(), b.volume()), cmp.Compare(a.bears(), b.bears())) })
+	slices.SortStableFunc(out, func(a, b carton) int {
+		return cmp.Or(cmp.Compare(a.volume(), b.volume()), cmp.Compare(a.bears(), b.bears()))
+	})
 	return out
 }
 
