@@ -72,7 +72,7 @@ func (s *service) CancelOrder(ctx context.Context, req *orderv1.CancelOrderReque
 		return nil, err
 	}
 	o.state = orderv1.Order_STATE_CANCELLED
-	return &orderv1.CancelOrderResponse{Order: o.proto()}, nil
+	return &orderv1.CancelOrderResponse{Order: toConsumer(o.proto())}, nil
 }
 
 func (s *service) startCancel(ctx context.Context, tx *store.Tx, o *order, reason string) (*saga.Started, error) {

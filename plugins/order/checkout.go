@@ -137,11 +137,12 @@ l AS (
          WITH ORDINALITY u(sku, merchant, title, quantity, unit, authenticated, weight, hs_code, origin, n)
   RETURNING merchant, total),
 c AS (
-  INSERT INTO consignment (order_id, merchant, total)
-  SELECT $1, l.merchant, sum(l.total) FROM l GROUP BY l.merchant RETURNING merchant, total),
+  INSERT INTO consignment (order_id, merchant, total, due_at)
+  SELECT $1, l.merchant, sum(l.total), now() + coalesce((SELECT h.hours FROM handling h WHERE h.merchant = l.merchant), 48) * interval '1 hour'
+    FROM l GROUP BY l.merchant RETURNING merchant, total, due_at),
 t AS (
   INSERT INTO timeline (order_id, what, who) VALUES ($1, 'checkout.started', $22))
-SELECT o.placed_at, (SELECT json_agg(json_build_object('merchant', c.merchant, 'state', 1, 'total', c.total) ORDER BY c.merchant) FROM c) FROM o`
+SELECT o.placed_at, (SELECT json_agg(json_build_object('merchant', c.merchant, 'state', 1, 'total', c.total, 'due', c.due_at) ORDER BY c.merchant) FROM c) FROM o`
 
 // open writes the order and starts its saga. No saga with an order means that
 // the cart was taken before: the answer is that order.
@@ -218,7 +219,7 @@ func (s *service) joinCheckout(ctx context.Context, o *order) (*orderv1.Checkout
 			return nil, store.Wrap(err)
 		}
 	}
-	return &orderv1.CheckoutResponse{Order: o.proto()}, nil
+	return &orderv1.CheckoutResponse{Order: toConsumer(o.proto())}, nil
 }
 
 // take copies what a cart holds into an order.

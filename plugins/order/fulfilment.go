@@ -18,7 +18,7 @@ import (
 const (
 	fulfilmentOpened     = 1
 	fulfilmentPacked     = 2 // and a booking is under way, or done
-	fulfilmentHeld       = 3 // packed, and the booking was refused
+	fulfilmentHeld       = 3 // packed, and the booking was refused; or not asked for, because the merchant holds it
 	fulfilmentHandedOver = 4
 	fulfilmentDelivered  = 5
 	fulfilmentCancelled  = 6
@@ -53,11 +53,22 @@ func split(ctx context.Context, tx *store.Tx, e event.Of[*warehousev1.Fulfilment
 
 // packed goods get a carrier.
 func packed(ctx context.Context, tx *store.Tx, e event.Of[*warehousev1.FulfilmentPacked]) error {
-	shipment, saga, err := ship(ctx, tx, e.Body, 1, "")
+	doc, err := proto.Marshal(e.Body)
 	if err != nil {
 		return err
 	}
-	doc, err := proto.Marshal(e.Body)
+	var held int16
+	if err := tx.Row(ctx, `SELECT held FROM consignment WHERE order_id = $1 AND merchant = $2 FOR UPDATE`, e.Body.GetReference(), e.Body.GetMerchantId()).
+		Scan(&held); err != nil {
+		return err
+	}
+	if held != 0 {
+		_, err = tx.Do(ctx, `WITH f AS (UPDATE fulfilment SET state = 3, parcels = $2 WHERE id = $1 RETURNING order_id)
+			INSERT INTO timeline (order_id, at, what, who, note) SELECT order_id, $3, 'fulfilment.packed', 'system', 'held by its merchant' FROM f`,
+			e.Body.GetFulfilmentId(), doc, e.At)
+		return err
+	}
+	shipment, saga, err := ship(ctx, tx, e.Body, 1, "")
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,34 @@ type consignment struct {
 	// Shipments carry it, one for each fulfilment.
 	Shipments []string `json:"shipments"`
 	// Tracking numbers of their parcels.
-	Tracking []string `json:"tracking"`
+	Tracking []string  `json:"tracking"`
+	Due      time.Time `json:"due"`
+	// Held is why its merchant holds it; 0: it does not.
+	Held     orderv1.Hold_Reason `json:"held"`
+	HeldAt   *time.Time          `json:"held_at"`
+	HeldBy   string              `json:"held_by"`
+	HeldNote string              `json:"held_note"`
+}
+
+func (c *consignment) proto(currency string) *orderv1.Consignment {
+	out := &orderv1.Consignment{
+		MerchantId: c.Merchant, State: c.State, Total: money(currency, c.Total), ShipmentIds: c.Shipments, TrackingNumbers: c.Tracking,
+		DueBy: timestamppb.New(c.Due),
+	}
+	if c.HeldAt != nil {
+		out.Hold = &orderv1.Hold{Reason: c.Held, Since: timestamppb.New(*c.HeldAt), Note: c.HeldNote, By: c.HeldBy}
+	}
+	return out
+}
+
+// toConsumer leaves out what merchants say among themselves.
+func toConsumer(o *orderv1.Order) *orderv1.Order {
+	for _, c := range o.GetConsignments() {
+		if c.GetHold() != nil {
+			c.Hold = &orderv1.Hold{Since: c.GetHold().GetSince()}
+		}
+	}
+	return o
 }
 
 // orderColumns read an order from a relation o with the columns of orders, its
@@ -50,7 +77,8 @@ const orderColumns = `o.id, o.market, o.state, o.currency, o.total, o.cart_id, o
   (SELECT json_agg(json_build_object('sku', l.sku, 'merchant', l.merchant, 'title', l.title, 'quantity', l.quantity, 'unit', l.unit,
      'authenticated', l.authenticated, 'weight', l.weight, 'hs', l.hs_code, 'origin', l.origin) ORDER BY l.n)
      FROM order_line l WHERE l.order_id = o.id),
-  (SELECT json_agg(json_build_object('merchant', c.merchant, 'state', c.state, 'total', c.total,
+  (SELECT json_agg(json_build_object('merchant', c.merchant, 'state', c.state, 'total', c.total, 'due', c.due_at,
+     'held', c.held, 'held_at', c.held_at, 'held_by', c.held_by, 'held_note', c.held_note,
      'shipments', (SELECT json_agg(f.shipment_id ORDER BY f.id) FROM fulfilment f
                     WHERE f.order_id = c.order_id AND f.merchant = c.merchant AND f.shipment_id <> ''),
      'tracking', (SELECT json_agg(n ORDER BY f.id, n) FROM fulfilment f, unnest(f.tracking) n
@@ -90,10 +118,8 @@ func (o *order) proto() *orderv1.Order {
 		CartId: o.cartID, AccountId: o.account, ShipToRef: o.shipToRef, PaymentId: o.paymentID, ReservationId: o.reservationID,
 		PlacedAt: timestamppb.New(o.placedAt),
 	}
-	for _, c := range o.consignments {
-		out.Consignments = append(out.Consignments, &orderv1.Consignment{
-			MerchantId: c.Merchant, State: c.State, Total: money(o.currency, c.Total), ShipmentIds: c.Shipments, TrackingNumbers: c.Tracking,
-		})
+	for i := range o.consignments {
+		out.Consignments = append(out.Consignments, o.consignments[i].proto(o.currency))
 	}
 	return out
 }
@@ -142,6 +168,9 @@ func (s *service) GetOrder(ctx context.Context, req *orderv1.GetOrderRequest) (*
 		return nil, errNoOrder()
 	}
 	out := o.proto()
+	if k := call.From(ctx).Principal.Kind; k != call.Staff && k != call.Operator {
+		out = toConsumer(out)
+	}
 	// Another plugin that serves the owner right now has the reference; for the
 	// address it needs a purpose of its own at the vault.
 	if call.From(ctx).Caller == "" && s.mayOpen(ctx, o.cartID, o.account, req.GetCartSecret()) {
@@ -184,7 +213,7 @@ func (s *service) ListOrders(ctx context.Context, req *orderv1.ListOrdersRequest
 		found, res.NextPageToken = found[:size], nextToken(found[size-1].id)
 	}
 	for _, o := range found {
-		res.Orders = append(res.Orders, o.proto())
+		res.Orders = append(res.Orders, toConsumer(o.proto()))
 	}
 	return res, nil
 }

@@ -18,6 +18,9 @@ publishes = [
   "entrepot.order.v1.OrderAccepted",
   "entrepot.order.v1.OrderCancelled",
   "entrepot.order.v1.OrderDelivered",
+  "entrepot.order.v1.ConsignmentOverdue",
+  "entrepot.order.v1.ConsignmentHeld",
+  "entrepot.order.v1.ConsignmentReleased",
 ]
 
 subscription "payments" {
@@ -48,3 +51,6 @@ subscription "shipments" {
 }
 
 reveals = ["show-to-owner"]
+
+# Consignments past their time are told.
+schedule "clock" { every = "1m" }

@@ -67,7 +67,7 @@ func (o *order) part(merchant string) *order {
 
 // lockParts locks orders in the order of their ids, and with them the
 // merchant's consignments.
-const lockParts = `SELECT o.id, o.state, o.currency, o.payment_id, o.reservation_id, o.market, c.state, c.total,
+const lockParts = `SELECT o.id, o.state, o.currency, o.payment_id, o.reservation_id, o.market, c.state, c.total, c.held,
   (SELECT json_agg(json_build_object('sku', l.sku, 'quantity', l.quantity, 'authenticated', l.authenticated) ORDER BY l.n)
      FROM order_line l WHERE l.order_id = o.id AND l.merchant = $2)
   FROM orders o JOIN consignment c ON c.order_id = o.id AND c.merchant = $2
@@ -132,10 +132,10 @@ func (s *service) accept(ctx context.Context, tx *store.Tx, p call.Principal, or
 	var accepted, captures []string
 	for rows.Next() {
 		var orderID, currency, payment, reservation, market string
-		var state, part int16
+		var state, part, held int16
 		var total int64
 		var doc []byte
-		if err := rows.Scan(&orderID, &state, &currency, &payment, &reservation, &market, &part, &total, &doc); err != nil {
+		if err := rows.Scan(&orderID, &state, &currency, &payment, &reservation, &market, &part, &total, &held, &doc); err != nil {
 			return nil, err
 		}
 		var lines []line
@@ -149,6 +149,10 @@ func (s *service) accept(ctx context.Context, tx *store.Tx, p call.Principal, or
 		}
 		if orderv1.Order_State(state) != orderv1.Order_STATE_PLACED {
 			a.result.Refusal = "ORDER_" + strings.ToUpper(stateNames[orderv1.Order_State(state)])
+			continue
+		}
+		if held != 0 {
+			a.result.Refusal = "HELD"
 			continue
 		}
 		capture := id.New("cap")

@@ -30,6 +30,7 @@ func register(ctx context.Context, in *plugin.Instance) error {
 	orderv1connect.RegisterCartServiceHandler(in.Server, s)
 	orderv1connect.RegisterOrderServiceHandler(in.Server, s)
 	orderv1connect.RegisterProcessingServiceHandler(in.Server, s)
+	orderv1connect.RegisterQueueServiceHandler(in.Server, s)
 	orderv1connect.RegisterOrderStepServiceHandler(in.Server, s)
 	return errors.Join(
 		in.Subscribe("payments",
@@ -37,12 +38,14 @@ func register(ctx context.Context, in *plugin.Instance) error {
 			noted[*paymentv1.PaymentVoided]("payment.voided"), noted[*paymentv1.PaymentRefunded]("payment.refunded")),
 		in.Subscribe("fulfilment",
 			event.On(opened), event.On(split), event.On(packed), event.On(handedOver), event.On(delivered), event.On(cancelled)),
-		in.Subscribe("shipments", event.On(booked), event.On(moved)))
+		in.Subscribe("shipments", event.On(booked), event.On(moved)),
+		in.Subscribe("schedules", event.OnBatch(onTicks)))
 }
 
 var (
 	_ orderv1connect.CartServiceHandler       = (*service)(nil)
 	_ orderv1connect.OrderServiceHandler      = (*service)(nil)
 	_ orderv1connect.ProcessingServiceHandler = (*service)(nil)
+	_ orderv1connect.QueueServiceHandler      = (*service)(nil)
 	_ orderv1connect.OrderStepServiceHandler  = (*service)(nil)
 )

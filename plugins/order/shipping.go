@@ -126,7 +126,7 @@ func clip(s string, n int) string {
 // assign tells the saga which carrier has the booking.
 func assign(ctx context.Context, tx *store.Tx, e *logisticsv1.ShipmentBooked) error {
 	var saga string
-	err := tx.Row(ctx, `UPDATE fulfilment SET tracking = coalesce($3, '{}') WHERE id = $1 AND shipment_id = $2 RETURNING saga::text`,
+	err := tx.Row(ctx, `UPDATE fulfilment SET tracking = coalesce($3::text[], '{}') WHERE id = $1 AND shipment_id = $2 RETURNING saga::text`,
 		e.GetReference(), e.GetShipmentId(), slices.Sorted(maps.Values(e.GetTrackingNumbers()))).Scan(&saga)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil // not a fulfilment's
@@ -157,11 +157,12 @@ func (s *service) BookFulfilment(ctx context.Context, req *orderv1.BookFulfilmen
 	res := &orderv1.BookFulfilmentResponse{}
 	err := s.db.Run(ctx, func(ctx context.Context, tx *store.Tx) error {
 		var merchant string
-		var state int16
+		var state, held int16
 		var booking int
 		var doc []byte
-		err := tx.Row(ctx, `SELECT merchant, state, booking, shipment_id, parcels FROM fulfilment WHERE id = $1 FOR UPDATE`, req.GetFulfilmentId()).
-			Scan(&merchant, &state, &booking, &res.ShipmentId, &doc)
+		err := tx.Row(ctx, `SELECT f.merchant, f.state, f.booking, f.shipment_id, f.parcels, c.held
+			FROM fulfilment f JOIN consignment c ON c.order_id = f.order_id AND c.merchant = f.merchant WHERE f.id = $1 FOR UPDATE OF c, f`, req.GetFulfilmentId()).
+			Scan(&merchant, &state, &booking, &res.ShipmentId, &doc, &held)
 		switch {
 		case errors.Is(err, sql.ErrNoRows) || err == nil && p.Kind == call.Merchant && p.Merchant != merchant:
 			return fault.New(connect.CodeNotFound, "FULFILMENT_UNKNOWN", "there is no such fulfilment, or it is not yours")
@@ -171,18 +172,26 @@ func (s *service) BookFulfilment(ctx context.Context, req *orderv1.BookFulfilmen
 			return nil // being booked: the same answer
 		case state != fulfilmentHeld:
 			return fault.New(connect.CodeFailedPrecondition, "FULFILMENT_NOT_HELD", "only goods of which a booking was refused are booked again")
+		case held != 0:
+			return fault.New(connect.CodeFailedPrecondition, "HELD", "this part of the order is held; release it first")
 		}
-		packed := &warehousev1.FulfilmentPacked{}
-		if err := proto.Unmarshal(doc, packed); err != nil {
-			return err
-		}
-		var saga string
-		if res.ShipmentId, saga, err = ship(ctx, tx, packed, booking+1, req.GetInstance()); err != nil {
-			return err
-		}
-		_, err = tx.Do(ctx, `WITH f AS (UPDATE fulfilment SET state = 2, booking = booking + 1, shipment_id = $2, saga = $4::uuid WHERE id = $1 RETURNING order_id)
-			INSERT INTO timeline (order_id, what, who) SELECT order_id, 'shipment.asked', $3 FROM f`, req.GetFulfilmentId(), res.GetShipmentId(), p.String(), saga)
+		res.ShipmentId, err = bookAgain(ctx, tx, req.GetFulfilmentId(), doc, booking+1, req.GetInstance(), p.String())
 		return err
 	})
 	return res, err
+}
+
+// bookAgain asks a carrier for packed goods that none has.
+func bookAgain(ctx context.Context, tx *store.Tx, fulfilment string, parcels []byte, booking int, instance, who string) (shipment string, err error) {
+	packed := &warehousev1.FulfilmentPacked{}
+	if err := proto.Unmarshal(parcels, packed); err != nil {
+		return "", err
+	}
+	shipment, saga, err := ship(ctx, tx, packed, booking, instance)
+	if err != nil {
+		return "", err
+	}
+	_, err = tx.Do(ctx, `WITH f AS (UPDATE fulfilment SET state = 2, booking = $5, shipment_id = $2, saga = $4::uuid WHERE id = $1 RETURNING order_id)
+		INSERT INTO timeline (order_id, what, who) SELECT order_id, 'shipment.asked', $3 FROM f`, fulfilment, shipment, who, saga, booking)
+	return shipment, err
 }

@@ -60,8 +60,22 @@ CREATE TABLE consignment (
   state      smallint NOT NULL DEFAULT 1 CHECK (state BETWEEN 1 AND 5),
   total      bigint NOT NULL CHECK (total >= 0),
   capture_id text NOT NULL DEFAULT '',
+  due_at     timestamptz NOT NULL,                 -- by then it is to be with a carrier
+  overdue_at timestamptz,                          -- when that was told
+  held       smallint NOT NULL DEFAULT 0 CHECK (held BETWEEN 0 AND 6), -- entrepot.order.v1.Hold.Reason
+  held_at    timestamptz,
+  held_by    text NOT NULL DEFAULT '',
+  held_note  text NOT NULL DEFAULT '',
+  CHECK ((held = 0) = (held_at IS NULL)),
   PRIMARY KEY (order_id, merchant)) WITH (fillfactor = 80);
 CREATE INDEX consignment_queue ON consignment (merchant, state, order_id);
+CREATE INDEX consignment_due ON consignment (merchant, due_at, order_id) WHERE state < 4;
+CREATE INDEX consignment_clock ON consignment (due_at) WHERE state < 4 AND overdue_at IS NULL AND held = 0;
+
+-- How long a merchant takes from order to hand-over.
+CREATE TABLE handling (
+  merchant text PRIMARY KEY,
+  hours    int NOT NULL CHECK (hours BETWEEN 1 AND 1440));
 
 -- What the warehouse does about a merchant's part: its own picture, kept from
 -- its events.
@@ -69,7 +83,7 @@ CREATE TABLE fulfilment (
   id          text PRIMARY KEY,
   order_id    text NOT NULL REFERENCES orders,
   merchant    text NOT NULL,
-  state       smallint NOT NULL DEFAULT 1 CHECK (state BETWEEN 1 AND 6), -- opened, packed, held, handed over, delivered, cancelled
+  state       smallint NOT NULL DEFAULT 1 CHECK (state BETWEEN 1 AND 6), -- opened, packed, held (without a booking: by the merchant), handed over, delivered, cancelled
   parcels     bytea,                               -- entrepot.warehouse.v1.FulfilmentPacked
   -- Bookings are numbered: one that was refused is followed by another.
   booking     int NOT NULL DEFAULT 0,

@@ -215,6 +215,72 @@ func (Consignment_State) EnumDescriptor() ([]byte, []int) {
 	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{12, 0}
 }
 
+type Hold_Reason int32
+
+const (
+	Hold_REASON_UNSPECIFIED Hold_Reason = 0
+	// The address is to be checked.
+	Hold_REASON_ADDRESS Hold_Reason = 1
+	// Perhaps not an honest order.
+	Hold_REASON_FRAUD Hold_Reason = 2
+	// Goods are being counted, repaired or waited for.
+	Hold_REASON_STOCK Hold_Reason = 3
+	// The consumer asked for it.
+	Hold_REASON_CONSUMER Hold_Reason = 4
+	// Papers for customs are missing.
+	Hold_REASON_CUSTOMS Hold_Reason = 5
+	Hold_REASON_OTHER   Hold_Reason = 6
+)
+
+// Enum value maps for Hold_Reason.
+var (
+	Hold_Reason_name = map[int32]string{
+		0: "REASON_UNSPECIFIED",
+		1: "REASON_ADDRESS",
+		2: "REASON_FRAUD",
+		3: "REASON_STOCK",
+		4: "REASON_CONSUMER",
+		5: "REASON_CUSTOMS",
+		6: "REASON_OTHER",
+	}
+	Hold_Reason_value = map[string]int32{
+		"REASON_UNSPECIFIED": 0,
+		"REASON_ADDRESS":     1,
+		"REASON_FRAUD":       2,
+		"REASON_STOCK":       3,
+		"REASON_CONSUMER":    4,
+		"REASON_CUSTOMS":     5,
+		"REASON_OTHER":       6,
+	}
+)
+
+func (x Hold_Reason) Enum() *Hold_Reason {
+	p := new(Hold_Reason)
+	*p = x
+	return p
+}
+
+func (x Hold_Reason) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Hold_Reason) Descriptor() protoreflect.EnumDescriptor {
+	return file_entrepot_order_v1_order_proto_enumTypes[3].Descriptor()
+}
+
+func (Hold_Reason) Type() protoreflect.EnumType {
+	return &file_entrepot_order_v1_order_proto_enumTypes[3]
+}
+
+func (x Hold_Reason) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Hold_Reason.Descriptor instead.
+func (Hold_Reason) EnumDescriptor() ([]byte, []int) {
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{13, 0}
+}
+
 type LineInput struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Sku           string                 `protobuf:"bytes,1,opt,name=sku,proto3" json:"sku,omitempty"`
@@ -1020,8 +1086,12 @@ type Consignment struct {
 	// Of their parcels; who has one may follow it at logistics'
 	// TrackingService.
 	TrackingNumbers []string `protobuf:"bytes,5,rep,name=tracking_numbers,json=trackingNumbers,proto3" json:"tracking_numbers,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// When it is to be with a carrier.
+	DueBy *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=due_by,json=dueBy,proto3" json:"due_by,omitempty"`
+	// While its merchant holds it.
+	Hold          *Hold `protobuf:"bytes,7,opt,name=hold,proto3" json:"hold,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Consignment) Reset() {
@@ -1089,6 +1159,91 @@ func (x *Consignment) GetTrackingNumbers() []string {
 	return nil
 }
 
+func (x *Consignment) GetDueBy() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DueBy
+	}
+	return nil
+}
+
+func (x *Consignment) GetHold() *Hold {
+	if x != nil {
+		return x.Hold
+	}
+	return nil
+}
+
+// Why a merchant does not go on with its part of an order.
+type Hold struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// To the merchant and staff only.
+	Reason Hold_Reason            `protobuf:"varint,1,opt,name=reason,proto3,enum=entrepot.order.v1.Hold_Reason" json:"reason,omitempty"`
+	Since  *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	// To the merchant and staff only, as is who did it.
+	Note          string `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
+	By            string `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hold) Reset() {
+	*x = Hold{}
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hold) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hold) ProtoMessage() {}
+
+func (x *Hold) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hold.ProtoReflect.Descriptor instead.
+func (*Hold) Descriptor() ([]byte, []int) {
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Hold) GetReason() Hold_Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return Hold_REASON_UNSPECIFIED
+}
+
+func (x *Hold) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Hold) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *Hold) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
 type GetOrderRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	OrderId string                 `protobuf:"bytes,1,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
@@ -1100,7 +1255,7 @@ type GetOrderRequest struct {
 
 func (x *GetOrderRequest) Reset() {
 	*x = GetOrderRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[13]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1267,7 @@ func (x *GetOrderRequest) String() string {
 func (*GetOrderRequest) ProtoMessage() {}
 
 func (x *GetOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[13]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,7 +1280,7 @@ func (x *GetOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOrderRequest.ProtoReflect.Descriptor instead.
 func (*GetOrderRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{13}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetOrderRequest) GetOrderId() string {
@@ -1151,7 +1306,7 @@ type GetOrderResponse struct {
 
 func (x *GetOrderResponse) Reset() {
 	*x = GetOrderResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[14]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1163,7 +1318,7 @@ func (x *GetOrderResponse) String() string {
 func (*GetOrderResponse) ProtoMessage() {}
 
 func (x *GetOrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[14]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1176,7 +1331,7 @@ func (x *GetOrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOrderResponse.ProtoReflect.Descriptor instead.
 func (*GetOrderResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{14}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetOrderResponse) GetOrder() *Order {
@@ -1196,7 +1351,7 @@ type ListOrdersRequest struct {
 
 func (x *ListOrdersRequest) Reset() {
 	*x = ListOrdersRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[15]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1208,7 +1363,7 @@ func (x *ListOrdersRequest) String() string {
 func (*ListOrdersRequest) ProtoMessage() {}
 
 func (x *ListOrdersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[15]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1221,7 +1376,7 @@ func (x *ListOrdersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOrdersRequest.ProtoReflect.Descriptor instead.
 func (*ListOrdersRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{15}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListOrdersRequest) GetPageSize() int32 {
@@ -1248,7 +1403,7 @@ type ListOrdersResponse struct {
 
 func (x *ListOrdersResponse) Reset() {
 	*x = ListOrdersResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[16]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1260,7 +1415,7 @@ func (x *ListOrdersResponse) String() string {
 func (*ListOrdersResponse) ProtoMessage() {}
 
 func (x *ListOrdersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[16]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1273,7 +1428,7 @@ func (x *ListOrdersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOrdersResponse.ProtoReflect.Descriptor instead.
 func (*ListOrdersResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{16}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListOrdersResponse) GetOrders() []*Order {
@@ -1300,7 +1455,7 @@ type GetTimelineRequest struct {
 
 func (x *GetTimelineRequest) Reset() {
 	*x = GetTimelineRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[17]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1467,7 @@ func (x *GetTimelineRequest) String() string {
 func (*GetTimelineRequest) ProtoMessage() {}
 
 func (x *GetTimelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[17]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1480,7 @@ func (x *GetTimelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTimelineRequest.ProtoReflect.Descriptor instead.
 func (*GetTimelineRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{17}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetTimelineRequest) GetOrderId() string {
@@ -1351,7 +1506,7 @@ type GetTimelineResponse struct {
 
 func (x *GetTimelineResponse) Reset() {
 	*x = GetTimelineResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[18]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1363,7 +1518,7 @@ func (x *GetTimelineResponse) String() string {
 func (*GetTimelineResponse) ProtoMessage() {}
 
 func (x *GetTimelineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[18]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1376,7 +1531,7 @@ func (x *GetTimelineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTimelineResponse.ProtoReflect.Descriptor instead.
 func (*GetTimelineResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{18}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetTimelineResponse) GetEntries() []*TimelineEntry {
@@ -1401,7 +1556,7 @@ type TimelineEntry struct {
 
 func (x *TimelineEntry) Reset() {
 	*x = TimelineEntry{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[19]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1413,7 +1568,7 @@ func (x *TimelineEntry) String() string {
 func (*TimelineEntry) ProtoMessage() {}
 
 func (x *TimelineEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[19]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1426,7 +1581,7 @@ func (x *TimelineEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineEntry.ProtoReflect.Descriptor instead.
 func (*TimelineEntry) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{19}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TimelineEntry) GetAt() *timestamppb.Timestamp {
@@ -1468,7 +1623,7 @@ type CancelOrderRequest struct {
 
 func (x *CancelOrderRequest) Reset() {
 	*x = CancelOrderRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[20]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1480,7 +1635,7 @@ func (x *CancelOrderRequest) String() string {
 func (*CancelOrderRequest) ProtoMessage() {}
 
 func (x *CancelOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[20]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1493,7 +1648,7 @@ func (x *CancelOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOrderRequest.ProtoReflect.Descriptor instead.
 func (*CancelOrderRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{20}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CancelOrderRequest) GetOrderId() string {
@@ -1526,7 +1681,7 @@ type CancelOrderResponse struct {
 
 func (x *CancelOrderResponse) Reset() {
 	*x = CancelOrderResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[21]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1538,7 +1693,7 @@ func (x *CancelOrderResponse) String() string {
 func (*CancelOrderResponse) ProtoMessage() {}
 
 func (x *CancelOrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[21]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1551,7 +1706,7 @@ func (x *CancelOrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOrderResponse.ProtoReflect.Descriptor instead.
 func (*CancelOrderResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{21}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CancelOrderResponse) GetOrder() *Order {
@@ -1569,7 +1724,7 @@ type SumOrdersRequest struct {
 
 func (x *SumOrdersRequest) Reset() {
 	*x = SumOrdersRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[22]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1581,7 +1736,7 @@ func (x *SumOrdersRequest) String() string {
 func (*SumOrdersRequest) ProtoMessage() {}
 
 func (x *SumOrdersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[22]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1594,7 +1749,7 @@ func (x *SumOrdersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SumOrdersRequest.ProtoReflect.Descriptor instead.
 func (*SumOrdersRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{22}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{23}
 }
 
 type SumOrdersResponse struct {
@@ -1613,7 +1768,7 @@ type SumOrdersResponse struct {
 
 func (x *SumOrdersResponse) Reset() {
 	*x = SumOrdersResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[23]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1625,7 +1780,7 @@ func (x *SumOrdersResponse) String() string {
 func (*SumOrdersResponse) ProtoMessage() {}
 
 func (x *SumOrdersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[23]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1638,7 +1793,7 @@ func (x *SumOrdersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SumOrdersResponse.ProtoReflect.Descriptor instead.
 func (*SumOrdersResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{23}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SumOrdersResponse) GetOrders() map[string]int64 {
@@ -1681,7 +1836,7 @@ type ListMerchantOrdersRequest struct {
 
 func (x *ListMerchantOrdersRequest) Reset() {
 	*x = ListMerchantOrdersRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[24]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1693,7 +1848,7 @@ func (x *ListMerchantOrdersRequest) String() string {
 func (*ListMerchantOrdersRequest) ProtoMessage() {}
 
 func (x *ListMerchantOrdersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[24]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1706,7 +1861,7 @@ func (x *ListMerchantOrdersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMerchantOrdersRequest.ProtoReflect.Descriptor instead.
 func (*ListMerchantOrdersRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{24}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListMerchantOrdersRequest) GetState() Consignment_State {
@@ -1740,7 +1895,7 @@ type ListMerchantOrdersResponse struct {
 
 func (x *ListMerchantOrdersResponse) Reset() {
 	*x = ListMerchantOrdersResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[25]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1752,7 +1907,7 @@ func (x *ListMerchantOrdersResponse) String() string {
 func (*ListMerchantOrdersResponse) ProtoMessage() {}
 
 func (x *ListMerchantOrdersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[25]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1765,7 +1920,7 @@ func (x *ListMerchantOrdersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMerchantOrdersResponse.ProtoReflect.Descriptor instead.
 func (*ListMerchantOrdersResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{25}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListMerchantOrdersResponse) GetOrders() []*Order {
@@ -1791,7 +1946,7 @@ type AcceptOrdersRequest struct {
 
 func (x *AcceptOrdersRequest) Reset() {
 	*x = AcceptOrdersRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[26]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1803,7 +1958,7 @@ func (x *AcceptOrdersRequest) String() string {
 func (*AcceptOrdersRequest) ProtoMessage() {}
 
 func (x *AcceptOrdersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[26]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1816,7 +1971,7 @@ func (x *AcceptOrdersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptOrdersRequest.ProtoReflect.Descriptor instead.
 func (*AcceptOrdersRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{26}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AcceptOrdersRequest) GetOrderIds() []string {
@@ -1835,7 +1990,7 @@ type AcceptOrdersResponse struct {
 
 func (x *AcceptOrdersResponse) Reset() {
 	*x = AcceptOrdersResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[27]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1847,7 +2002,7 @@ func (x *AcceptOrdersResponse) String() string {
 func (*AcceptOrdersResponse) ProtoMessage() {}
 
 func (x *AcceptOrdersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[27]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1860,7 +2015,7 @@ func (x *AcceptOrdersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptOrdersResponse.ProtoReflect.Descriptor instead.
 func (*AcceptOrdersResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{27}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AcceptOrdersResponse) GetResults() []*AcceptResult {
@@ -1882,7 +2037,7 @@ type AcceptResult struct {
 
 func (x *AcceptResult) Reset() {
 	*x = AcceptResult{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[28]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1894,7 +2049,7 @@ func (x *AcceptResult) String() string {
 func (*AcceptResult) ProtoMessage() {}
 
 func (x *AcceptResult) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[28]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1907,7 +2062,7 @@ func (x *AcceptResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptResult.ProtoReflect.Descriptor instead.
 func (*AcceptResult) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{28}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AcceptResult) GetOrderId() string {
@@ -1940,7 +2095,7 @@ type PlaceOrderRequest struct {
 
 func (x *PlaceOrderRequest) Reset() {
 	*x = PlaceOrderRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[29]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1952,7 +2107,7 @@ func (x *PlaceOrderRequest) String() string {
 func (*PlaceOrderRequest) ProtoMessage() {}
 
 func (x *PlaceOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[29]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1965,7 +2120,7 @@ func (x *PlaceOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlaceOrderRequest.ProtoReflect.Descriptor instead.
 func (*PlaceOrderRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{29}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PlaceOrderRequest) GetOrderId() string {
@@ -1983,7 +2138,7 @@ type PlaceOrderResponse struct {
 
 func (x *PlaceOrderResponse) Reset() {
 	*x = PlaceOrderResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[30]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1995,7 +2150,7 @@ func (x *PlaceOrderResponse) String() string {
 func (*PlaceOrderResponse) ProtoMessage() {}
 
 func (x *PlaceOrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[30]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2008,7 +2163,7 @@ func (x *PlaceOrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlaceOrderResponse.ProtoReflect.Descriptor instead.
 func (*PlaceOrderResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{30}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{31}
 }
 
 type RejectOrderRequest struct {
@@ -2020,7 +2175,7 @@ type RejectOrderRequest struct {
 
 func (x *RejectOrderRequest) Reset() {
 	*x = RejectOrderRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[31]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2032,7 +2187,7 @@ func (x *RejectOrderRequest) String() string {
 func (*RejectOrderRequest) ProtoMessage() {}
 
 func (x *RejectOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[31]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2045,7 +2200,7 @@ func (x *RejectOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectOrderRequest.ProtoReflect.Descriptor instead.
 func (*RejectOrderRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{31}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RejectOrderRequest) GetOrderId() string {
@@ -2063,7 +2218,7 @@ type RejectOrderResponse struct {
 
 func (x *RejectOrderResponse) Reset() {
 	*x = RejectOrderResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[32]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2075,7 +2230,7 @@ func (x *RejectOrderResponse) String() string {
 func (*RejectOrderResponse) ProtoMessage() {}
 
 func (x *RejectOrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[32]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2088,7 +2243,7 @@ func (x *RejectOrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectOrderResponse.ProtoReflect.Descriptor instead.
 func (*RejectOrderResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{32}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{33}
 }
 
 type FinishAcceptanceRequest struct {
@@ -2101,7 +2256,7 @@ type FinishAcceptanceRequest struct {
 
 func (x *FinishAcceptanceRequest) Reset() {
 	*x = FinishAcceptanceRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[33]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2113,7 +2268,7 @@ func (x *FinishAcceptanceRequest) String() string {
 func (*FinishAcceptanceRequest) ProtoMessage() {}
 
 func (x *FinishAcceptanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[33]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2126,7 +2281,7 @@ func (x *FinishAcceptanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishAcceptanceRequest.ProtoReflect.Descriptor instead.
 func (*FinishAcceptanceRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{33}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *FinishAcceptanceRequest) GetOrderId() string {
@@ -2151,7 +2306,7 @@ type FinishAcceptanceResponse struct {
 
 func (x *FinishAcceptanceResponse) Reset() {
 	*x = FinishAcceptanceResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[34]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2163,7 +2318,7 @@ func (x *FinishAcceptanceResponse) String() string {
 func (*FinishAcceptanceResponse) ProtoMessage() {}
 
 func (x *FinishAcceptanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[34]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2176,7 +2331,7 @@ func (x *FinishAcceptanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishAcceptanceResponse.ProtoReflect.Descriptor instead.
 func (*FinishAcceptanceResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{34}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{35}
 }
 
 type BookFulfilmentRequest struct {
@@ -2190,7 +2345,7 @@ type BookFulfilmentRequest struct {
 
 func (x *BookFulfilmentRequest) Reset() {
 	*x = BookFulfilmentRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[35]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2202,7 +2357,7 @@ func (x *BookFulfilmentRequest) String() string {
 func (*BookFulfilmentRequest) ProtoMessage() {}
 
 func (x *BookFulfilmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[35]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2215,7 +2370,7 @@ func (x *BookFulfilmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BookFulfilmentRequest.ProtoReflect.Descriptor instead.
 func (*BookFulfilmentRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{35}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *BookFulfilmentRequest) GetFulfilmentId() string {
@@ -2241,7 +2396,7 @@ type BookFulfilmentResponse struct {
 
 func (x *BookFulfilmentResponse) Reset() {
 	*x = BookFulfilmentResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[36]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2253,7 +2408,7 @@ func (x *BookFulfilmentResponse) String() string {
 func (*BookFulfilmentResponse) ProtoMessage() {}
 
 func (x *BookFulfilmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[36]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2266,7 +2421,7 @@ func (x *BookFulfilmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BookFulfilmentResponse.ProtoReflect.Descriptor instead.
 func (*BookFulfilmentResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{36}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *BookFulfilmentResponse) GetShipmentId() string {
@@ -2286,7 +2441,7 @@ type HoldFulfilmentRequest struct {
 
 func (x *HoldFulfilmentRequest) Reset() {
 	*x = HoldFulfilmentRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[37]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2298,7 +2453,7 @@ func (x *HoldFulfilmentRequest) String() string {
 func (*HoldFulfilmentRequest) ProtoMessage() {}
 
 func (x *HoldFulfilmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[37]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2311,7 +2466,7 @@ func (x *HoldFulfilmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldFulfilmentRequest.ProtoReflect.Descriptor instead.
 func (*HoldFulfilmentRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{37}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *HoldFulfilmentRequest) GetFulfilmentId() string {
@@ -2336,7 +2491,7 @@ type HoldFulfilmentResponse struct {
 
 func (x *HoldFulfilmentResponse) Reset() {
 	*x = HoldFulfilmentResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[38]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2348,7 +2503,7 @@ func (x *HoldFulfilmentResponse) String() string {
 func (*HoldFulfilmentResponse) ProtoMessage() {}
 
 func (x *HoldFulfilmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[38]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2361,7 +2516,7 @@ func (x *HoldFulfilmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldFulfilmentResponse.ProtoReflect.Descriptor instead.
 func (*HoldFulfilmentResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{38}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{39}
 }
 
 type KeepOrderRequest struct {
@@ -2373,7 +2528,7 @@ type KeepOrderRequest struct {
 
 func (x *KeepOrderRequest) Reset() {
 	*x = KeepOrderRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[39]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2385,7 +2540,7 @@ func (x *KeepOrderRequest) String() string {
 func (*KeepOrderRequest) ProtoMessage() {}
 
 func (x *KeepOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[39]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2398,7 +2553,7 @@ func (x *KeepOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepOrderRequest.ProtoReflect.Descriptor instead.
 func (*KeepOrderRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{39}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *KeepOrderRequest) GetOrderId() string {
@@ -2416,7 +2571,7 @@ type KeepOrderResponse struct {
 
 func (x *KeepOrderResponse) Reset() {
 	*x = KeepOrderResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[40]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2428,7 +2583,7 @@ func (x *KeepOrderResponse) String() string {
 func (*KeepOrderResponse) ProtoMessage() {}
 
 func (x *KeepOrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[40]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2441,7 +2596,7 @@ func (x *KeepOrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepOrderResponse.ProtoReflect.Descriptor instead.
 func (*KeepOrderResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{40}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{41}
 }
 
 type FinishCancellationRequest struct {
@@ -2453,7 +2608,7 @@ type FinishCancellationRequest struct {
 
 func (x *FinishCancellationRequest) Reset() {
 	*x = FinishCancellationRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[41]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2465,7 +2620,7 @@ func (x *FinishCancellationRequest) String() string {
 func (*FinishCancellationRequest) ProtoMessage() {}
 
 func (x *FinishCancellationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[41]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2478,7 +2633,7 @@ func (x *FinishCancellationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishCancellationRequest.ProtoReflect.Descriptor instead.
 func (*FinishCancellationRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{41}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *FinishCancellationRequest) GetOrderId() string {
@@ -2496,7 +2651,7 @@ type FinishCancellationResponse struct {
 
 func (x *FinishCancellationResponse) Reset() {
 	*x = FinishCancellationResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[42]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2508,7 +2663,7 @@ func (x *FinishCancellationResponse) String() string {
 func (*FinishCancellationResponse) ProtoMessage() {}
 
 func (x *FinishCancellationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[42]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2521,7 +2676,7 @@ func (x *FinishCancellationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishCancellationResponse.ProtoReflect.Descriptor instead.
 func (*FinishCancellationResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{42}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{43}
 }
 
 // An order is placed: stock is reserved and the money held.
@@ -2544,7 +2699,7 @@ type OrderPlaced struct {
 
 func (x *OrderPlaced) Reset() {
 	*x = OrderPlaced{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[43]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2556,7 +2711,7 @@ func (x *OrderPlaced) String() string {
 func (*OrderPlaced) ProtoMessage() {}
 
 func (x *OrderPlaced) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[43]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2569,7 +2724,7 @@ func (x *OrderPlaced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderPlaced.ProtoReflect.Descriptor instead.
 func (*OrderPlaced) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{43}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *OrderPlaced) GetOrderId() string {
@@ -2646,7 +2801,7 @@ type OrderRejected struct {
 
 func (x *OrderRejected) Reset() {
 	*x = OrderRejected{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[44]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2658,7 +2813,7 @@ func (x *OrderRejected) String() string {
 func (*OrderRejected) ProtoMessage() {}
 
 func (x *OrderRejected) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[44]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2671,7 +2826,7 @@ func (x *OrderRejected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderRejected.ProtoReflect.Descriptor instead.
 func (*OrderRejected) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{44}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *OrderRejected) GetOrderId() string {
@@ -2701,7 +2856,7 @@ type OrderAccepted struct {
 
 func (x *OrderAccepted) Reset() {
 	*x = OrderAccepted{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[45]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2713,7 +2868,7 @@ func (x *OrderAccepted) String() string {
 func (*OrderAccepted) ProtoMessage() {}
 
 func (x *OrderAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[45]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2726,7 +2881,7 @@ func (x *OrderAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderAccepted.ProtoReflect.Descriptor instead.
 func (*OrderAccepted) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{45}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *OrderAccepted) GetOrderId() string {
@@ -2761,7 +2916,7 @@ type OrderDelivered struct {
 
 func (x *OrderDelivered) Reset() {
 	*x = OrderDelivered{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[46]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2773,7 +2928,7 @@ func (x *OrderDelivered) String() string {
 func (*OrderDelivered) ProtoMessage() {}
 
 func (x *OrderDelivered) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[46]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2786,7 +2941,7 @@ func (x *OrderDelivered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderDelivered.ProtoReflect.Descriptor instead.
 func (*OrderDelivered) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{46}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *OrderDelivered) GetOrderId() string {
@@ -2814,7 +2969,7 @@ type OrderCancelled struct {
 
 func (x *OrderCancelled) Reset() {
 	*x = OrderCancelled{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[47]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2826,7 +2981,7 @@ func (x *OrderCancelled) String() string {
 func (*OrderCancelled) ProtoMessage() {}
 
 func (x *OrderCancelled) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[47]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2839,7 +2994,7 @@ func (x *OrderCancelled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderCancelled.ProtoReflect.Descriptor instead.
 func (*OrderCancelled) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{47}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *OrderCancelled) GetOrderId() string {
@@ -2942,14 +3097,16 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	"\x0fSTATE_CANCELLED\x10\x05\x12\x12\n" +
 	"\x0eSTATE_REJECTED\x10\x06\x12\x15\n" +
 	"\x11STATE_HANDED_OVER\x10\a\x12\x13\n" +
-	"\x0fSTATE_DELIVERED\x10\b\"\xed\x02\n" +
+	"\x0fSTATE_DELIVERED\x10\b\"\xcd\x03\n" +
 	"\vConsignment\x12\x1f\n" +
 	"\vmerchant_id\x18\x01 \x01(\tR\n" +
 	"merchantId\x12:\n" +
 	"\x05state\x18\x02 \x01(\x0e2$.entrepot.order.v1.Consignment.StateR\x05state\x12-\n" +
 	"\x05total\x18\x03 \x01(\v2\x17.entrepot.type.v1.MoneyR\x05total\x12!\n" +
 	"\fshipment_ids\x18\x04 \x03(\tR\vshipmentIds\x12)\n" +
-	"\x10tracking_numbers\x18\x05 \x03(\tR\x0ftrackingNumbers\"\x83\x01\n" +
+	"\x10tracking_numbers\x18\x05 \x03(\tR\x0ftrackingNumbers\x121\n" +
+	"\x06due_by\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05dueBy\x12+\n" +
+	"\x04hold\x18\a \x01(\v2\x17.entrepot.order.v1.HoldR\x04hold\"\x83\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -2957,7 +3114,20 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	"\x0fSTATE_ACCEPTING\x10\x02\x12\x12\n" +
 	"\x0eSTATE_ACCEPTED\x10\x03\x12\x15\n" +
 	"\x11STATE_HANDED_OVER\x10\x04\x12\x13\n" +
-	"\x0fSTATE_DELIVERED\x10\x05\"{\n" +
+	"\x0fSTATE_DELIVERED\x10\x05\"\xaa\x02\n" +
+	"\x04Hold\x126\n" +
+	"\x06reason\x18\x01 \x01(\x0e2\x1e.entrepot.order.v1.Hold.ReasonR\x06reason\x120\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x12\n" +
+	"\x04note\x18\x03 \x01(\tR\x04note\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\"\x93\x01\n" +
+	"\x06Reason\x12\x16\n" +
+	"\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eREASON_ADDRESS\x10\x01\x12\x10\n" +
+	"\fREASON_FRAUD\x10\x02\x12\x10\n" +
+	"\fREASON_STOCK\x10\x03\x12\x13\n" +
+	"\x0fREASON_CONSUMER\x10\x04\x12\x12\n" +
+	"\x0eREASON_CUSTOMS\x10\x05\x12\x10\n" +
+	"\fREASON_OTHER\x10\x06\"{\n" +
 	"\x0fGetOrderRequest\x12>\n" +
 	"\border_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^ord_[0-9a-hjkmnp-tv-z]{26}$R\aorderId\x12(\n" +
 	"\vcart_secret\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
@@ -3167,146 +3337,152 @@ func file_entrepot_order_v1_order_proto_rawDescGZIP() []byte {
 	return file_entrepot_order_v1_order_proto_rawDescData
 }
 
-var file_entrepot_order_v1_order_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_entrepot_order_v1_order_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_entrepot_order_v1_order_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_entrepot_order_v1_order_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_entrepot_order_v1_order_proto_goTypes = []any{
 	(Cart_State)(0),                    // 0: entrepot.order.v1.Cart.State
 	(Order_State)(0),                   // 1: entrepot.order.v1.Order.State
 	(Consignment_State)(0),             // 2: entrepot.order.v1.Consignment.State
-	(*LineInput)(nil),                  // 3: entrepot.order.v1.LineInput
-	(*CreateCartRequest)(nil),          // 4: entrepot.order.v1.CreateCartRequest
-	(*CreateCartResponse)(nil),         // 5: entrepot.order.v1.CreateCartResponse
-	(*SetCartLinesRequest)(nil),        // 6: entrepot.order.v1.SetCartLinesRequest
-	(*SetCartLinesResponse)(nil),       // 7: entrepot.order.v1.SetCartLinesResponse
-	(*GetCartRequest)(nil),             // 8: entrepot.order.v1.GetCartRequest
-	(*GetCartResponse)(nil),            // 9: entrepot.order.v1.GetCartResponse
-	(*Cart)(nil),                       // 10: entrepot.order.v1.Cart
-	(*Line)(nil),                       // 11: entrepot.order.v1.Line
-	(*CheckoutRequest)(nil),            // 12: entrepot.order.v1.CheckoutRequest
-	(*CheckoutResponse)(nil),           // 13: entrepot.order.v1.CheckoutResponse
-	(*Order)(nil),                      // 14: entrepot.order.v1.Order
-	(*Consignment)(nil),                // 15: entrepot.order.v1.Consignment
-	(*GetOrderRequest)(nil),            // 16: entrepot.order.v1.GetOrderRequest
-	(*GetOrderResponse)(nil),           // 17: entrepot.order.v1.GetOrderResponse
-	(*ListOrdersRequest)(nil),          // 18: entrepot.order.v1.ListOrdersRequest
-	(*ListOrdersResponse)(nil),         // 19: entrepot.order.v1.ListOrdersResponse
-	(*GetTimelineRequest)(nil),         // 20: entrepot.order.v1.GetTimelineRequest
-	(*GetTimelineResponse)(nil),        // 21: entrepot.order.v1.GetTimelineResponse
-	(*TimelineEntry)(nil),              // 22: entrepot.order.v1.TimelineEntry
-	(*CancelOrderRequest)(nil),         // 23: entrepot.order.v1.CancelOrderRequest
-	(*CancelOrderResponse)(nil),        // 24: entrepot.order.v1.CancelOrderResponse
-	(*SumOrdersRequest)(nil),           // 25: entrepot.order.v1.SumOrdersRequest
-	(*SumOrdersResponse)(nil),          // 26: entrepot.order.v1.SumOrdersResponse
-	(*ListMerchantOrdersRequest)(nil),  // 27: entrepot.order.v1.ListMerchantOrdersRequest
-	(*ListMerchantOrdersResponse)(nil), // 28: entrepot.order.v1.ListMerchantOrdersResponse
-	(*AcceptOrdersRequest)(nil),        // 29: entrepot.order.v1.AcceptOrdersRequest
-	(*AcceptOrdersResponse)(nil),       // 30: entrepot.order.v1.AcceptOrdersResponse
-	(*AcceptResult)(nil),               // 31: entrepot.order.v1.AcceptResult
-	(*PlaceOrderRequest)(nil),          // 32: entrepot.order.v1.PlaceOrderRequest
-	(*PlaceOrderResponse)(nil),         // 33: entrepot.order.v1.PlaceOrderResponse
-	(*RejectOrderRequest)(nil),         // 34: entrepot.order.v1.RejectOrderRequest
-	(*RejectOrderResponse)(nil),        // 35: entrepot.order.v1.RejectOrderResponse
-	(*FinishAcceptanceRequest)(nil),    // 36: entrepot.order.v1.FinishAcceptanceRequest
-	(*FinishAcceptanceResponse)(nil),   // 37: entrepot.order.v1.FinishAcceptanceResponse
-	(*BookFulfilmentRequest)(nil),      // 38: entrepot.order.v1.BookFulfilmentRequest
-	(*BookFulfilmentResponse)(nil),     // 39: entrepot.order.v1.BookFulfilmentResponse
-	(*HoldFulfilmentRequest)(nil),      // 40: entrepot.order.v1.HoldFulfilmentRequest
-	(*HoldFulfilmentResponse)(nil),     // 41: entrepot.order.v1.HoldFulfilmentResponse
-	(*KeepOrderRequest)(nil),           // 42: entrepot.order.v1.KeepOrderRequest
-	(*KeepOrderResponse)(nil),          // 43: entrepot.order.v1.KeepOrderResponse
-	(*FinishCancellationRequest)(nil),  // 44: entrepot.order.v1.FinishCancellationRequest
-	(*FinishCancellationResponse)(nil), // 45: entrepot.order.v1.FinishCancellationResponse
-	(*OrderPlaced)(nil),                // 46: entrepot.order.v1.OrderPlaced
-	(*OrderRejected)(nil),              // 47: entrepot.order.v1.OrderRejected
-	(*OrderAccepted)(nil),              // 48: entrepot.order.v1.OrderAccepted
-	(*OrderDelivered)(nil),             // 49: entrepot.order.v1.OrderDelivered
-	(*OrderCancelled)(nil),             // 50: entrepot.order.v1.OrderCancelled
-	nil,                                // 51: entrepot.order.v1.SumOrdersResponse.OrdersEntry
-	nil,                                // 52: entrepot.order.v1.SumOrdersResponse.UnitsEntry
-	nil,                                // 53: entrepot.order.v1.SumOrdersResponse.TotalMinorEntry
-	nil,                                // 54: entrepot.order.v1.SumOrdersResponse.AcceptedMinorEntry
-	(*v1.Money)(nil),                   // 55: entrepot.type.v1.Money
-	(*timestamppb.Timestamp)(nil),      // 56: google.protobuf.Timestamp
-	(*v1.Address)(nil),                 // 57: entrepot.type.v1.Address
+	(Hold_Reason)(0),                   // 3: entrepot.order.v1.Hold.Reason
+	(*LineInput)(nil),                  // 4: entrepot.order.v1.LineInput
+	(*CreateCartRequest)(nil),          // 5: entrepot.order.v1.CreateCartRequest
+	(*CreateCartResponse)(nil),         // 6: entrepot.order.v1.CreateCartResponse
+	(*SetCartLinesRequest)(nil),        // 7: entrepot.order.v1.SetCartLinesRequest
+	(*SetCartLinesResponse)(nil),       // 8: entrepot.order.v1.SetCartLinesResponse
+	(*GetCartRequest)(nil),             // 9: entrepot.order.v1.GetCartRequest
+	(*GetCartResponse)(nil),            // 10: entrepot.order.v1.GetCartResponse
+	(*Cart)(nil),                       // 11: entrepot.order.v1.Cart
+	(*Line)(nil),                       // 12: entrepot.order.v1.Line
+	(*CheckoutRequest)(nil),            // 13: entrepot.order.v1.CheckoutRequest
+	(*CheckoutResponse)(nil),           // 14: entrepot.order.v1.CheckoutResponse
+	(*Order)(nil),                      // 15: entrepot.order.v1.Order
+	(*Consignment)(nil),                // 16: entrepot.order.v1.Consignment
+	(*Hold)(nil),                       // 17: entrepot.order.v1.Hold
+	(*GetOrderRequest)(nil),            // 18: entrepot.order.v1.GetOrderRequest
+	(*GetOrderResponse)(nil),           // 19: entrepot.order.v1.GetOrderResponse
+	(*ListOrdersRequest)(nil),          // 20: entrepot.order.v1.ListOrdersRequest
+	(*ListOrdersResponse)(nil),         // 21: entrepot.order.v1.ListOrdersResponse
+	(*GetTimelineRequest)(nil),         // 22: entrepot.order.v1.GetTimelineRequest
+	(*GetTimelineResponse)(nil),        // 23: entrepot.order.v1.GetTimelineResponse
+	(*TimelineEntry)(nil),              // 24: entrepot.order.v1.TimelineEntry
+	(*CancelOrderRequest)(nil),         // 25: entrepot.order.v1.CancelOrderRequest
+	(*CancelOrderResponse)(nil),        // 26: entrepot.order.v1.CancelOrderResponse
+	(*SumOrdersRequest)(nil),           // 27: entrepot.order.v1.SumOrdersRequest
+	(*SumOrdersResponse)(nil),          // 28: entrepot.order.v1.SumOrdersResponse
+	(*ListMerchantOrdersRequest)(nil),  // 29: entrepot.order.v1.ListMerchantOrdersRequest
+	(*ListMerchantOrdersResponse)(nil), // 30: entrepot.order.v1.ListMerchantOrdersResponse
+	(*AcceptOrdersRequest)(nil),        // 31: entrepot.order.v1.AcceptOrdersRequest
+	(*AcceptOrdersResponse)(nil),       // 32: entrepot.order.v1.AcceptOrdersResponse
+	(*AcceptResult)(nil),               // 33: entrepot.order.v1.AcceptResult
+	(*PlaceOrderRequest)(nil),          // 34: entrepot.order.v1.PlaceOrderRequest
+	(*PlaceOrderResponse)(nil),         // 35: entrepot.order.v1.PlaceOrderResponse
+	(*RejectOrderRequest)(nil),         // 36: entrepot.order.v1.RejectOrderRequest
+	(*RejectOrderResponse)(nil),        // 37: entrepot.order.v1.RejectOrderResponse
+	(*FinishAcceptanceRequest)(nil),    // 38: entrepot.order.v1.FinishAcceptanceRequest
+	(*FinishAcceptanceResponse)(nil),   // 39: entrepot.order.v1.FinishAcceptanceResponse
+	(*BookFulfilmentRequest)(nil),      // 40: entrepot.order.v1.BookFulfilmentRequest
+	(*BookFulfilmentResponse)(nil),     // 41: entrepot.order.v1.BookFulfilmentResponse
+	(*HoldFulfilmentRequest)(nil),      // 42: entrepot.order.v1.HoldFulfilmentRequest
+	(*HoldFulfilmentResponse)(nil),     // 43: entrepot.order.v1.HoldFulfilmentResponse
+	(*KeepOrderRequest)(nil),           // 44: entrepot.order.v1.KeepOrderRequest
+	(*KeepOrderResponse)(nil),          // 45: entrepot.order.v1.KeepOrderResponse
+	(*FinishCancellationRequest)(nil),  // 46: entrepot.order.v1.FinishCancellationRequest
+	(*FinishCancellationResponse)(nil), // 47: entrepot.order.v1.FinishCancellationResponse
+	(*OrderPlaced)(nil),                // 48: entrepot.order.v1.OrderPlaced
+	(*OrderRejected)(nil),              // 49: entrepot.order.v1.OrderRejected
+	(*OrderAccepted)(nil),              // 50: entrepot.order.v1.OrderAccepted
+	(*OrderDelivered)(nil),             // 51: entrepot.order.v1.OrderDelivered
+	(*OrderCancelled)(nil),             // 52: entrepot.order.v1.OrderCancelled
+	nil,                                // 53: entrepot.order.v1.SumOrdersResponse.OrdersEntry
+	nil,                                // 54: entrepot.order.v1.SumOrdersResponse.UnitsEntry
+	nil,                                // 55: entrepot.order.v1.SumOrdersResponse.TotalMinorEntry
+	nil,                                // 56: entrepot.order.v1.SumOrdersResponse.AcceptedMinorEntry
+	(*v1.Money)(nil),                   // 57: entrepot.type.v1.Money
+	(*timestamppb.Timestamp)(nil),      // 58: google.protobuf.Timestamp
+	(*v1.Address)(nil),                 // 59: entrepot.type.v1.Address
 }
 var file_entrepot_order_v1_order_proto_depIdxs = []int32{
-	3,  // 0: entrepot.order.v1.CreateCartRequest.lines:type_name -> entrepot.order.v1.LineInput
-	10, // 1: entrepot.order.v1.CreateCartResponse.cart:type_name -> entrepot.order.v1.Cart
-	3,  // 2: entrepot.order.v1.SetCartLinesRequest.lines:type_name -> entrepot.order.v1.LineInput
-	10, // 3: entrepot.order.v1.SetCartLinesResponse.cart:type_name -> entrepot.order.v1.Cart
-	10, // 4: entrepot.order.v1.GetCartResponse.cart:type_name -> entrepot.order.v1.Cart
+	4,  // 0: entrepot.order.v1.CreateCartRequest.lines:type_name -> entrepot.order.v1.LineInput
+	11, // 1: entrepot.order.v1.CreateCartResponse.cart:type_name -> entrepot.order.v1.Cart
+	4,  // 2: entrepot.order.v1.SetCartLinesRequest.lines:type_name -> entrepot.order.v1.LineInput
+	11, // 3: entrepot.order.v1.SetCartLinesResponse.cart:type_name -> entrepot.order.v1.Cart
+	11, // 4: entrepot.order.v1.GetCartResponse.cart:type_name -> entrepot.order.v1.Cart
 	0,  // 5: entrepot.order.v1.Cart.state:type_name -> entrepot.order.v1.Cart.State
-	11, // 6: entrepot.order.v1.Cart.lines:type_name -> entrepot.order.v1.Line
-	55, // 7: entrepot.order.v1.Cart.total:type_name -> entrepot.type.v1.Money
-	56, // 8: entrepot.order.v1.Cart.quoted_at:type_name -> google.protobuf.Timestamp
-	55, // 9: entrepot.order.v1.Line.unit_price:type_name -> entrepot.type.v1.Money
-	55, // 10: entrepot.order.v1.Line.total:type_name -> entrepot.type.v1.Money
-	57, // 11: entrepot.order.v1.CheckoutRequest.ship_to:type_name -> entrepot.type.v1.Address
-	14, // 12: entrepot.order.v1.CheckoutResponse.order:type_name -> entrepot.order.v1.Order
+	12, // 6: entrepot.order.v1.Cart.lines:type_name -> entrepot.order.v1.Line
+	57, // 7: entrepot.order.v1.Cart.total:type_name -> entrepot.type.v1.Money
+	58, // 8: entrepot.order.v1.Cart.quoted_at:type_name -> google.protobuf.Timestamp
+	57, // 9: entrepot.order.v1.Line.unit_price:type_name -> entrepot.type.v1.Money
+	57, // 10: entrepot.order.v1.Line.total:type_name -> entrepot.type.v1.Money
+	59, // 11: entrepot.order.v1.CheckoutRequest.ship_to:type_name -> entrepot.type.v1.Address
+	15, // 12: entrepot.order.v1.CheckoutResponse.order:type_name -> entrepot.order.v1.Order
 	1,  // 13: entrepot.order.v1.Order.state:type_name -> entrepot.order.v1.Order.State
-	11, // 14: entrepot.order.v1.Order.lines:type_name -> entrepot.order.v1.Line
-	55, // 15: entrepot.order.v1.Order.total:type_name -> entrepot.type.v1.Money
-	57, // 16: entrepot.order.v1.Order.ship_to:type_name -> entrepot.type.v1.Address
-	56, // 17: entrepot.order.v1.Order.placed_at:type_name -> google.protobuf.Timestamp
-	15, // 18: entrepot.order.v1.Order.consignments:type_name -> entrepot.order.v1.Consignment
+	12, // 14: entrepot.order.v1.Order.lines:type_name -> entrepot.order.v1.Line
+	57, // 15: entrepot.order.v1.Order.total:type_name -> entrepot.type.v1.Money
+	59, // 16: entrepot.order.v1.Order.ship_to:type_name -> entrepot.type.v1.Address
+	58, // 17: entrepot.order.v1.Order.placed_at:type_name -> google.protobuf.Timestamp
+	16, // 18: entrepot.order.v1.Order.consignments:type_name -> entrepot.order.v1.Consignment
 	2,  // 19: entrepot.order.v1.Consignment.state:type_name -> entrepot.order.v1.Consignment.State
-	55, // 20: entrepot.order.v1.Consignment.total:type_name -> entrepot.type.v1.Money
-	14, // 21: entrepot.order.v1.GetOrderResponse.order:type_name -> entrepot.order.v1.Order
-	14, // 22: entrepot.order.v1.ListOrdersResponse.orders:type_name -> entrepot.order.v1.Order
-	22, // 23: entrepot.order.v1.GetTimelineResponse.entries:type_name -> entrepot.order.v1.TimelineEntry
-	56, // 24: entrepot.order.v1.TimelineEntry.at:type_name -> google.protobuf.Timestamp
-	14, // 25: entrepot.order.v1.CancelOrderResponse.order:type_name -> entrepot.order.v1.Order
-	51, // 26: entrepot.order.v1.SumOrdersResponse.orders:type_name -> entrepot.order.v1.SumOrdersResponse.OrdersEntry
-	52, // 27: entrepot.order.v1.SumOrdersResponse.units:type_name -> entrepot.order.v1.SumOrdersResponse.UnitsEntry
-	53, // 28: entrepot.order.v1.SumOrdersResponse.total_minor:type_name -> entrepot.order.v1.SumOrdersResponse.TotalMinorEntry
-	54, // 29: entrepot.order.v1.SumOrdersResponse.accepted_minor:type_name -> entrepot.order.v1.SumOrdersResponse.AcceptedMinorEntry
-	2,  // 30: entrepot.order.v1.ListMerchantOrdersRequest.state:type_name -> entrepot.order.v1.Consignment.State
-	14, // 31: entrepot.order.v1.ListMerchantOrdersResponse.orders:type_name -> entrepot.order.v1.Order
-	31, // 32: entrepot.order.v1.AcceptOrdersResponse.results:type_name -> entrepot.order.v1.AcceptResult
-	2,  // 33: entrepot.order.v1.AcceptResult.state:type_name -> entrepot.order.v1.Consignment.State
-	55, // 34: entrepot.order.v1.OrderPlaced.total:type_name -> entrepot.type.v1.Money
-	11, // 35: entrepot.order.v1.OrderPlaced.lines:type_name -> entrepot.order.v1.Line
-	4,  // 36: entrepot.order.v1.CartService.CreateCart:input_type -> entrepot.order.v1.CreateCartRequest
-	6,  // 37: entrepot.order.v1.CartService.SetCartLines:input_type -> entrepot.order.v1.SetCartLinesRequest
-	8,  // 38: entrepot.order.v1.CartService.GetCart:input_type -> entrepot.order.v1.GetCartRequest
-	12, // 39: entrepot.order.v1.OrderService.Checkout:input_type -> entrepot.order.v1.CheckoutRequest
-	16, // 40: entrepot.order.v1.OrderService.GetOrder:input_type -> entrepot.order.v1.GetOrderRequest
-	18, // 41: entrepot.order.v1.OrderService.ListOrders:input_type -> entrepot.order.v1.ListOrdersRequest
-	20, // 42: entrepot.order.v1.OrderService.GetTimeline:input_type -> entrepot.order.v1.GetTimelineRequest
-	23, // 43: entrepot.order.v1.OrderService.CancelOrder:input_type -> entrepot.order.v1.CancelOrderRequest
-	25, // 44: entrepot.order.v1.OrderService.SumOrders:input_type -> entrepot.order.v1.SumOrdersRequest
-	27, // 45: entrepot.order.v1.ProcessingService.ListMerchantOrders:input_type -> entrepot.order.v1.ListMerchantOrdersRequest
-	29, // 46: entrepot.order.v1.ProcessingService.AcceptOrders:input_type -> entrepot.order.v1.AcceptOrdersRequest
-	38, // 47: entrepot.order.v1.ProcessingService.BookFulfilment:input_type -> entrepot.order.v1.BookFulfilmentRequest
-	40, // 48: entrepot.order.v1.OrderStepService.HoldFulfilment:input_type -> entrepot.order.v1.HoldFulfilmentRequest
-	32, // 49: entrepot.order.v1.OrderStepService.PlaceOrder:input_type -> entrepot.order.v1.PlaceOrderRequest
-	34, // 50: entrepot.order.v1.OrderStepService.RejectOrder:input_type -> entrepot.order.v1.RejectOrderRequest
-	36, // 51: entrepot.order.v1.OrderStepService.FinishAcceptance:input_type -> entrepot.order.v1.FinishAcceptanceRequest
-	42, // 52: entrepot.order.v1.OrderStepService.KeepOrder:input_type -> entrepot.order.v1.KeepOrderRequest
-	44, // 53: entrepot.order.v1.OrderStepService.FinishCancellation:input_type -> entrepot.order.v1.FinishCancellationRequest
-	5,  // 54: entrepot.order.v1.CartService.CreateCart:output_type -> entrepot.order.v1.CreateCartResponse
-	7,  // 55: entrepot.order.v1.CartService.SetCartLines:output_type -> entrepot.order.v1.SetCartLinesResponse
-	9,  // 56: entrepot.order.v1.CartService.GetCart:output_type -> entrepot.order.v1.GetCartResponse
-	13, // 57: entrepot.order.v1.OrderService.Checkout:output_type -> entrepot.order.v1.CheckoutResponse
-	17, // 58: entrepot.order.v1.OrderService.GetOrder:output_type -> entrepot.order.v1.GetOrderResponse
-	19, // 59: entrepot.order.v1.OrderService.ListOrders:output_type -> entrepot.order.v1.ListOrdersResponse
-	21, // 60: entrepot.order.v1.OrderService.GetTimeline:output_type -> entrepot.order.v1.GetTimelineResponse
-	24, // 61: entrepot.order.v1.OrderService.CancelOrder:output_type -> entrepot.order.v1.CancelOrderResponse
-	26, // 62: entrepot.order.v1.OrderService.SumOrders:output_type -> entrepot.order.v1.SumOrdersResponse
-	28, // 63: entrepot.order.v1.ProcessingService.ListMerchantOrders:output_type -> entrepot.order.v1.ListMerchantOrdersResponse
-	30, // 64: entrepot.order.v1.ProcessingService.AcceptOrders:output_type -> entrepot.order.v1.AcceptOrdersResponse
-	39, // 65: entrepot.order.v1.ProcessingService.BookFulfilment:output_type -> entrepot.order.v1.BookFulfilmentResponse
-	41, // 66: entrepot.order.v1.OrderStepService.HoldFulfilment:output_type -> entrepot.order.v1.HoldFulfilmentResponse
-	33, // 67: entrepot.order.v1.OrderStepService.PlaceOrder:output_type -> entrepot.order.v1.PlaceOrderResponse
-	35, // 68: entrepot.order.v1.OrderStepService.RejectOrder:output_type -> entrepot.order.v1.RejectOrderResponse
-	37, // 69: entrepot.order.v1.OrderStepService.FinishAcceptance:output_type -> entrepot.order.v1.FinishAcceptanceResponse
-	43, // 70: entrepot.order.v1.OrderStepService.KeepOrder:output_type -> entrepot.order.v1.KeepOrderResponse
-	45, // 71: entrepot.order.v1.OrderStepService.FinishCancellation:output_type -> entrepot.order.v1.FinishCancellationResponse
-	54, // [54:72] is the sub-list for method output_type
-	36, // [36:54] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	57, // 20: entrepot.order.v1.Consignment.total:type_name -> entrepot.type.v1.Money
+	58, // 21: entrepot.order.v1.Consignment.due_by:type_name -> google.protobuf.Timestamp
+	17, // 22: entrepot.order.v1.Consignment.hold:type_name -> entrepot.order.v1.Hold
+	3,  // 23: entrepot.order.v1.Hold.reason:type_name -> entrepot.order.v1.Hold.Reason
+	58, // 24: entrepot.order.v1.Hold.since:type_name -> google.protobuf.Timestamp
+	15, // 25: entrepot.order.v1.GetOrderResponse.order:type_name -> entrepot.order.v1.Order
+	15, // 26: entrepot.order.v1.ListOrdersResponse.orders:type_name -> entrepot.order.v1.Order
+	24, // 27: entrepot.order.v1.GetTimelineResponse.entries:type_name -> entrepot.order.v1.TimelineEntry
+	58, // 28: entrepot.order.v1.TimelineEntry.at:type_name -> google.protobuf.Timestamp
+	15, // 29: entrepot.order.v1.CancelOrderResponse.order:type_name -> entrepot.order.v1.Order
+	53, // 30: entrepot.order.v1.SumOrdersResponse.orders:type_name -> entrepot.order.v1.SumOrdersResponse.OrdersEntry
+	54, // 31: entrepot.order.v1.SumOrdersResponse.units:type_name -> entrepot.order.v1.SumOrdersResponse.UnitsEntry
+	55, // 32: entrepot.order.v1.SumOrdersResponse.total_minor:type_name -> entrepot.order.v1.SumOrdersResponse.TotalMinorEntry
+	56, // 33: entrepot.order.v1.SumOrdersResponse.accepted_minor:type_name -> entrepot.order.v1.SumOrdersResponse.AcceptedMinorEntry
+	2,  // 34: entrepot.order.v1.ListMerchantOrdersRequest.state:type_name -> entrepot.order.v1.Consignment.State
+	15, // 35: entrepot.order.v1.ListMerchantOrdersResponse.orders:type_name -> entrepot.order.v1.Order
+	33, // 36: entrepot.order.v1.AcceptOrdersResponse.results:type_name -> entrepot.order.v1.AcceptResult
+	2,  // 37: entrepot.order.v1.AcceptResult.state:type_name -> entrepot.order.v1.Consignment.State
+	57, // 38: entrepot.order.v1.OrderPlaced.total:type_name -> entrepot.type.v1.Money
+	12, // 39: entrepot.order.v1.OrderPlaced.lines:type_name -> entrepot.order.v1.Line
+	5,  // 40: entrepot.order.v1.CartService.CreateCart:input_type -> entrepot.order.v1.CreateCartRequest
+	7,  // 41: entrepot.order.v1.CartService.SetCartLines:input_type -> entrepot.order.v1.SetCartLinesRequest
+	9,  // 42: entrepot.order.v1.CartService.GetCart:input_type -> entrepot.order.v1.GetCartRequest
+	13, // 43: entrepot.order.v1.OrderService.Checkout:input_type -> entrepot.order.v1.CheckoutRequest
+	18, // 44: entrepot.order.v1.OrderService.GetOrder:input_type -> entrepot.order.v1.GetOrderRequest
+	20, // 45: entrepot.order.v1.OrderService.ListOrders:input_type -> entrepot.order.v1.ListOrdersRequest
+	22, // 46: entrepot.order.v1.OrderService.GetTimeline:input_type -> entrepot.order.v1.GetTimelineRequest
+	25, // 47: entrepot.order.v1.OrderService.CancelOrder:input_type -> entrepot.order.v1.CancelOrderRequest
+	27, // 48: entrepot.order.v1.OrderService.SumOrders:input_type -> entrepot.order.v1.SumOrdersRequest
+	29, // 49: entrepot.order.v1.ProcessingService.ListMerchantOrders:input_type -> entrepot.order.v1.ListMerchantOrdersRequest
+	31, // 50: entrepot.order.v1.ProcessingService.AcceptOrders:input_type -> entrepot.order.v1.AcceptOrdersRequest
+	40, // 51: entrepot.order.v1.ProcessingService.BookFulfilment:input_type -> entrepot.order.v1.BookFulfilmentRequest
+	42, // 52: entrepot.order.v1.OrderStepService.HoldFulfilment:input_type -> entrepot.order.v1.HoldFulfilmentRequest
+	34, // 53: entrepot.order.v1.OrderStepService.PlaceOrder:input_type -> entrepot.order.v1.PlaceOrderRequest
+	36, // 54: entrepot.order.v1.OrderStepService.RejectOrder:input_type -> entrepot.order.v1.RejectOrderRequest
+	38, // 55: entrepot.order.v1.OrderStepService.FinishAcceptance:input_type -> entrepot.order.v1.FinishAcceptanceRequest
+	44, // 56: entrepot.order.v1.OrderStepService.KeepOrder:input_type -> entrepot.order.v1.KeepOrderRequest
+	46, // 57: entrepot.order.v1.OrderStepService.FinishCancellation:input_type -> entrepot.order.v1.FinishCancellationRequest
+	6,  // 58: entrepot.order.v1.CartService.CreateCart:output_type -> entrepot.order.v1.CreateCartResponse
+	8,  // 59: entrepot.order.v1.CartService.SetCartLines:output_type -> entrepot.order.v1.SetCartLinesResponse
+	10, // 60: entrepot.order.v1.CartService.GetCart:output_type -> entrepot.order.v1.GetCartResponse
+	14, // 61: entrepot.order.v1.OrderService.Checkout:output_type -> entrepot.order.v1.CheckoutResponse
+	19, // 62: entrepot.order.v1.OrderService.GetOrder:output_type -> entrepot.order.v1.GetOrderResponse
+	21, // 63: entrepot.order.v1.OrderService.ListOrders:output_type -> entrepot.order.v1.ListOrdersResponse
+	23, // 64: entrepot.order.v1.OrderService.GetTimeline:output_type -> entrepot.order.v1.GetTimelineResponse
+	26, // 65: entrepot.order.v1.OrderService.CancelOrder:output_type -> entrepot.order.v1.CancelOrderResponse
+	28, // 66: entrepot.order.v1.OrderService.SumOrders:output_type -> entrepot.order.v1.SumOrdersResponse
+	30, // 67: entrepot.order.v1.ProcessingService.ListMerchantOrders:output_type -> entrepot.order.v1.ListMerchantOrdersResponse
+	32, // 68: entrepot.order.v1.ProcessingService.AcceptOrders:output_type -> entrepot.order.v1.AcceptOrdersResponse
+	41, // 69: entrepot.order.v1.ProcessingService.BookFulfilment:output_type -> entrepot.order.v1.BookFulfilmentResponse
+	43, // 70: entrepot.order.v1.OrderStepService.HoldFulfilment:output_type -> entrepot.order.v1.HoldFulfilmentResponse
+	35, // 71: entrepot.order.v1.OrderStepService.PlaceOrder:output_type -> entrepot.order.v1.PlaceOrderResponse
+	37, // 72: entrepot.order.v1.OrderStepService.RejectOrder:output_type -> entrepot.order.v1.RejectOrderResponse
+	39, // 73: entrepot.order.v1.OrderStepService.FinishAcceptance:output_type -> entrepot.order.v1.FinishAcceptanceResponse
+	45, // 74: entrepot.order.v1.OrderStepService.KeepOrder:output_type -> entrepot.order.v1.KeepOrderResponse
+	47, // 75: entrepot.order.v1.OrderStepService.FinishCancellation:output_type -> entrepot.order.v1.FinishCancellationResponse
+	58, // [58:76] is the sub-list for method output_type
+	40, // [40:58] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_order_v1_order_proto_init() }
@@ -3319,8 +3495,8 @@ func file_entrepot_order_v1_order_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_order_v1_order_proto_rawDesc), len(file_entrepot_order_v1_order_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   52,
+			NumEnums:      4,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   4,
 		},
