@@ -213,6 +213,9 @@ func (s *service) launch(ctx context.Context, started *saga.Started) {
 	}
 }
 
+// maxCases is how many cases an order may have, ended ones too.
+const maxCases = 50
+
 // open writes a case that is checked against what was delivered, the period
 // and what stands in cases already. The database refuses the last of these
 // too, whatever is believed here.
@@ -227,6 +230,13 @@ func (c *caseFile) open(ctx context.Context, tx *store.Tx, p *purchase, req *aft
 		case c.Merchant != l.Merchant:
 			return nil, fault.New(connect.CodeFailedPrecondition, "SEVERAL_MERCHANTS", "these are of several merchants; apply to each")
 		}
+	}
+	var before int
+	if err := tx.Row(ctx, `SELECT count(*) FROM case_file WHERE order_id = $1`, p.OrderID).Scan(&before); err != nil {
+		return nil, err
+	}
+	if before >= maxCases {
+		return nil, fault.New(connect.CodeResourceExhausted, "TOO_MANY_CASES", "this order has had too many applications; write to the merchant")
 	}
 	t, err := readTerms(ctx, tx, p.Market, p.PlacedAt, c.Merchant)
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"flag"
 	"maps"
 	"slices"
 	"sync"
@@ -34,7 +35,13 @@ import (
 	"github.com/entrepot/entrepot/sdk/plugintest"
 )
 
-func TestMain(m *testing.M) { plugintest.Main(m) }
+func TestMain(m *testing.M) {
+	// A history costs a second: these many in every run, more by -rapid.checks.
+	if err := flag.Set("rapid.checks", "12"); err != nil {
+		panic(err)
+	}
+	plugintest.Main(m)
+}
 
 // world is what stands around the module, small and obedient. Every fake that
 // moves something holds what the real one holds: a repeated call does it once.
@@ -269,6 +276,12 @@ func open(t testing.TB) *house {
 	return h
 }
 
+// tester is a test, or one draw of a property.
+type tester interface {
+	require.TestingT
+	Helper()
+}
+
 // bought is a line of an order: its sku, pieces and what a piece costs.
 type bought struct {
 	sku      string
@@ -287,7 +300,7 @@ func merchantOf(sku string) string {
 
 // place has an order placed, of a market and a day, that costs some more than
 // its lines.
-func (h *house) place(t testing.TB, account, market string, when time.Time, beside int64, lines ...bought) string {
+func (h *house) place(t tester, account, market string, when time.Time, beside int64, lines ...bought) string {
 	t.Helper()
 	order := id.New("ord")
 	currency := map[string]string{"DE": "EUR", "GB": "GBP", "JP": "JPY"}[market]
@@ -310,7 +323,7 @@ func (h *house) place(t testing.TB, account, market string, when time.Time, besi
 
 // send packs lines of one merchant and hands them over; it answers the
 // fulfilment and its shipment.
-func (h *house) send(t testing.TB, order, request string, lines ...bought) (fulfilment, shipment string) {
+func (h *house) send(t tester, order, request string, lines ...bought) (fulfilment, shipment string) {
 	t.Helper()
 	fulfilment, shipment = id.New("ful"), id.New("shp")
 	parcel := &warehousev1.Parcel{ParcelId: id.New("pcl"), WeightGrams: 900}
@@ -331,13 +344,13 @@ func (h *house) send(t testing.TB, order, request string, lines ...bought) (fulf
 }
 
 // arrive tells of a shipment's delivery at a time.
-func (h *house) arrive(t testing.TB, order, fulfilment, shipment string, when time.Time) {
+func (h *house) arrive(t tester, order, fulfilment, shipment string, when time.Time) {
 	t.Helper()
 	h.moved(t, order, shipment, logisticsv1.Leg_LEG_WAREHOUSE_TO_CONSUMER, logisticsv1.Status_STATUS_DELIVERED, when)
 	require.NoError(t, h.Deliver(context.Background(), "orders", &warehousev1.FulfilmentDelivered{FulfilmentId: fulfilment, Reference: order, ShipmentId: shipment}))
 }
 
-func (h *house) moved(t testing.TB, order, shipment string, leg logisticsv1.Leg, status logisticsv1.Status, when time.Time) {
+func (h *house) moved(t tester, order, shipment string, leg logisticsv1.Leg, status logisticsv1.Status, when time.Time) {
 	t.Helper()
 	require.NoError(t, h.Deliver(context.Background(), "shipments", &logisticsv1.ShipmentMoved{
 		ShipmentId: shipment, Leg: leg, OrderId: order, Status: status, At: timestamppb.New(when),
@@ -345,7 +358,7 @@ func (h *house) moved(t testing.TB, order, shipment string, leg logisticsv1.Leg,
 }
 
 // delivered is an order of ann's in Germany that was delivered some days ago.
-func (h *house) delivered(t testing.TB, daysAgo int, beside int64, lines ...bought) string {
+func (h *house) delivered(t tester, daysAgo int, beside int64, lines ...bought) string {
 	t.Helper()
 	when := time.Now().AddDate(0, 0, -daysAgo)
 	order := h.place(t, h.ann.principal.Account, "DE", when.AddDate(0, 0, -3), beside, lines...)
@@ -363,28 +376,28 @@ func application(order string, kind aftersalev1.Kind, reason aftersalev1.Reason,
 	}
 }
 
-func (h *house) apply(t testing.TB, req *aftersalev1.ApplyRequest) *aftersalev1.Case {
+func (h *house) apply(t tester, req *aftersalev1.ApplyRequest) *aftersalev1.Case {
 	t.Helper()
 	res, err := h.ann.Apply(context.Background(), req)
 	require.NoError(t, err)
 	return res.GetCase()
 }
 
-func (h *house) get(t testing.TB, caseID string) *aftersalev1.GetCaseResponse {
+func (h *house) get(t tester, caseID string) *aftersalev1.GetCaseResponse {
 	t.Helper()
 	res, err := h.staff.GetCase(context.Background(), &aftersalev1.GetCaseRequest{CaseId: caseID})
 	require.NoError(t, err)
 	return res
 }
 
-func (h *house) state(t testing.TB, caseID string, want aftersalev1.Case_State) *aftersalev1.Case {
+func (h *house) state(t tester, caseID string, want aftersalev1.Case_State) *aftersalev1.Case {
 	t.Helper()
 	c := h.get(t, caseID).GetCase()
 	require.Equal(t, want, c.GetState(), "%v", c)
 	return c
 }
 
-func (h *house) approve(t testing.TB, caseID string, lines ...*aftersalev1.AcceptedLine) *aftersalev1.Case {
+func (h *house) approve(t tester, caseID string, lines ...*aftersalev1.AcceptedLine) *aftersalev1.Case {
 	t.Helper()
 	res, err := h.seller.Decide(context.Background(), &aftersalev1.DecideRequest{CaseId: caseID, Approve: true, ReasonCode: "GOODWILL", Lines: lines})
 	require.NoError(t, err)
@@ -392,7 +405,7 @@ func (h *house) approve(t testing.TB, caseID string, lines ...*aftersalev1.Accep
 }
 
 // label tells of the booking of a case's return leg.
-func (h *house) label(t testing.TB, c *aftersalev1.Case) {
+func (h *house) label(t tester, c *aftersalev1.Case) {
 	t.Helper()
 	require.NoError(t, h.Deliver(context.Background(), "shipments", &logisticsv1.ShipmentBooked{
 		ShipmentId: c.GetReturnShipmentId(), Leg: logisticsv1.Leg_LEG_CONSUMER_TO_RETURNS, OrderId: c.GetOrderId(), Reference: c.GetCaseId(), MerchantId: c.GetMerchantId(),
@@ -401,7 +414,7 @@ func (h *house) label(t testing.TB, c *aftersalev1.Case) {
 }
 
 // comeBack has pieces of a return arrive.
-func (h *house) comeBack(t testing.TB, c *aftersalev1.Case, sku string, quantity int64, units ...string) {
+func (h *house) comeBack(t tester, c *aftersalev1.Case, sku string, quantity int64, units ...string) {
 	t.Helper()
 	require.NoError(t, h.Deliver(context.Background(), "returns", &warehousev1.ReturnReceived{
 		ReturnId: c.GetReturnId(), Reference: c.GetOrderId(), MerchantId: c.GetMerchantId(), Site: "north",
@@ -410,7 +423,7 @@ func (h *house) comeBack(t testing.TB, c *aftersalev1.Case, sku string, quantity
 }
 
 // grade has pieces graded; with an inspection that is asked for, or none.
-func (h *house) grade(t testing.TB, c *aftersalev1.Case, sku string, quantity int64, grade warehousev1.Grade, inspection string, units ...string) {
+func (h *house) grade(t tester, c *aftersalev1.Case, sku string, quantity int64, grade warehousev1.Grade, inspection string, units ...string) {
 	t.Helper()
 	require.NoError(t, h.Deliver(context.Background(), "returns", &warehousev1.ReturnGraded{
 		ReturnId: c.GetReturnId(), Reference: c.GetOrderId(), MerchantId: c.GetMerchantId(),
@@ -418,7 +431,7 @@ func (h *house) grade(t testing.TB, c *aftersalev1.Case, sku string, quantity in
 	}))
 }
 
-func (h *house) verdict(t testing.TB, c *aftersalev1.Case, inspection, sku string, quantity int64, v inspectionv1.Verdict) {
+func (h *house) verdict(t tester, c *aftersalev1.Case, inspection, sku string, quantity int64, v inspectionv1.Verdict) {
 	t.Helper()
 	require.NoError(t, h.Deliver(context.Background(), "returns", &inspectionv1.VerdictConfirmed{
 		CaseId: inspection, MerchantId: c.GetMerchantId(), Sku: sku, Quantity: quantity, Verdict: v, Reference: c.GetReturnId(),
@@ -426,7 +439,7 @@ func (h *house) verdict(t testing.TB, c *aftersalev1.Case, inspection, sku strin
 }
 
 // run drives every saga, and answers how that of a case stands.
-func (h *house) run(t testing.TB, c *aftersalev1.Case) kernelv1.SagaState {
+func (h *house) run(t tester, c *aftersalev1.Case) kernelv1.SagaState {
 	t.Helper()
 	all, err := h.RunSagas(context.Background())
 	require.NoError(t, err)
@@ -440,7 +453,7 @@ func (h *house) run(t testing.TB, c *aftersalev1.Case) kernelv1.SagaState {
 	return kernelv1.SagaState_SAGA_STATE_DONE // none is open
 }
 
-func refusedAs(t testing.TB, reason string, err error) {
+func refusedAs(t tester, reason string, err error) {
 	t.Helper()
 	require.Error(t, err)
 	require.Equal(t, reason, fault.Reason(host.Relay(err)), "%v", err)

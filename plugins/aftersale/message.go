@@ -45,6 +45,9 @@ const nextInFeed = `WITH up AS (INSERT INTO feed AS f (party, last) SELECT u.par
   ON CONFLICT (party) DO UPDATE SET last = f.last + 1 RETURNING party, last)
 SELECT (SELECT last FROM up WHERE party = $2), (SELECT last FROM up WHERE party = $3)`
 
+// maxPerHour is how many things a consumer says in a conversation.
+const maxPerHour = 60
+
 // PostMessage says something in a conversation.
 func (s *service) PostMessage(ctx context.Context, req *aftersalev1.PostMessageRequest) (*aftersalev1.PostMessageResponse, error) {
 	if strings.TrimSpace(req.GetText()) == "" && len(req.GetBlobIds()) == 0 {
@@ -77,8 +80,14 @@ func (s *service) PostMessage(ctx context.Context, req *aftersalev1.PostMessageR
 			return err
 		}
 		var known bool
-		if err := tx.Row(ctx, `SELECT EXISTS (SELECT FROM message WHERE id = $1)`, messageID).Scan(&known); err != nil || known {
+		var lately int
+		if err := tx.Row(ctx, `SELECT EXISTS (SELECT FROM message WHERE id = $1),
+			(SELECT count(*) FROM (SELECT FROM message WHERE conversation_id = $2 AND side = 1 AND at > now() - interval '1 hour' ORDER BY position DESC LIMIT $3) m)`,
+			messageID, v.ID, maxPerHour).Scan(&known, &lately); err != nil || known {
 			return err
+		}
+		if a.who.side == aftersalev1.Side_SIDE_CONSUMER && lately >= maxPerHour {
+			return fault.Retry(fault.New(connect.CodeResourceExhausted, "TOO_MANY_MESSAGES", "you said a lot; the others will read it"), time.Minute)
 		}
 		fresh = true
 		return s.post(ctx, tx, v, a, req, messageID, author, sealed)

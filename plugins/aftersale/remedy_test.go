@@ -63,7 +63,7 @@ func TestWithoutStockAnExchangeIsRefunded(t *testing.T) {
 	h.run(t, c)
 	c = h.state(t, c.GetCaseId(), aftersalev1.Case_STATE_APPROVED)
 	require.Equal(t, aftersalev1.Remedy_REMEDY_REFUND, c.GetRemedy())
-	require.Equal(t, "NO_STOCK", c.GetNote())
+	require.Equal(t, "NO_REPLACEMENT", c.GetNote())
 	h.comeBack(t, c, "sku_tea", 1)
 	h.grade(t, c, "sku_tea", 1, warehousev1.Grade_GRADE_DEFECTIVE, "")
 	require.Equal(t, done, h.run(t, c))

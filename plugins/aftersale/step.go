@@ -58,7 +58,7 @@ func (c *caseFile) reopen(ctx context.Context, tx *store.Tx) error {
 		if err != nil {
 			return err
 		}
-		c.Remedy, c.Note = remedyRefund, "NO_STOCK"
+		c.Remedy, c.Note = remedyRefund, "NO_REPLACEMENT"
 		_, err = c.proceed(ctx, tx, p, "", "replacement.refused", "system", c.Note)
 		return err
 	}
@@ -184,10 +184,13 @@ func (s *service) ReplaceCase(ctx context.Context, req *aftersalev1.ReplaceCaseR
 		if err != nil {
 			return nil, err
 		}
-		for _, l := range c.lines {
-			if _, err := tx.Do(ctx, `UPDATE purchase_line SET replaced = replaced + $3 WHERE order_id = $1 AND n = $2`, c.OrderID, l.N, c.replaces(l)); err != nil {
-				return nil, err
-			}
+		ns, pieces := make([]int16, len(c.lines)), make([]int64, len(c.lines))
+		for i, l := range c.lines {
+			ns[i], pieces[i] = l.N, c.replaces(l)
+		}
+		if _, err := tx.Do(ctx, `UPDATE purchase_line l SET replaced = l.replaced + u.pieces FROM unnest($2::smallint[], $3::bigint[]) u(n, pieces)
+			WHERE l.order_id = $1 AND l.n = u.n`, c.OrderID, ns, pieces); err != nil {
+			return nil, err
 		}
 		what := "replacement.sent"
 		if len(lines) == 0 {

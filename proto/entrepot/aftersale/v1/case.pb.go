@@ -988,7 +988,8 @@ type Case struct {
 	Refund    *v1.Money `protobuf:"bytes,17,opt,name=refund,proto3" json:"refund,omitempty"`
 	Deduction *v1.Money `protobuf:"bytes,18,opt,name=deduction,proto3" json:"deduction,omitempty"`
 	// Why the case stands as it does when it was not decided by a person, for
-	// programs: LABEL_REFUSED, NO_STOCK, REFUND_REFUSED, NOTHING_SENT.
+	// programs: LABEL_REFUSED, NO_REPLACEMENT (so it is refunded), REFUND_REFUSED,
+	// NOTHING_SENT.
 	Note string `protobuf:"bytes,19,opt,name=note,proto3" json:"note,omitempty"`
 	// The warehouse's return, the legs, the replacement, the refund.
 	ReturnId         string                 `protobuf:"bytes,20,opt,name=return_id,json=returnId,proto3" json:"return_id,omitempty"`

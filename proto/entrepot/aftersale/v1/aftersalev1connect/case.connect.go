@@ -177,6 +177,7 @@ type ApplicationServiceClient interface {
 	//	                     came back already), NOT_MISSING_YET,
 	//	                     SEVERAL_MERCHANTS
 	//	already_exists       APPLICATION_DIFFERS
+	//	resource_exhausted   TOO_MANY_CASES: the order has had 50
 	Apply(context.Context, *v1.ApplyRequest) (*v1.ApplyResponse, error)
 	// AnswerOffer takes or declines the merchant's offer. Taken, it is paid;
 	// declined, the application stands as before.
@@ -224,6 +225,7 @@ type ApplicationServiceHandler interface {
 	//	                     came back already), NOT_MISSING_YET,
 	//	                     SEVERAL_MERCHANTS
 	//	already_exists       APPLICATION_DIFFERS
+	//	resource_exhausted   TOO_MANY_CASES: the order has had 50
 	Apply(context.Context, *v1.ApplyRequest) (*v1.ApplyResponse, error)
 	// AnswerOffer takes or declines the merchant's offer. Taken, it is paid;
 	// declined, the application stands as before.

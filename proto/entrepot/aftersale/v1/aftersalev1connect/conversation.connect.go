@@ -147,7 +147,8 @@ var (
 // ConversationServiceClient is a client for the entrepot.aftersale.v1.ConversationService service.
 type ConversationServiceClient interface {
 	// PostMessage says something. The text may be empty where something is
-	// attached.
+	// attached. A consumer who says more than 60 things in an hour waits
+	// (resource_exhausted TOO_MANY_MESSAGES).
 	PostMessage(context.Context, *v1.PostMessageRequest) (*v1.PostMessageResponse, error)
 	// PutTranslation keeps a translation beside the original; one for each
 	// language.
@@ -210,7 +211,8 @@ func (s ConversationServiceWatchMessagesClientStream) Close() error {
 // service.
 type ConversationServiceHandler interface {
 	// PostMessage says something. The text may be empty where something is
-	// attached.
+	// attached. A consumer who says more than 60 things in an hour waits
+	// (resource_exhausted TOO_MANY_MESSAGES).
 	PostMessage(context.Context, *v1.PostMessageRequest) (*v1.PostMessageResponse, error)
 	// PutTranslation keeps a translation beside the original; one for each
 	// language.

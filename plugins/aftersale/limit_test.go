@@ -1,0 +1,93 @@
+package main
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	aftersalev1 "github.com/entrepot/entrepot/proto/entrepot/aftersale/v1"
+	"github.com/entrepot/entrepot/sdk/id"
+)
+
+func TestWhatPeopleMayDoOftenIsBounded(t *testing.T) {
+	t.Parallel()
+	h := open(t)
+	order := h.delivered(t, 1, 0, tea(1))
+	about := &aftersalev1.Topic{OrderId: order, MerchantId: "mrc_one"}
+	for range maxPerHour {
+		say(t, h.ann, about, "?", false)
+	}
+	_, err := h.ann.PostMessage(t.Context(), &aftersalev1.PostMessageRequest{Topic: about, MessageKey: "more", Text: "?"})
+	refusedAs(t, "TOO_MANY_MESSAGES", err)
+	say(t, h.seller, about, "!", false)
+
+	_, err = h.Admin.Exec(t.Context(), `INSERT INTO p_aftersale.case_file (id, order_id, merchant, application, digest, kind, reason, remedy, state, market, currency, account, blobs, policy)
+		SELECT 'afs_' || n, $1, 'mrc_one', 'app' || n, '', 1, 1, 1, 9, 'DE', 'EUR', '', '{}', '' FROM generate_series(1, $2::int) n`, order, maxCases)
+	require.NoError(t, err)
+	_, err = h.ann.Apply(t.Context(), application(order, returning, 0, "sku_tea", 1))
+	refusedAs(t, "TOO_MANY_CASES", err)
+}
+
+var logged = regexp.MustCompile(`LOG:  (?:statement|execute [^:]+): (.*)`)
+
+// statements has PostgreSQL log what the module runs while do runs, and counts
+// it.
+func (h *house) statements(t *testing.T, do func()) (n int) {
+	t.Helper()
+	var database string
+	var file *string
+	require.NoError(t, h.Admin.QueryRow(t.Context(), `SELECT current_database(), pg_current_logfile()`).Scan(&database, &file))
+	if file == nil {
+		t.Skip("this PostgreSQL keeps no log that can be read back")
+	}
+	mark := func() string {
+		m := id.New("mark")
+		conn, err := h.Admin.Acquire(t.Context())
+		require.NoError(t, err)
+		defer conn.Release()
+		for _, q := range []string{"SET log_statement = 'all'", "SELECT '" + m + "'", "RESET log_statement"} {
+			_, err = conn.Exec(t.Context(), q)
+			require.NoError(t, err)
+		}
+		return m
+	}
+	before := mark()
+	do()
+	after := mark()
+	var text string
+	require.Eventually(t, func() bool {
+		require.NoError(t, h.Admin.QueryRow(t.Context(), `SELECT pg_read_file(pg_current_logfile())`).Scan(&text))
+		return strings.Contains(text, after)
+	}, 10*time.Second, 20*time.Millisecond, "the collector of the log writes when it comes to it")
+	_, text, _ = strings.Cut(text, before)
+	text, _, _ = strings.Cut(text, after)
+	for l := range strings.Lines(text) {
+		if m := logged.FindStringSubmatch(l); m != nil && strings.Contains(l, "p_aftersale@"+database+" ") && m[1] != "-- ping\n" && m[1] != ";\n" {
+			n++
+		}
+	}
+	return n
+}
+
+// What an application and a message cost of the database, whatever an order
+// holds.
+func TestAnApplicationAndAMessageCostAFixedNumberOfStatements(t *testing.T) {
+	t.Parallel()
+	h := open(t)
+	var lines []bought
+	for i := range 20 {
+		lines = append(lines, bought{sku: fmt.Sprint("sku_", i), quantity: 3, price: 100})
+	}
+	order := h.delivered(t, 1, 0, lines...)
+	req := application(order, returning, 0, "sku_0", 1)
+	for _, l := range lines[1:10] {
+		req.Lines = append(req.Lines, &aftersalev1.ApplyLine{Sku: l.sku, Quantity: 1})
+	}
+	require.LessOrEqual(t, h.statements(t, func() { h.apply(t, req) }), 20)
+	topic := &aftersalev1.Topic{OrderId: order, MerchantId: "mrc_one"}
+	require.LessOrEqual(t, h.statements(t, func() { say(t, h.ann, topic, "well?", false) }), 20)
+}
