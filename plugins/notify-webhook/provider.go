@@ -23,6 +23,7 @@ import (
 	pluginv1 "github.com/entrepot/entrepot/proto/entrepot/plugin/v1"
 	"github.com/entrepot/entrepot/sdk/fault"
 	"github.com/entrepot/entrepot/sdk/plugin"
+	"github.com/entrepot/entrepot/sdk/sent"
 )
 
 // maxAnswer is how much of an answer is read: it is thrown away.
@@ -76,7 +77,7 @@ type adapter struct {
 	in     *plugin.Instance
 	client *http.Client
 	places places
-	memory memory
+	memory sent.Memory
 }
 
 func register(_ context.Context, in *plugin.Instance) error {
@@ -92,7 +93,7 @@ func register(_ context.Context, in *plugin.Instance) error {
 	if err != nil {
 		return err
 	}
-	a := &adapter{in: in, places: places{allowed}, memory: remember(in)}
+	a := &adapter{in: in, places: places{allowed}, memory: sent.Of(in)}
 	a.client = a.places.client(timeout)
 	providerv1connect.RegisterNotificationProviderServiceHandler(in.Server, a)
 	in.Close = func(context.Context) { a.client.CloseIdleConnections() }
@@ -103,7 +104,7 @@ var _ providerv1connect.NotificationProviderServiceHandler = (*adapter)(nil)
 
 // Lookup implements the contract: what was taken, or refused for good, is known.
 func (a *adapter) Lookup(ctx context.Context, req *providerv1.LookupRequest) (*providerv1.LookupResponse, error) {
-	end, err := a.memory.end(ctx, req.GetKey())
+	end, err := a.memory.End(ctx, req.GetKey())
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +123,7 @@ func (a *adapter) Send(ctx context.Context, req *providerv1.SendRequest) (*provi
 	if !json.Valid(req.GetMessage().GetData()) {
 		return nil, fault.Field("message.data", "is no JSON")
 	}
-	end, err := a.memory.end(ctx, req.GetKey())
+	end, err := a.memory.End(ctx, req.GetKey())
 	if err != nil {
 		return nil, err
 	}
@@ -134,11 +135,9 @@ func (a *adapter) Send(ctx context.Context, req *providerv1.SendRequest) (*provi
 		return nil, err
 	}
 	end.Key, end.At = req.GetKey(), timestamppb.Now()
-	if end.GetState() != providerv1.Delivery_STATE_DEFERRED {
-		// What is not written down is at worst sent again, under the same id.
-		if err := a.memory.keep(context.WithoutCancel(ctx), end); err != nil {
-			a.in.Log.WarnContext(ctx, "an end is not written down", "key", req.GetKey(), "error", err)
-		}
+	// What is not written down is at worst sent again, under the same id.
+	if err := a.memory.Keep(context.WithoutCancel(ctx), end); err != nil {
+		a.in.Log.WarnContext(ctx, "an end is not written down", "key", req.GetKey(), "error", err)
 	}
 	return &providerv1.SendResponse{Delivery: end}, nil
 }
