@@ -85,7 +85,7 @@ func run(ctx context.Context, n, width int) (err error) {
 	}
 	b := bench{shop: s, goods: m.Goods, articles: data.Articles, width: width}
 	var table []figure
-	for _, measure := range []func(context.Context, int) ([]figure, error){b.checkouts, b.overLimit, b.lists, b.memory, b.starts, b.events, b.hop, b.routed} {
+	for _, measure := range []func(context.Context, int) ([]figure, error){b.checkouts, b.overLimit, b.lists, b.memory, b.starts, b.events, b.hop, b.routed, b.recommendations} {
 		got, err := measure(ctx, n)
 		if err != nil {
 			return err

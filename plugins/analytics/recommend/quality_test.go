@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -249,10 +250,12 @@ func BenchmarkQuality(b *testing.B) {
 	hr, ndcg := trial.measure(func(person string) []string { return trial.ask(m, person) })
 	b.Logf("%s", name)
 	i := 0
+	cpu := used(b)
 	for b.Loop() {
 		trial.ask(m, people[i%len(people)])
 		i++
 	}
+	b.ReportMetric((used(b)-cpu).Seconds()*1000/float64(i), "cpu-ms")
 	b.ReportMetric(hr, "HR@20")
 	b.ReportMetric(ndcg, "NDCG@20")
 	b.ReportMetric(cosHR, "cosine-HR@20")
@@ -264,4 +267,11 @@ func BenchmarkQuality(b *testing.B) {
 	b.ReportMetric(learned.Seconds(), "learn-s")
 	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/(1<<20), "MiB")
 	runtime.KeepAlive(m)
+}
+
+// used is the processor time of this process.
+func used(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
