@@ -17,7 +17,6 @@ import (
 	logisticsv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/v1"
 	"github.com/entrepot/entrepot/sdk/call"
 	"github.com/entrepot/entrepot/sdk/fault"
-	"github.com/entrepot/entrepot/sdk/host"
 	"github.com/entrepot/entrepot/sdk/id"
 	"github.com/entrepot/entrepot/sdk/store"
 )
@@ -48,7 +47,7 @@ func (s *service) GetWhereabouts(ctx context.Context, req *aftersalev1.GetWherea
 		res.Shipments = append(res.Shipments, one)
 		if len(w.GetTrackingNumbers()) > 0 {
 			g.Go(func() error {
-				s.look(host.InMarket(gctx, a.market), one)
+				s.look(own(gctx, a.market), one)
 				return nil
 			})
 		}

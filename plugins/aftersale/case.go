@@ -86,7 +86,7 @@ func (s *service) GetCase(ctx context.Context, req *aftersalev1.GetCaseRequest) 
 		return nil
 	})
 	g.Go(func() error {
-		if s.passports(gctx, res.GetGoods()) != nil {
+		if s.passports(own(gctx, c.Market), res.GetGoods()) != nil {
 			without[1] = "inspection"
 		}
 		return nil
@@ -216,7 +216,7 @@ func (s *service) payment(ctx context.Context, c *caseFile, into *aftersalev1.Ca
 	if err := s.db.Row(ctx, `SELECT payment_id FROM purchase WHERE order_id = $1`, c.OrderID).Scan(&paymentID); err != nil {
 		return err
 	}
-	res, err := s.payments.GetPayment(host.InMarket(ctx, c.Market), &paymentv1.GetPaymentRequest{PaymentId: paymentID})
+	res, err := s.payments.GetPayment(own(ctx, c.Market), &paymentv1.GetPaymentRequest{PaymentId: paymentID})
 	into.Captured, into.Refunded = res.GetPayment().GetCaptured(), res.GetPayment().GetRefunded()
 	return err
 }
@@ -299,7 +299,7 @@ func (s *service) GetReturnLabel(ctx context.Context, req *aftersalev1.GetReturn
 	if document == "" {
 		document = "label-pdf"
 	}
-	res, err := s.shipments.GetDocument(host.InMarket(ctx, c.Market), &logisticsv1.GetDocumentRequest{ShipmentId: c.ShipmentID, Document: document})
+	res, err := s.shipments.GetDocument(own(ctx, c.Market), &logisticsv1.GetDocumentRequest{ShipmentId: c.ShipmentID, Document: document})
 	return &aftersalev1.GetReturnLabelResponse{Path: res.GetPath()}, host.Relay(err)
 }
 

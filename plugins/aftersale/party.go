@@ -76,6 +76,12 @@ func (s *service) party(ctx context.Context, orderID, merchant, secret string) (
 	return consumer, host.Relay(err)
 }
 
+// own makes calls on the module's own account, in a market: who may see a case
+// may see what its neighbours tell of it, and that was looked at here.
+func own(ctx context.Context, market string) context.Context {
+	return call.With(ctx, call.Info{Principal: call.Principal{Kind: call.Plugin, Plugin: "aftersale"}, Market: market})
+}
+
 // ofCase reads a case and who the caller is in it.
 func (s *service) ofCase(ctx context.Context, caseID, secret string) (*caseFile, party, error) {
 	c, err := readCase(ctx, s.db, "c.id = ?", caseID)
