@@ -27,6 +27,7 @@ func register(in *plugin.Instance) error {
 	warehousev1connect.RegisterGoodsStepServiceHandler(in.Server, s)
 	warehousev1connect.RegisterInventoryServiceHandler(in.Server, s)
 	warehousev1connect.RegisterReturnServiceHandler(in.Server, s)
+	warehousev1connect.RegisterReservationStepServiceHandler(in.Server, s)
 	if _, err := openFloor(in); err != nil {
 		return err
 	}
