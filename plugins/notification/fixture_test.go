@@ -194,7 +194,7 @@ func (s *shop) settles(t testing.TB) map[string]string {
 		require.NoError(t, s.Admin.QueryRow(t.Context(), `SELECT count(*) FROM p_notification.delivery WHERE state = 2 AND due_at > now() OR state IN (1, 2, 6) AND due_at <= now()
 			AND NOT (channel = 3 AND EXISTS (SELECT FROM p_notification.endpoint e WHERE e.id = recipient AND e.blocked_until > now()))`).Scan(&open))
 		return open == 0
-	}, 30*time.Second, 10*time.Millisecond)
+	}, 30*time.Second, 30*time.Millisecond)
 	return s.queue(t)
 }
 

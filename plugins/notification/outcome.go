@@ -67,6 +67,7 @@ var unready = []string{noProvider, notPrepared}
 const (
 	noProvider  = "NO_PROVIDER"
 	notPrepared = "NOT_PREPARED"
+	exhausted   = "TRIES_EXHAUSTED"
 	// bindingAwaited is how long a provider is waited for that is not bound, or
 	// is down: as long as the tries take that one would have made.
 	bindingAwaited = 76 * time.Hour
@@ -94,7 +95,7 @@ func (s *service) later(ctx context.Context, d *delivery, end *providerv1.Delive
 	}
 	pause, more := pause(d.tries)
 	if !more {
-		return s.over(ctx, d, notificationv1.Delivery_STATE_FAILED, ended(providerv1.Delivery_STATE_REFUSED, "TRIES_EXHAUSTED"))
+		return s.over(ctx, d, notificationv1.Delivery_STATE_FAILED, ended(providerv1.Delivery_STATE_REFUSED, exhausted))
 	}
 	if asked := end.GetRetryAfter().AsDuration(); asked > pause {
 		pause = min(asked, 24*time.Hour)
@@ -148,6 +149,8 @@ func (s *service) lost(ctx context.Context, tx *store.Tx, d *delivery, end *prov
 	switch {
 	case d.channel == webhook && end.GetGone():
 		return s.disable(ctx, tx, d.recipient, "GONE")
+	case d.channel == webhook && end.GetCode() == exhausted:
+		return s.failing(ctx, tx, d.recipient)
 	case d.channel == mail && (end.GetGone() || end.GetCode() == "ERASED"):
 		_, err := tx.Do(ctx, `UPDATE account SET contact = 3 WHERE id = $1 AND email_ref = $2 AND contact = 2`, d.recipient, d.addressRef)
 		return err

@@ -140,14 +140,14 @@ func (s *service) WatchNotifications(
 			}
 			if len(res.GetNotifications()) > 0 || first {
 				if err := stream.Send(res); err != nil {
-					return err
+					return store.Wrap(err)
 				}
 			}
 			after, more = res.GetSequence(), len(res.GetNotifications()) == watchBatch
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return store.Wrap(ctx.Err())
 		case <-s.inWork.Done():
 			return fault.Retry(fault.New(connect.CodeUnavailable, "DRAINING", "the process is ending; come back"), time.Second)
 		case <-fresh:
