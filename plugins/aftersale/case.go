@@ -136,7 +136,7 @@ func (s *service) goods(ctx context.Context, c *caseFile) ([]*aftersalev1.Goods,
 	looked := map[string]*aftersalev1.Goods{}
 	graded := map[int16]int64{}
 	rows, err := s.db.Rows(ctx, `SELECT g.n, g.grade, g.quantity, g.inspection, to_json(g.units),
-		coalesce((SELECT v.verdict FROM verdict v WHERE v.inspection = g.inspection AND g.inspection <> '' ORDER BY v.at DESC, v.event_id LIMIT 1), 0)
+		coalesce((SELECT v.verdict FROM verdict v WHERE v.inspection = g.inspection AND g.inspection <> '' ORDER BY v.position DESC LIMIT 1), 0)
 		FROM grading g WHERE g.case_id = $1 ORDER BY g.at, g.id`, c.ID)
 	err = scan(rows, err, func(rows *sql.Rows) error {
 		var n int16

@@ -155,7 +155,7 @@ func onMoved(ctx context.Context, tx *store.Tx, e event.Of[*logisticsv1.Shipment
 	if _, err := tx.Do(ctx, `WITH s AS (INSERT INTO shipment AS s (id, order_id, leg, status, at) VALUES ($1, $2, $3, $4, $5)
 		  ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, at = EXCLUDED.at),
 		f AS (UPDATE fulfilment SET delivered_at = $5 WHERE shipment_id = $1 AND delivered_at IS NOT NULL AND $4 = $7)
-		INSERT INTO shipment_step (shipment_id, status, at, reason) VALUES ($1, $4, $5, $6)`,
+		INSERT INTO shipment_step (shipment_id, status, at, reason) VALUES ($1, $4, $5, $6) ON CONFLICT DO NOTHING`,
 		e.Body.GetShipmentId(), e.Body.GetOrderId(), int16(e.Body.GetLeg()), int16(e.Body.GetStatus()), at, e.Body.GetReason(),
 		int16(logisticsv1.Status_STATUS_DELIVERED)); err != nil {
 		return err

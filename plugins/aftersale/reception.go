@@ -63,11 +63,14 @@ func onReturnReceived(ctx context.Context, tx *store.Tx, e event.Of[*warehousev1
 	if err != nil || !c.waits() {
 		return err
 	}
-	at := e.At
-	if at.IsZero() {
-		at = now()
+	done, err := tx.Do(ctx, `INSERT INTO reception (position, case_id) VALUES ($1, $2) ON CONFLICT DO NOTHING`, e.Position, c.ID)
+	if err != nil {
+		return err
 	}
-	if err := c.arrive(ctx, tx, at, e.Body.GetLines()); err != nil {
+	if n, err := done.RowsAffected(); err != nil || n == 0 {
+		return err
+	}
+	if err := c.arrive(ctx, tx, e.At, e.Body.GetLines()); err != nil {
 		return err
 	}
 	var units []string
@@ -122,8 +125,8 @@ func onVerdict(ctx context.Context, tx *store.Tx, e event.Of[*inspectionv1.Verdi
 	if err != nil {
 		return err
 	}
-	if _, err := tx.Do(ctx, `INSERT INTO verdict (inspection, return_id, verdict, quantity, units, event_id, at) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING`,
-		e.Body.GetCaseId(), e.Body.GetReference(), int16(e.Body.GetVerdict()), e.Body.GetQuantity(), append([]string{}, e.Body.GetUnitIds()...), e.ID, e.At); err != nil {
+	if _, err := tx.Do(ctx, `INSERT INTO verdict (inspection, return_id, verdict, quantity, units, position, at) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING`,
+		e.Body.GetCaseId(), e.Body.GetReference(), int16(e.Body.GetVerdict()), e.Body.GetQuantity(), append([]string{}, e.Body.GetUnitIds()...), e.Position, e.At); err != nil {
 		return err
 	}
 	if !c.waits() {
@@ -141,7 +144,7 @@ func onVerdict(ctx context.Context, tx *store.Tx, e event.Of[*inspectionv1.Verdi
 func readFindings(ctx context.Context, db reader, caseID string) (found []finding, missing int64, err error) {
 	rows, err := db.Rows(ctx, `SELECT g.n, g.grade, g.quantity, g.inspection, coalesce(v.verdict, 0), coalesce(v.quantity, 0)
 		FROM grading g LEFT JOIN verdict v ON v.inspection = g.inspection AND g.inspection <> ''
-		WHERE g.case_id = $1 ORDER BY g.at, g.id, v.at, v.event_id`, caseID)
+		WHERE g.case_id = $1 ORDER BY g.at, g.id, v.position`, caseID)
 	type asked struct {
 		index string
 		left  int64

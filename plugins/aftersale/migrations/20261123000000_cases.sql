@@ -90,8 +90,8 @@ CREATE TABLE shipment_step (
   shipment_id text NOT NULL,
   status      smallint NOT NULL,
   at          timestamptz NOT NULL,
-  reason      text NOT NULL);
-CREATE INDEX shipment_step_shipment ON shipment_step (shipment_id);
+  reason      text NOT NULL,
+  UNIQUE (shipment_id, status, at));
 REVOKE UPDATE, DELETE, TRUNCATE ON shipment_step FROM p_aftersale;
 
 -- What a customs form wants to know of goods.
@@ -249,9 +249,14 @@ CREATE TABLE verdict (
   verdict    smallint NOT NULL,
   quantity   bigint NOT NULL CHECK (quantity > 0),
   units      text[] NOT NULL,
-  event_id   text NOT NULL,
+  position   bigint NOT NULL,                      -- of the event: heard again, it is the same word
   at         timestamptz NOT NULL,
-  PRIMARY KEY (inspection, event_id));
+  PRIMARY KEY (inspection, position));
+
+-- Arrivals that were counted, by their events' positions.
+CREATE TABLE reception (
+  position bigint PRIMARY KEY,
+  case_id  text NOT NULL REFERENCES case_file);
 
 -- What happened, in order. Append only.
 CREATE TABLE timeline (
