@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -33,6 +34,7 @@ type follower struct {
 	mu    sync.Mutex
 	news  chan struct{} // closed when the model has changed
 	ready bool
+	seen  time.Time // when it looked last and could
 }
 
 func follow(db *store.DB, model *recommend.Model, log *slog.Logger, every time.Duration) *follower {
@@ -97,7 +99,17 @@ func (f *follower) look(ctx context.Context) error {
 		close(f.news)
 		f.news = make(chan struct{})
 	}
-	f.ready = true
+	f.ready, f.seen = true, time.Now()
+	return nil
+}
+
+// check tells whether the model follows the tables.
+func (f *follower) check(context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ready && time.Since(f.seen) > followTimeout+time.Minute {
+		return fmt.Errorf("recommendations have not followed the tables since %s", f.seen.UTC().Format(time.RFC3339))
+	}
 	return nil
 }
 
@@ -164,8 +176,10 @@ func (f *follower) purchases(ctx context.Context, after, upto int64) error {
 
 func (f *follower) views(ctx context.Context, after, upto int64) error {
 	// A look at a good's page, one that goes to the cart, and one that follows
-	// a recommendation.
-	rows, err := f.db.Rows(ctx, `SELECT person, market, sku, at FROM view WHERE changed > $1 AND changed <= $2 AND sku <> '' AND kind IN (2, 3, 5) ORDER BY at`, after, upto)
+	// a recommendation; of one batch once for each good, however often it says
+	// so.
+	rows, err := f.db.Rows(ctx, `SELECT person, market, sku, max(at) FROM view WHERE changed > $1 AND changed <= $2 AND sku <> '' AND kind IN (2, 3, 5)
+		GROUP BY batch, person, market, sku ORDER BY max(at)`, after, upto)
 	return scan(rows, err, func(rows *sql.Rows) error {
 		var person, market, sku string
 		var at time.Time

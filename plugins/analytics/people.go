@@ -68,7 +68,7 @@ const forget = `WITH n AS (DELETE FROM pseudonym WHERE name = ANY ($1::text[]) R
 kept AS (INSERT INTO forgotten AS f (name, until) SELECT unnest($1::text[]), CASE WHEN $3::boolean THEN 'infinity' ELSE now() END
     UNION SELECT person, 'infinity' FROM n ON CONFLICT (name) DO UPDATE SET until = greatest(f.until, EXCLUDED.until)),
 p AS (UPDATE purchase SET person = '', changed = $2::bigint WHERE person IN (SELECT person FROM n) AND person <> ''),
-v AS (UPDATE view SET person = '', changed = $2::bigint WHERE person IN (SELECT person FROM n) AND person <> ''),
+v AS (UPDATE view SET person = '' WHERE person IN (SELECT person FROM n) AND person <> ''),
 w AS (DELETE FROM preference WHERE account = ANY ($1::text[]) AND $3::boolean)
 INSERT INTO departed (person, changed) SELECT DISTINCT person, $2::bigint FROM n ON CONFLICT DO NOTHING`
 

@@ -44,7 +44,7 @@ func register(_ context.Context, in *plugin.Instance) error {
 		model: recommend.New(recommend.Options{}), watching: make(chan struct{}, mostWatch),
 	}
 	s.follower = follow(s.db, s.model, in.Log, c.follow)
-	in.Close = s.follower.close
+	in.Close, in.Check = s.follower.close, s.follower.check
 	analyticsv1connect.RegisterBeaconServiceHandler(in.Server, s)
 	analyticsv1connect.RegisterRecommendationServiceHandler(in.Server, s)
 	analyticsv1connect.RegisterFigureServiceHandler(in.Server, s)
