@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -15,6 +16,8 @@ import (
 // against the notice, in the answer, the books and the purchase order.
 func TestAReceiptIsOverShortOrDamaged(t *testing.T) {
 	t.Parallel()
+	h, n := open(t), 0
+	in := h.desk(member("mrc_one")).purchasing
 	for name, c := range map[string]struct {
 		announced, good, damaged int64
 		as                       *warehousev1.Discrepancy
@@ -29,40 +32,37 @@ func TestAReceiptIsOverShortOrDamaged(t *testing.T) {
 		"over and damaged":  {5, 4, 3, &warehousev1.Discrepancy{Announced: 5, Received: 4, Damaged: 3}, map[string]int64{"receipt incoming receiving": 4, "receipt incoming damaged": 1, "receipt external damaged": 2}},
 		"not announced":     {0, 1, 1, &warehousev1.Discrepancy{Received: 1, Damaged: 1}, map[string]int64{"receipt external receiving": 1, "receipt external damaged": 1}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			h := open(t)
-			in := h.desk(member("mrc_one")).purchasing
-			_, err := in.PutPurchaseOrder(t.Context(), &warehousev1.PutPurchaseOrderRequest{PurchaseOrderId: "PO", Supplier: "Acme", Lines: []*warehousev1.PurchaseOrderLine{
-				{Sku: "sku_a", Quantity: 9}, {Sku: "sku_b", Quantity: 1},
-			}})
-			require.NoError(t, err)
-			lines := []*warehousev1.NoticeLine{{Sku: "sku_b", Quantity: 1}}
-			if c.announced > 0 {
-				lines = append(lines, &warehousev1.NoticeLine{Sku: "sku_a", Quantity: c.announced})
-			}
-			_, err = in.AnnounceShipment(t.Context(), &warehousev1.AnnounceShipmentRequest{NoticeId: "N", PurchaseOrderId: "PO", Lines: lines})
-			require.NoError(t, err)
-			count := []*warehousev1.NoticeLine{{Sku: "sku_b", Quantity: 1}}
-			if c.good+c.damaged > 0 {
-				count = append(count, &warehousev1.NoticeLine{Sku: "sku_a", Quantity: c.good, Damaged: c.damaged})
-			}
-			res, err := in.ReceiveShipment(t.Context(), &warehousev1.ReceiveShipmentRequest{NoticeId: "N", Lines: count})
-			require.NoError(t, err)
-			if c.as == nil {
-				require.Empty(t, res.GetDiscrepancies())
-			} else {
-				c.as.Sku = "sku_a"
-				require.Len(t, res.GetDiscrepancies(), 1)
-				require.True(t, proto.Equal(c.as, res.GetDiscrepancies()[0]), "%v", res)
-			}
-			require.Equal(t, c.moved, h.arrivals(t, "N"))
-			po, err := in.GetPurchaseOrder(t.Context(), &warehousev1.GetPurchaseOrderRequest{PurchaseOrderId: "PO"})
-			require.NoError(t, err)
-			require.True(t, proto.Equal(&warehousev1.PurchaseOrderLine{Sku: "sku_a", Quantity: 9, Announced: c.announced, Received: c.good, Damaged: c.damaged},
-				po.GetPurchaseOrder().GetLines()[0]))
-			h.consistent(t)
-		})
+		n++
+		order, notice := fmt.Sprint("PO-", n), fmt.Sprint("N-", n)
+		_, err := in.PutPurchaseOrder(t.Context(), &warehousev1.PutPurchaseOrderRequest{PurchaseOrderId: order, Supplier: "Acme", Lines: []*warehousev1.PurchaseOrderLine{
+			{Sku: "sku_a", Quantity: 9}, {Sku: "sku_b", Quantity: 1},
+		}})
+		require.NoError(t, err)
+		lines := []*warehousev1.NoticeLine{{Sku: "sku_b", Quantity: 1}}
+		if c.announced > 0 {
+			lines = append(lines, &warehousev1.NoticeLine{Sku: "sku_a", Quantity: c.announced})
+		}
+		_, err = in.AnnounceShipment(t.Context(), &warehousev1.AnnounceShipmentRequest{NoticeId: notice, PurchaseOrderId: order, Lines: lines})
+		require.NoError(t, err)
+		count := []*warehousev1.NoticeLine{{Sku: "sku_b", Quantity: 1}}
+		if c.good+c.damaged > 0 {
+			count = append(count, &warehousev1.NoticeLine{Sku: "sku_a", Quantity: c.good, Damaged: c.damaged})
+		}
+		res, err := in.ReceiveShipment(t.Context(), &warehousev1.ReceiveShipmentRequest{NoticeId: notice, Lines: count})
+		require.NoError(t, err)
+		if c.as == nil {
+			require.Empty(t, res.GetDiscrepancies(), name)
+		} else {
+			c.as.Sku = "sku_a"
+			require.Len(t, res.GetDiscrepancies(), 1, name)
+			require.True(t, proto.Equal(c.as, res.GetDiscrepancies()[0]), "%s: %v", name, res)
+		}
+		require.Equal(t, c.moved, h.arrivals(t, notice), name)
+		po, err := in.GetPurchaseOrder(t.Context(), &warehousev1.GetPurchaseOrderRequest{PurchaseOrderId: order})
+		require.NoError(t, err)
+		require.True(t, proto.Equal(&warehousev1.PurchaseOrderLine{Sku: "sku_a", Quantity: 9, Announced: c.announced, Received: c.good, Damaged: c.damaged},
+			po.GetPurchaseOrder().GetLines()[0]), name)
+		h.consistent(t)
 	}
 }
 
