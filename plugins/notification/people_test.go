@@ -55,7 +55,7 @@ func TestWhatIsOwedIsAlwaysMailedAndWhatIsUnderWayUnlessItIsMeant(t *testing.T) 
 		"transactional, by accident": {ann, false, "shipment.delivered", mail, false, "CONFIRM_TRANSACTIONAL"},
 		"transactional, meant":       {ann, true, "shipment.delivered", mail, false, ""},
 		"an offer on":                {ann, false, "recommendation.new", mail, true, ""},
-		"an offer off":               {ann, false, "recommendation.new", inbox, false, ""},
+		"an offer's inbox off":       {ann, false, "recommendation.new", inbox, false, ""},
 		"a code":                     {ann, true, "contact.confirm", mail, false, "TOPIC_UNKNOWN"},
 		"a merchant's topic":         {ann, true, "sale.placed", inbox, false, "TOPIC_UNKNOWN"},
 		"nobody's topic":             {ann, true, "weather.rain", inbox, false, "TOPIC_UNKNOWN"},
@@ -100,12 +100,13 @@ func TestPreferencesDecideOnChannelsAndLanguage(t *testing.T) {
 	notify := func(n string) {
 		_, err := s.steps("analytics").Notify(t.Context(), &notificationv1.NotifyRequest{
 			NotificationId: n, Topic: "recommendation.new", Audience: &notificationv1.Audience{Who: &notificationv1.Audience_AccountId{AccountId: "acc_ann"}},
-			Data: data(t, map[string]any{"items": []any{map[string]any{"sku": "s", "title": "Pot", "why": ""}}}),
+			Data: data(t, map[string]any{"count": 1, "items": []any{}}),
 		})
 		require.NoError(t, err)
 	}
+	require.NoError(t, s.set(ann, false, "recommendation.new", inbox, false))
 	notify("1")
-	require.NotContains(t, s.settles(t), "inbox acc_ann recommendation.new", "offers are for those who asked")
+	require.NotContains(t, s.settles(t), "inbox acc_ann recommendation.new", "who does not want an offer says so once")
 	require.NoError(t, s.set(ann, false, "recommendation.new", inbox, true))
 	require.NoError(t, s.set(ann, false, "recommendation.new", mail, true))
 	notify("2")

@@ -21,6 +21,7 @@ subscription "trade" {
     "entrepot.order.v1.OrderAccepted",
     "entrepot.order.v1.OrderDelivered",
     "entrepot.order.v1.OrderCancelled",
+    "entrepot.order.v1.ConsignmentOverdue",
     "entrepot.payment.v1.PaymentRefunded",
     "entrepot.logistics.v1.ShipmentBooked",
     "entrepot.logistics.v1.ShipmentMoved",
@@ -30,6 +31,15 @@ subscription "trade" {
     "entrepot.inspection.v1.ConsignmentReceived",
     "entrepot.inspection.v1.VerdictConfirmed",
     "entrepot.inspection.v1.GoodsDestroyed",
+    "entrepot.aftersale.v1.ApplicationOpened",
+    "entrepot.aftersale.v1.CaseOffered",
+    "entrepot.aftersale.v1.CaseDecided",
+    "entrepot.aftersale.v1.CaseEscalated",
+    "entrepot.aftersale.v1.CaseAssessed",
+    "entrepot.aftersale.v1.CaseSettled",
+    "entrepot.aftersale.v1.MessagePosted",
+    "entrepot.aftersale.v1.ResponseOverdue",
+    "entrepot.analytics.v1.RecommendationsReady",
   ]
   on_dead = "skip"
 }

@@ -190,7 +190,7 @@ func TestReceiptsOfTheInstanceThatSentItCount(t *testing.T) {
 	s.confirms(t, ann, "ann@example.com")
 	_, err := s.steps("aftersale").Notify(t.Context(), &notificationv1.NotifyRequest{
 		NotificationId: "1", Topic: "case.settled", Audience: &notificationv1.Audience{Who: &notificationv1.Audience_AccountId{AccountId: "acc_ann"}},
-		Data: data(t, map[string]any{"case_id": "afs_1", "order_id": "ord_1"}),
+		Data: data(t, map[string]any{"case_id": "afs_1", "order_id": "ord_1", "outcome": "SETTLED", "refunded": map[string]any{"currency": "GBP", "minor": 1}}),
 	})
 	require.NoError(t, err)
 	const way = "mail acc_ann case.settled"
@@ -224,7 +224,7 @@ func TestAnotherPluginNotifiesOnceForEachOfItsNames(t *testing.T) {
 	o := s.places(t, "", "DE")
 	ask := &notificationv1.NotifyRequest{
 		NotificationId: "afs_1/decided", Topic: "case.decided", Audience: &notificationv1.Audience{Who: &notificationv1.Audience_OrderId{OrderId: o.GetOrderId()}},
-		Data: data(t, map[string]any{"case_id": "afs_1", "order_id": o.GetOrderId(), "decision": "APPROVED"}), Reference: "afs_1",
+		Data: data(t, map[string]any{"case_id": "afs_1", "order_id": o.GetOrderId(), "decision": "APPROVED", "keep_goods": false}), Reference: "afs_1",
 	}
 	first, err := s.steps("aftersale").Notify(t.Context(), ask)
 	require.NoError(t, err)

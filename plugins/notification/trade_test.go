@@ -10,6 +10,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	aftersalev1 "github.com/entrepot/entrepot/proto/entrepot/aftersale/v1"
+	analyticsv1 "github.com/entrepot/entrepot/proto/entrepot/analytics/v1"
 	inspectionv1 "github.com/entrepot/entrepot/proto/entrepot/inspection/v1"
 	logisticsv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/v1"
 	orderv1 "github.com/entrepot/entrepot/proto/entrepot/order/v1"
@@ -70,6 +72,8 @@ func TestAnAddressGivenForTheCarrierIsBetterThanNone(t *testing.T) {
 	require.Equal(t, "FAILED NO_ADDRESS", q["mail acc_bob order.placed"], "what is owed and cannot be sent is seen")
 }
 
+func gbp(minor int64) *typev1.Money { return &typev1.Money{CurrencyCode: "GBP", MinorUnits: minor} }
+
 // story is every event that people are told of.
 func story(o *orderv1.OrderPlaced) []proto.Message {
 	order := o.GetOrderId()
@@ -92,6 +96,21 @@ func story(o *orderv1.OrderPlaced) []proto.Message {
 		&warehousev1.ReturnClosed{ReturnId: "rma_1", Reference: order, MerchantId: "mrc_a"},
 		&inspectionv1.ConsignmentReceived{ConsignmentId: "con_1", MerchantId: "mrc_a", CaseIds: []string{"cas_1"}},
 		&inspectionv1.VerdictConfirmed{CaseId: "cas_1", MerchantId: "mrc_a", Sku: "sku_1", Quantity: 3, Verdict: inspectionv1.Verdict_VERDICT_COUNTERFEIT},
+		&orderv1.ConsignmentOverdue{OrderId: order, MerchantId: "mrc_a", DueBy: timestamppb.Now()},
+		&aftersalev1.ApplicationOpened{CaseId: "afs_1", OrderId: order, MerchantId: "mrc_a", Kind: aftersalev1.Kind_KIND_RETURN, AccountId: "acc_ann"},
+		&aftersalev1.ApplicationOpened{CaseId: "afs_2", OrderId: order, MerchantId: "mrc_a", Kind: aftersalev1.Kind_KIND_WITHDRAWAL, AccountId: "acc_ann"},
+		&aftersalev1.CaseOffered{CaseId: "afs_1", OrderId: order, MerchantId: "mrc_a", Amount: gbp(5)},
+		&aftersalev1.CaseDecided{CaseId: "afs_1", OrderId: order, MerchantId: "mrc_a", Outcome: aftersalev1.Decision_OUTCOME_REJECTED},
+		&aftersalev1.CaseEscalated{CaseId: "afs_1", OrderId: order, MerchantId: "mrc_a", Reason: "ASKED"},
+		&aftersalev1.CaseDecided{CaseId: "afs_1", OrderId: order, MerchantId: "mrc_a", Outcome: aftersalev1.Decision_OUTCOME_APPROVED, KeepGoods: true},
+		&aftersalev1.CaseAssessed{CaseId: "afs_1", OrderId: order, MerchantId: "mrc_a", Refund: gbp(90), Deduction: gbp(10)},
+		&aftersalev1.CaseAssessed{CaseId: "afs_9", OrderId: order, MerchantId: "mrc_a"},
+		&aftersalev1.CaseSettled{CaseId: "afs_1", OrderId: order, MerchantId: "mrc_a", State: aftersalev1.Case_STATE_SETTLED, Refunded: gbp(90)},
+		&aftersalev1.MessagePosted{ConversationId: "cnv_1", MessageId: "msg_1", OrderId: order, MerchantId: "mrc_a", Author: "consumer"},
+		&aftersalev1.MessagePosted{ConversationId: "cnv_1", MessageId: "msg_2", OrderId: order, MerchantId: "mrc_a", Author: "merchant"},
+		&aftersalev1.MessagePosted{ConversationId: "cnv_1", MessageId: "msg_3", OrderId: order, MerchantId: "mrc_a", CaseId: "afs_1", Author: "staff"},
+		&aftersalev1.MessagePosted{ConversationId: "cnv_1", MessageId: "msg_4", OrderId: order, MerchantId: "mrc_a", Author: "merchant", Internal: true},
+		&aftersalev1.ResponseOverdue{ConversationId: "cnv_1", OrderId: order, MerchantId: "mrc_a", WaitingSince: timestamppb.Now()},
 		&inspectionv1.GoodsDestroyed{DestructionId: "des_1", CaseId: "cas_1", MerchantId: "mrc_a", Sku: "sku_1", Quantity: 3, Ground: inspectionv1.Ground_GROUND_DAMAGED},
 	}
 }
@@ -102,8 +121,9 @@ func TestEveryEventOfTheStoryIsToldOnceHoweverOftenItIsHeard(t *testing.T) {
 	s.put(t, member("acc_m", "mrc_a"), "main")
 	o := s.places(t, "acc_ann", "GB")
 	low := 0
+	whole := story(o)
 	for range 2 { // the second time is a replay
-		for _, e := range story(o) {
+		for _, e := range whole {
 			if _, ok := e.(*warehousev1.StockLow); ok {
 				if low++; low > 1 {
 					continue // a new position is a new reminder
@@ -123,7 +143,8 @@ func TestEveryEventOfTheStoryIsToldOnceHoweverOftenItIsHeard(t *testing.T) {
 	}
 	require.Equal(t, map[string]int{
 		"order.placed": 1, "order.accepted": 1, "shipment.handed_over": 1, "shipment.trouble": 1, "shipment.out_for_delivery": 1,
-		"shipment.ready_for_pickup": 1, "shipment.delivered": 1, "payment.refunded": 2, "order.cancelled": 1,
+		"shipment.ready_for_pickup": 1, "shipment.delivered": 1, "payment.refunded": 2, "order.cancelled": 1, "case.received": 1, "withdrawal.received": 1,
+		"case.offered": 1, "case.decided": 2, "case.assessed": 1, "case.settled": 1, "message.posted": 2,
 	}, count)
 	told := map[string]int{}
 	for _, m := range s.to("https://main.example/hook") {
@@ -139,7 +160,8 @@ func TestEveryEventOfTheStoryIsToldOnceHoweverOftenItIsHeard(t *testing.T) {
 	}
 	require.Equal(t, map[string]int{
 		"sale.placed": 1, "sale.cancelled": 1, "sale.delivered": 1, "carriage.trouble": 2, "stock.low": 1, "return.received": 1, "return.closed": 1,
-		"consignment.received": 1, "inspection.verdict": 1, "goods.destroyed": 1,
+		"consignment.received": 1, "inspection.verdict": 1, "goods.destroyed": 1, "sale.overdue": 1, "case.opened": 2, "case.escalated": 1, "case.closed": 1,
+		"case.message": 2, "case.overdue": 1,
 	}, told)
 	mails := ""
 	for _, m := range s.to(mailOf("buyer1")) {
@@ -209,4 +231,22 @@ func TestWhatIsForgottenIsNotToldAgainByAReplay(t *testing.T) {
 	s.logs(t, time.Now().Add(-500*24*time.Hour), o)
 	require.Empty(t, s.settles(t))
 	require.Len(t, s.to(mailOf("buyer1")), 1)
+}
+
+func TestRecommendationsAreToldWhileTheyAreFresh(t *testing.T) {
+	t.Parallel()
+	s := openShop(t, nil)
+	_, err := s.Admin.Exec(t.Context(), `UPDATE p_notification.horizon SET at = now() - interval '9 days'`)
+	require.NoError(t, err)
+	ready := &analyticsv1.RecommendationsReady{AccountId: "acc_ann", Market: "DE", Recommendations: []*analyticsv1.Recommendation{
+		{Sku: "sku_1", MerchantId: "mrc_a", Price: gbp(5), Reason: &analyticsv1.Reason{Code: analyticsv1.Reason_CODE_TRENDING}},
+	}}
+	s.logs(t, time.Now().Add(-2*stale), ready)
+	require.Empty(t, s.settles(t), "the goods may be sold by now")
+	s.logs(t, time.Now(), ready)
+	require.Equal(t, map[string]string{"inbox acc_ann recommendation.new": "DELIVERED"}, s.settles(t), "a mail is for who wants it by mail")
+	got := s.reads(t, consumer("acc_ann"))[0]
+	require.Equal(t, "Etwas für Sie", got.GetTitle())
+	require.Contains(t, got.GetData().String(), "sku_1")
+	require.Contains(t, got.GetData().String(), "TRENDING")
 }

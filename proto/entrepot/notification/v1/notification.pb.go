@@ -98,7 +98,8 @@ const (
 	// About something that the recipient has under way. On unless switched off,
 	// and switched off only knowingly.
 	Category_CATEGORY_TRANSACTIONAL Category = 2
-	// What might interest. Off unless switched on.
+	// What might interest. For those alone who asked: off unless switched on, here
+	// or where it arises.
 	Category_CATEGORY_OFFER Category = 3
 )
 
