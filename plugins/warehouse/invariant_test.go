@@ -321,7 +321,13 @@ UNION ALL SELECT 'a serial after its end: ' || m.unit FROM p_warehouse.stock_mov
    ON e.unit = m.unit AND e.id < m.id AND e.to_disposition IN ('destroyed', 'disposed') WHERE m.unit <> ''
 UNION ALL SELECT 'more was allowed than shipped: ' || s.reference FROM p_warehouse.shipped s
  GROUP BY s.reference, s.sku HAVING sum(s.quantity) < (SELECT coalesce(sum(l.quantity), 0) FROM p_warehouse.return_line l
-   JOIN p_warehouse.rma r ON r.id = l.return_id AND r.state <> 5 WHERE r.reference = s.reference AND l.sku = s.sku)`
+   JOIN p_warehouse.rma r ON r.id = l.return_id AND r.state <> 5 WHERE r.reference = s.reference AND l.sku = s.sku)
+UNION ALL SELECT 'a return counts otherwise than its gradings: ' || l.return_id FROM p_warehouse.return_line l
+  LEFT JOIN p_warehouse.return_grading g ON g.return_id = l.return_id AND g.sku = l.sku GROUP BY l.return_id, l.sku
+ HAVING (l.graded, l.restocked, l.destroyed, l.sent_back) IS DISTINCT FROM (coalesce(sum(g.quantity), 0),
+   coalesce(sum(g.quantity) FILTER (WHERE g.disposition = 'receiving'), 0),
+   coalesce(sum(g.quantity) FILTER (WHERE g.disposition IN ('destroyed', 'disposed')), 0),
+   coalesce(sum(g.quantity) FILTER (WHERE g.disposition = 'external'), 0))`
 
 func (y *yard) sound(t require.TestingT) {
 	y.consistent(t)

@@ -116,6 +116,17 @@ func TestThePlaceOfGoodsIsKnown(t *testing.T) {
 	require.Equal(t, "A-1", h.level(t, "sku_a", "main").GetLocation())
 	h.putAt(t, "2", away("sku_a", "", 3, "A-2"))
 	require.Equal(t, "A-2", h.level(t, "sku_a", "main").GetLocation(), "where goods of it were put last")
+	// Another lot is best put beside it; goods that are new here have no place.
+	in := h.desk(member("mrc_one")).purchasing
+	more := []*warehousev1.NoticeLine{{Sku: "sku_a", Lot: "L1", Quantity: 1}, {Sku: "sku_b", Quantity: 1}}
+	_, err = in.AnnounceShipment(t.Context(), &warehousev1.AnnounceShipmentRequest{NoticeId: "more", Lines: more})
+	require.NoError(t, err)
+	_, err = in.ReceiveShipment(t.Context(), &warehousev1.ReceiveShipmentRequest{NoticeId: "more", Lines: more})
+	require.NoError(t, err)
+	res, err = in.ListPutAways(t.Context(), &warehousev1.ListPutAwaysRequest{})
+	require.NoError(t, err)
+	require.Equal(t, "A-2", res.GetLines()[0].GetLocation())
+	require.Empty(t, res.GetLines()[1].GetLocation())
 	h.stock(t, "", map[string]int64{"sku_b": 1})
 	require.Empty(t, h.level(t, "sku_b", "main").GetLocation())
 }

@@ -73,14 +73,15 @@ func (s *service) PutAway(ctx context.Context, req *warehousev1.PutAwayRequest) 
 }
 
 // toPutAway is what stands in receiving; the entry that last brought some of it
-// says since when.
-const toPutAway = `SELECT m.id, b.sku, b.lot, b.authenticated, b.receiving, coalesce(h.location, ''),
+// says since when. Its place is where goods of it stand already: best of its
+// lot and kind.
+const toPutAway = `SELECT m.id, b.sku, b.lot, b.authenticated, b.receiving, coalesce((SELECT h.location FROM shelf h WHERE h.site = b.site AND h.sku = b.sku
+   ORDER BY h.lot <> b.lot, h.authenticated <> b.authenticated, h.lot DESC LIMIT 1), ''),
   (SELECT coalesce(jsonb_agg(u.unit ORDER BY u.unit), '[]') FROM (SELECT u.unit FROM stock_unit u WHERE b.authenticated AND u.sku = b.sku AND u.site = b.site
     AND u.lot = b.lot AND u.disposition = 'receiving' LIMIT 500) u)
  FROM stock_balance b
  CROSS JOIN LATERAL (SELECT max(m.id) AS id FROM stock_move m WHERE m.sku = b.sku AND m.site = b.site AND m.lot = b.lot
    AND m.authenticated = b.authenticated AND m.to_disposition = 'receiving') m
- LEFT JOIN shelf h ON h.site = b.site AND h.sku = b.sku AND h.lot = b.lot AND h.authenticated = b.authenticated
  WHERE b.receiving > 0 AND b.site = $1 AND ($2 = '' OR b.merchant = $2) AND m.id > $3 ORDER BY m.id LIMIT $4`
 
 // ListPutAways tells what stands in receiving, what came first first.

@@ -1723,7 +1723,7 @@ type StockPolicy struct {
 	OnShelf *int64 `protobuf:"varint,3,opt,name=on_shelf,json=onShelf,proto3,oneof" json:"on_shelf,omitempty"`
 	// Sellable units that are never promised there.
 	SafetyStock int64 `protobuf:"varint,4,opt,name=safety_stock,json=safetyStock,proto3" json:"safety_stock,omitempty"`
-	// At or below this much in all, StockLow is told. 0: never.
+	// At or below this much sellable in all, StockLow is told. 0: never.
 	ReorderPoint  int64 `protobuf:"varint,5,opt,name=reorder_point,json=reorderPoint,proto3" json:"reorder_point,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3194,7 +3194,9 @@ func (x *StockMoved) GetLevels() []*StockLevel {
 	return nil
 }
 
-// A sku is at or below its reorder point in a market.
+// A sku has come to its reorder point in a market, or below it: told once each
+// time it does, within half a minute. What is expired is not counted. It is
+// told again after the stock was above the point, or the merchant set another.
 type StockLow struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Sku           string                 `protobuf:"bytes,1,opt,name=sku,proto3" json:"sku,omitempty"`
