@@ -2,6 +2,10 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"connectrpc.com/connect/v2"
@@ -79,6 +83,44 @@ func TestParcelsFitTheCarrier(t *testing.T) {
 	refused(t, connect.CodeFailedPrecondition, "TOO_HEAVY", err)
 	_, err = plan(nil, nil)
 	refused(t, connect.CodeFailedPrecondition, "NO_BOX", err)
+}
+
+// A reader that is not ours reads the number off the label, and the dock takes
+// the parcel by what it read.
+func TestAParcelIsHandedOverByWhatItsLabelSays(t *testing.T) {
+	t.Parallel()
+	for _, program := range []string{"pdftotext", "pdftoppm", "zbarimg"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("%s is not on this machine: scripts/setup-readers installs it", program)
+		}
+	}
+	d := openDock(t)
+	d.stock(t, "", map[string]int64{"sku_a": 9})
+	f, _ := d.ordered(t, "ord_1", line("sku_a", 1))
+	d.pick(t, "w1", d.plan(t, "w1").GetPicks()...)
+	d.pack(t, f)
+	d.assign(t, f)
+	p := d.get(t, f).GetParcels()[0]
+	res, err := d.floor.GetParcelLabel(t.Context(), &warehousev1.GetParcelLabelRequest{ParcelId: p.GetParcelId()})
+	require.NoError(t, err)
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "label.pdf"), res.GetContent(), 0o600))
+	run := func(program string, args ...string) string {
+		c := exec.CommandContext(t.Context(), program, args...)
+		c.Dir = dir
+		out, err := c.Output()
+		require.NoError(t, err, program)
+		return string(out)
+	}
+	text := run("pdftotext", "-layout", "label.pdf", "-")
+	require.Contains(t, text, "ord_1")
+	require.Contains(t, strings.ReplaceAll(text, " ", ""), "(00)"+p.GetSscc())
+	run("pdftoppm", "-r", "200", "-png", "-singlefile", "label.pdf", "label")
+	read := strings.TrimSpace(run("zbarimg", "-q", "--raw", "label.png"))
+	require.Equal(t, "00"+p.GetSscc(), read, "application identifier 00, and the number")
+	handed, err := d.floor.HandOver(t.Context(), &warehousev1.HandOverRequest{ManifestId: "m1", CarrierInstance: "post", Ssccs: []string{strings.TrimPrefix(read, "00")}})
+	require.NoError(t, err)
+	require.Equal(t, []string{f}, handed.GetFulfilmentIds())
 }
 
 func TestAParcelsLabelCarriesItsNumber(t *testing.T) {
