@@ -270,10 +270,18 @@ func (s *shop) put(t testing.TB, p call.Principal, name string, topics ...string
 	return res.GetSecret()
 }
 
+// puts an address, as a call of its own.
+func (s *shop) puts(t testing.TB, p call.Principal, address string) (*notificationv1.PutContactResponse, error) {
+	t.Helper()
+	as := plugintest.As(p, "GB")
+	as.IdempotencyKey = id.New("key")
+	return notificationv1connect.NewPreferenceServiceClient(s.Client(as)).PutContact(t.Context(), &notificationv1.PutContactRequest{Email: address})
+}
+
 // confirms gives an account a contact.
 func (s *shop) confirms(t testing.TB, p call.Principal, address string) {
 	t.Helper()
-	_, err := s.preferences(p).PutContact(t.Context(), &notificationv1.PutContactRequest{Email: address})
+	_, err := s.puts(t, p, address)
 	require.NoError(t, err)
 	_, err = s.preferences(p).ConfirmContact(t.Context(), &notificationv1.ConfirmContactRequest{Code: s.code(t, address)})
 	require.NoError(t, err)

@@ -29,7 +29,10 @@ type entry struct {
 // transaction of the database does so at a time, and holds on to its numbers
 // until they can be seen: they become visible in their order.
 func (s *service) post(ctx context.Context) (int, error) {
-	posted := 0
+	posted, some := 0, false
+	if err := s.db.Row(ctx, `SELECT EXISTS (SELECT FROM delivery WHERE channel = 1 AND state = 1)`).Scan(&some); err != nil || !some {
+		return 0, store.Wrap(err)
+	}
 	err := s.db.Run(ctx, func(ctx context.Context, tx *store.Tx) error {
 		posted = 0
 		var mine bool

@@ -12,6 +12,7 @@ import (
 
 	providerv1 "github.com/entrepot/entrepot/proto/entrepot/notification/provider/v1"
 	notificationv1 "github.com/entrepot/entrepot/proto/entrepot/notification/v1"
+	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
 	"github.com/entrepot/entrepot/sdk/event"
 	"github.com/entrepot/entrepot/sdk/fault"
 	"github.com/entrepot/entrepot/sdk/store"
@@ -28,6 +29,10 @@ func (s *service) settle(ctx context.Context, d *delivery, end *providerv1.Deliv
 		var ce *connect.Error
 		if !errors.As(cause, &ce) || !ce.IsRemote() || !slices.Contains(final, ce.Code()) {
 			return s.unknown(ctx, d, cause)
+		}
+		if from, ok := fault.Detail[*typev1.ErrorSource](cause); ok && from.GetSource() == typev1.ErrorSource_SOURCE_KERNEL {
+			s.in.Log.WarnContext(ctx, "the kernel refuses calls to a provider", "instance", d.instance, "reason", fault.Reason(cause))
+			return s.wait(ctx, d, noProvider) // it is not the provider's word, and nothing has left
 		}
 		end = ended(providerv1.Delivery_STATE_REFUSED, fault.Reason(cause))
 		if end.GetCode() == "" {

@@ -125,10 +125,10 @@ func TestAnAddressIsWrittenToWhenItsCodeCameBack(t *testing.T) {
 	s.places(t, "acc_ann", "GB", func(o *orderv1.OrderPlaced) { o.EmailRef = "" })
 	require.Equal(t, "FAILED NO_ADDRESS", s.settles(t)["mail acc_ann order.placed"])
 
-	put, err := s.preferences(ann).PutContact(t.Context(), &notificationv1.PutContactRequest{Email: "ann@example.com"})
+	put, err := s.puts(t, ann, "ann@example.com")
 	require.NoError(t, err)
 	require.Equal(t, notificationv1.Contact_STATE_UNCONFIRMED, put.GetContact().GetState())
-	_, err = s.preferences(ann).PutContact(t.Context(), &notificationv1.PutContactRequest{Email: "other@example.com"})
+	_, err = s.puts(t, ann, "other@example.com")
 	require.Equal(t, "CONTACT_TOO_OFTEN", fault.Reason(err), "nobody has strangers mailed")
 	code := s.code(t, "ann@example.com")
 	require.NotContains(t, fmt.Sprint(s.queue(t)), code)
@@ -156,7 +156,7 @@ func TestACodeIsGuessedFiveTimes(t *testing.T) {
 	t.Parallel()
 	s := openShop(t, nil)
 	ann := consumer("acc_ann")
-	_, err := s.preferences(ann).PutContact(t.Context(), &notificationv1.PutContactRequest{Email: "ann@example.com"})
+	_, err := s.puts(t, ann, "ann@example.com")
 	require.NoError(t, err)
 	code := s.code(t, "ann@example.com")
 	wrong := "99999999"
@@ -173,13 +173,13 @@ func TestACodeIsGuessedFiveTimes(t *testing.T) {
 	for range asksPerDay - 1 {
 		_, err := s.Admin.Exec(t.Context(), `UPDATE p_notification.account SET asked_at = greatest(now() - interval '2 minutes', now()::date)`)
 		require.NoError(t, err)
-		if _, err = s.preferences(ann).PutContact(t.Context(), &notificationv1.PutContactRequest{Email: "ann@example.com"}); err != nil {
+		if _, err = s.puts(t, ann, "ann@example.com"); err != nil {
 			t.Skip("it is a minute past midnight") // the day began with these
 		}
 	}
 	_, err = s.Admin.Exec(t.Context(), `UPDATE p_notification.account SET asked_at = greatest(now() - interval '2 minutes', now()::date)`)
 	require.NoError(t, err)
-	_, err = s.preferences(ann).PutContact(t.Context(), &notificationv1.PutContactRequest{Email: "ann@example.com"})
+	_, err = s.puts(t, ann, "ann@example.com")
 	require.Equal(t, "CONTACT_TOO_OFTEN", fault.Reason(err))
 }
 

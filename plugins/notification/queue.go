@@ -81,7 +81,7 @@ const claimWebhooks = `WITH c AS (
       SELECT q.id, q.state FROM delivery q WHERE q.recipient = e.id AND q.channel = 3 AND q.state IN (1, 2, 6) AND q.due_at <= now()
        ORDER BY q.due_at LIMIT greatest(0, $3 - (SELECT count(*) FROM delivery o WHERE o.recipient = e.id AND o.channel = 3 AND o.state = 2 AND o.due_at > now()))
        FOR UPDATE SKIP LOCKED) d
-   WHERE e.state = 1 AND e.blocked_until <= now() LIMIT $1),
+   WHERE e.state = 1 AND e.blocked_until <= now() AND EXISTS (SELECT FROM delivery x WHERE x.channel = 3 AND x.state IN (1, 2, 6) AND x.due_at <= now()) LIMIT $1),
   u AS (UPDATE delivery d SET state = 2, tries = d.tries + 1, due_at = now() + $2 * interval '1 microsecond' FROM c WHERE d.id = c.id RETURNING d.*)
 SELECT ` + claimedColumns + `, c.url, c.secrets FROM u JOIN c ON c.id = u.id JOIN notification n ON n.id = u.notification_id ORDER BY n.at, u.id`
 
@@ -186,16 +186,33 @@ func (s *service) round(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		for _, batch := range s.prepare(s.inWork, due) {
+		for range due {
 			slots <- struct{}{}
-			s.work.Go(func() {
-				defer func() {
-					<-slots
-					s.poke()
-				}()
-				s.try(asPlugin(s.inWork, batch.market), batch)
-			})
 		}
+		// A vault that is slow holds up no inbox.
+		s.work.Go(func() { s.hand(due, slots) })
 	}
 	return nil
+}
+
+// hand prepares what is due and tries each by itself.
+func (s *service) hand(due []*delivery, slots <-chan struct{}) {
+	for _, p := range s.prepare(s.inWork, due) {
+		s.work.Go(func() {
+			defer func() {
+				<-slots
+				s.poke()
+			}()
+			s.try(asPlugin(s.inWork, s.marketOf(p.delivery)), p)
+		})
+	}
+}
+
+// marketOf is the market whose bindings carry a delivery: its own, while the
+// deployment has it.
+func (s *service) marketOf(d *delivery) string {
+	if s.in.Markets[d.market] == nil {
+		return s.in.DefaultMarket
+	}
+	return d.market
 }

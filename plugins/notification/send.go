@@ -254,10 +254,7 @@ var capability = map[int32]string{int32(mail): "mail", int32(webhook): "webhook"
 
 // choose takes the market's best instance that carries the channel.
 func (s *service) choose(ctx context.Context, d *delivery) (string, error) {
-	market := d.market
-	if s.in.Markets[market] == nil {
-		market = s.in.DefaultMarket
-	}
+	market := s.marketOf(d)
 	c := &s.choices
 	c.mu.Lock()
 	known := c.by[market]

@@ -874,17 +874,16 @@ const file_entrepot_notification_v1_preference_proto_rawDesc = "" +
 	"\x15RemoveContactResponse\"\x15\n" +
 	"\x13ListContactsRequest\"U\n" +
 	"\x14ListContactsResponse\x12=\n" +
-	"\bcontacts\x18\x01 \x03(\v2!.entrepot.notification.v1.ContactR\bcontacts2\xa7\a\n" +
+	"\bcontacts\x18\x01 \x03(\v2!.entrepot.notification.v1.ContactR\bcontacts2\x9c\a\n" +
 	"\x11PreferenceService\x12\x93\x01\n" +
 	"\x0eGetPreferences\x12/.entrepot.notification.v1.GetPreferencesRequest\x1a0.entrepot.notification.v1.GetPreferencesResponse\"\x1eҵ\x18\x17\n" +
 	"\x02\x02\x03\x12\x11notification.read\x90\x02\x01\x12\x9d\x01\n" +
 	"\x0eSetPreferences\x12/.entrepot.notification.v1.SetPreferencesRequest\x1a0.entrepot.notification.v1.SetPreferencesResponse\"(ҵ\x18\x17\n" +
 	"\x02\x02\x03\x12\x11notification.readڵ\x18\t\n" +
-	"\achanges\x12\x8f\x01\n" +
+	"\achanges\x12\x84\x01\n" +
 	"\n" +
-	"PutContact\x12+.entrepot.notification.v1.PutContactRequest\x1a,.entrepot.notification.v1.PutContactResponse\"&ҵ\x18\x17\n" +
-	"\x02\x02\x03\x12\x11notification.readڵ\x18\a\n" +
-	"\x05email\x12\x9a\x01\n" +
+	"PutContact\x12+.entrepot.notification.v1.PutContactRequest\x1a,.entrepot.notification.v1.PutContactResponse\"\x1bҵ\x18\x17\n" +
+	"\x02\x02\x03\x12\x11notification.read\x12\x9a\x01\n" +
 	"\x0eConfirmContact\x12/.entrepot.notification.v1.ConfirmContactRequest\x1a0.entrepot.notification.v1.ConfirmContactResponse\"%ҵ\x18\x17\n" +
 	"\x02\x02\x03\x12\x11notification.readڵ\x18\x06\n" +
 	"\x04code\x12\x9d\x01\n" +
