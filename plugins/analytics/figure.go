@@ -19,6 +19,7 @@ const mostDays = 400
 // scope is a checked Scope.
 type scope struct {
 	from, to, market, merchant, sku string
+	first, last                     time.Time
 	days                            int
 }
 
@@ -42,7 +43,17 @@ func scopeOf(ctx context.Context, in *analyticsv1.Scope) (scope, error) {
 	case days > mostDays:
 		return scope{}, fault.Field("scope.to_day", "at most "+strconv.Itoa(mostDays)+" days at once")
 	}
-	return scope{in.GetFromDay(), in.GetToDay(), in.GetMarket(), merchant, in.GetSku(), days}, nil
+	return scope{in.GetFromDay(), in.GetToDay(), in.GetMarket(), merchant, in.GetSku(), from, to, days}, nil
+}
+
+// until cuts off the days after a moment: no stock stands there yet. It tells
+// whether any are left.
+func (s *scope) until(now time.Time) bool {
+	if today := now.UTC().Truncate(24 * time.Hour); s.last.After(today) {
+		s.last, s.to = today, day(today)
+	}
+	s.days = int(s.last.Sub(s.first).Hours()/24) + 1
+	return s.days >= 1
 }
 
 // Orders stand in figure_day three times; which are meant depends on what the

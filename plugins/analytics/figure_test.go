@@ -20,10 +20,10 @@ import (
 	"github.com/entrepot/entrepot/sdk/call"
 )
 
-func date(day int) time.Time { return time.Date(2026, 11, day, 12, 0, 0, 0, time.UTC) }
+func date(day int) time.Time { return time.Date(2024, 11, day, 12, 0, 0, 0, time.UTC) }
 
 func november() *analyticsv1.Scope {
-	return &analyticsv1.Scope{FromDay: "2026-11-01", ToDay: "2026-11-30"}
+	return &analyticsv1.Scope{FromDay: "2024-11-01", ToDay: "2024-11-30"}
 }
 
 func pounds(minor int64) *typev1.Money {
@@ -72,9 +72,9 @@ func TestSalesByDayMarketMerchantAndProduct(t *testing.T) {
 		{CurrencyCode: "EUR", SoldMinor: 1000}, {CurrencyCode: "GBP", SoldMinor: 1700, CancelledMinor: 1700},
 	}}}, h.rows(t, operator, november()))
 	same(t, []*analyticsv1.Figure{
-		{Day: "2026-11-03", Market: "DE", Orders: 1, SoldUnits: 2, Amounts: eur},
-		{Day: "2026-11-03", Market: "GB", Orders: 1, SoldUnits: 3, Amounts: gbp(1700, 0)},
-		{Day: "2026-11-05", Market: "GB", CancelledUnits: 3, Amounts: gbp(0, 1700)},
+		{Day: "2024-11-03", Market: "DE", Orders: 1, SoldUnits: 2, Amounts: eur},
+		{Day: "2024-11-03", Market: "GB", Orders: 1, SoldUnits: 3, Amounts: gbp(1700, 0)},
+		{Day: "2024-11-05", Market: "GB", CancelledUnits: 3, Amounts: gbp(0, 1700)},
 	}, h.rows(t, operator, november(), analyticsv1.Dimension_DIMENSION_MARKET, analyticsv1.Dimension_DIMENSION_DAY))
 	same(t, []*analyticsv1.Figure{
 		{MerchantId: "mrc_one", Orders: 2, SoldUnits: 4, CancelledUnits: 2, Amounts: []*analyticsv1.Amounts{eur[0], gbp(1000, 1000)[0]}},
@@ -82,17 +82,17 @@ func TestSalesByDayMarketMerchantAndProduct(t *testing.T) {
 	}, h.rows(t, operator, november(), analyticsv1.Dimension_DIMENSION_MERCHANT))
 	same(t, []*analyticsv1.Figure{{Sku: "B", Orders: 1, SoldUnits: 1, CancelledUnits: 1, Amounts: gbp(700, 700)}},
 		h.rows(t, member("mrc_two"), november(), analyticsv1.Dimension_DIMENSION_PRODUCT))
-	same(t, nil, h.rows(t, operator, &analyticsv1.Scope{FromDay: "2026-11-06", ToDay: "2026-11-06"}))
+	same(t, nil, h.rows(t, operator, &analyticsv1.Scope{FromDay: "2024-11-06", ToDay: "2024-11-06"}))
 }
 
 func TestAMemberSeesItsMerchantAlone(t *testing.T) {
 	t.Parallel()
 	h := open(t)
 	ctx := t.Context()
-	_, err := h.figures(member("mrc_two")).GetFigures(ctx, &analyticsv1.GetFiguresRequest{Scope: &analyticsv1.Scope{FromDay: "2026-11-01", ToDay: "2026-11-02", MerchantId: "mrc_one"}})
+	_, err := h.figures(member("mrc_two")).GetFigures(ctx, &analyticsv1.GetFiguresRequest{Scope: &analyticsv1.Scope{FromDay: "2024-11-01", ToDay: "2024-11-02", MerchantId: "mrc_one"}})
 	require.Equal(t, connect.CodeInvalidArgument, connect.CodeOf(err))
 	for _, s := range []*analyticsv1.Scope{
-		{FromDay: "2026-11-31", ToDay: "2026-12-01"}, {FromDay: "2026-11-02", ToDay: "2026-11-01"}, {FromDay: "2025-01-01", ToDay: "2026-11-01"}, {FromDay: "today", ToDay: "2026-11-01"},
+		{FromDay: "2024-11-31", ToDay: "2024-12-01"}, {FromDay: "2024-11-02", ToDay: "2024-11-01"}, {FromDay: "2023-01-01", ToDay: "2024-11-01"}, {FromDay: "today", ToDay: "2024-11-01"},
 	} {
 		_, err := h.figures(operator).GetFigures(ctx, &analyticsv1.GetFiguresRequest{Scope: s})
 		require.Equal(t, connect.CodeInvalidArgument, connect.CodeOf(err), "%v", s)
@@ -172,12 +172,12 @@ func TestCarrierPerformance(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, res.GetFigures(), 1)
 		require.True(t, proto.Equal(&analyticsv1.CarrierFigure{
-			Instance: "post", Service: "parcel", Market: "DE", Day: "2026-11-03", Shipments: 3, Delivered: 2, Failed: 1, Troubled: 1,
+			Instance: "post", Service: "parcel", Market: "DE", Day: "2024-11-03", Shipments: 3, Delivered: 2, Failed: 1, Troubled: 1,
 			MedianHours: 20, NinthDecileHours: 50, DeliveryRate: "0.6666",
 		}, res.GetFigures()[0]), "%v", res)
 		h.deliver(t, "hands", moved("shp_1", logisticsv1.Status_STATUS_DELIVERED, 20))
 	}
-	_, err := h.figures(operator).ListCarrierFigures(t.Context(), &analyticsv1.ListCarrierFiguresRequest{Scope: &analyticsv1.Scope{FromDay: "2026-11-01", ToDay: "2026-11-02", Sku: "A"}})
+	_, err := h.figures(operator).ListCarrierFigures(t.Context(), &analyticsv1.ListCarrierFiguresRequest{Scope: &analyticsv1.Scope{FromDay: "2024-11-01", ToDay: "2024-11-02", Sku: "A"}})
 	require.Equal(t, connect.CodeInvalidArgument, connect.CodeOf(err))
 }
 
@@ -190,10 +190,14 @@ func TestStockTurn(t *testing.T) {
 	h.at = date(3)
 	h.deliver(t, "goods", h.stock("A", 4))
 	h.deliver(t, "sales", placed("ord_1", "", "GB", "A"), placed("ord_2", "", "GB", "A", "B"), placed("ord_3", "", "GB", "A"), &orderv1.OrderCancelled{OrderId: "ord_3"})
-	res, err := h.figures(member("mrc_one")).ListStockTurn(t.Context(), &analyticsv1.ListStockTurnRequest{Scope: &analyticsv1.Scope{FromDay: "2026-11-01", ToDay: "2026-11-04"}})
+	res, err := h.figures(member("mrc_one")).ListStockTurn(t.Context(), &analyticsv1.ListStockTurnRequest{Scope: &analyticsv1.Scope{FromDay: "2024-11-01", ToDay: "2024-11-04"}})
 	require.NoError(t, err)
 	require.Len(t, res.GetTurns(), 2)
 	require.True(t, proto.Equal(&analyticsv1.StockTurn{Sku: "A", MerchantId: "mrc_one", Units: 2, AverageStock: "7.00", Turn: "0.28", ClosingStock: 4}, res.GetTurns()[0]), "%v", res)
+	tomorrow := &analyticsv1.Scope{FromDay: day(time.Now().Add(24 * time.Hour)), ToDay: day(time.Now().Add(48 * time.Hour))}
+	later, err := h.figures(operator).ListStockTurn(t.Context(), &analyticsv1.ListStockTurnRequest{Scope: tomorrow})
+	require.NoError(t, err)
+	require.Empty(t, later.GetTurns())
 	require.True(t, proto.Equal(&analyticsv1.StockTurn{Sku: "B", MerchantId: "mrc_one", Units: 1, AverageStock: "0.00"}, res.GetTurns()[1]), "%v", res)
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"database/sql"
+	"time"
 
 	analyticsv1 "github.com/entrepot/entrepot/proto/entrepot/analytics/v1"
 	"github.com/entrepot/entrepot/sdk/fault"
@@ -105,6 +106,9 @@ func (s *service) ListStockTurn(ctx context.Context, req *analyticsv1.ListStockT
 	}
 	size := pageSize(req.GetPageSize())
 	res := &analyticsv1.ListStockTurnResponse{}
+	if !sc.until(time.Now()) {
+		return res, nil
+	}
 	rows, err := s.db.Rows(ctx, stockTurns, sc.from, sc.to, sc.merchant, sc.sku, after[0], size+1)
 	if err := scan(rows, err, func(rows *sql.Rows) error {
 		t := &analyticsv1.StockTurn{}

@@ -107,7 +107,8 @@ type FigureServiceClient interface {
 	// ListCarrierFigures tells how carriers did with shipments booked in the
 	// days.
 	ListCarrierFigures(context.Context, *v1.ListCarrierFiguresRequest) (*v1.ListCarrierFiguresResponse, error)
-	// ListStockTurn tells how often the stock of each good was sold.
+	// ListStockTurn tells how often the stock of each good was sold, in the days
+	// asked for that are not in the future.
 	ListStockTurn(context.Context, *v1.ListStockTurnRequest) (*v1.ListStockTurnResponse, error)
 	// GetFunnel counts how far sessions came. Only visitors who consented to be
 	// counted are.
@@ -155,7 +156,8 @@ type FigureServiceHandler interface {
 	// ListCarrierFigures tells how carriers did with shipments booked in the
 	// days.
 	ListCarrierFigures(context.Context, *v1.ListCarrierFiguresRequest) (*v1.ListCarrierFiguresResponse, error)
-	// ListStockTurn tells how often the stock of each good was sold.
+	// ListStockTurn tells how often the stock of each good was sold, in the days
+	// asked for that are not in the future.
 	ListStockTurn(context.Context, *v1.ListStockTurnRequest) (*v1.ListStockTurnResponse, error)
 	// GetFunnel counts how far sessions came. Only visitors who consented to be
 	// counted are.
