@@ -225,15 +225,14 @@ func (c *caseFile) reject(ctx context.Context, tx *store.Tx, code, who, ref stri
 func (c *caseFile) payAgain(ctx context.Context, tx *store.Tx, req *aftersalev1.DecideRequest, who party, ref string) (*saga.Started, error) {
 	c.ReasonCode, c.DecidedBy, c.DecisionRef, c.DecidedAt, c.Note = req.GetReasonCode(), who.who, ref, now().Truncate(time.Microsecond), ""
 	if !req.GetApprove() {
-		if _, err := tx.Do(ctx, `UPDATE refund_line SET amount = 0, pieces = 0 WHERE case_id = $1`, c.ID); err != nil {
-			return nil, err
-		}
-		c.Refund, c.RefundState = 0, 0
-		return nil, c.end(ctx, tx, stateSettled, "refund.given_up", who.who, c.ReasonCode, decided...)
+		return nil, c.giveUp(ctx, tx, who)
 	}
 	p, err := readPurchase(ctx, tx, c.OrderID, false)
 	if err != nil {
 		return nil, err
+	}
+	if c.Remedy == remedyRepair {
+		c.Remedy = remedyRefund // it could not be repaired
 	}
 	kept := c.KeepGoods
 	c.KeepGoods, c.RefundState = true, refundPlanned // nothing more comes back
@@ -243,7 +242,29 @@ func (c *caseFile) payAgain(ctx context.Context, tx *store.Tx, req *aftersalev1.
 		return nil, err
 	}
 	c.KeepGoods, c.ShipmentID, c.ReturnID = kept, shipment, back
+	if _, err := tx.Do(ctx, `UPDATE refund_part SET operation = CASE WHEN payment_id = $2 THEN $3 ELSE $3 || '/' || payment_id END WHERE case_id = $1 AND NOT paid`,
+		c.ID, p.PaymentID, c.RefundID); err != nil {
+		return nil, err
+	}
 	return started, c.move(ctx, tx, stateAssessed, "refund.again", who.who, c.ReasonCode, append(append([]string{}, decided...), begun...)...)
+}
+
+// giveUp pays no more of a refund. What some payment gave of it already stays
+// given, and counted.
+func (c *caseFile) giveUp(ctx context.Context, tx *store.Tx, who party) error {
+	err := tx.Row(ctx, `WITH gone AS (DELETE FROM refund_part WHERE case_id = $1 AND NOT paid)
+		SELECT coalesce(sum(amount), 0)::bigint FROM refund_part WHERE case_id = $1 AND paid`, c.ID).Scan(&c.Refund)
+	if err != nil {
+		return err
+	}
+	c.RefundState = refundPaid
+	if c.Refund == 0 {
+		c.RefundState = 0
+		if _, err := tx.Do(ctx, `UPDATE refund_line SET amount = 0, pieces = 0 WHERE case_id = $1`, c.ID); err != nil {
+			return err
+		}
+	}
+	return c.end(ctx, tx, stateSettled, "refund.given_up", who.who, c.ReasonCode, decided...)
 }
 
 // Offer proposes an amount for which the goods stay where they are.

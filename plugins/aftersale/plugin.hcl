@@ -36,6 +36,13 @@ subscription "orders" {
   ]
 }
 
+subscription "payments" {
+  topics = [
+    "entrepot.payment.v1.PaymentCaptured",
+    "entrepot.payment.v1.PaymentRefunded",
+  ]
+}
+
 subscription "shipments" {
   topics = [
     "entrepot.logistics.v1.ShipmentBooked",

@@ -41,7 +41,7 @@ type refundLine struct {
 }
 
 // writeRefund plans a refund. The database refuses more than was paid.
-func (c *caseFile) writeRefund(ctx context.Context, tx *store.Tx, lines []refundLine) error {
+func (c *caseFile) writeRefund(ctx context.Context, tx *store.Tx, p *purchase, lines []refundLine) error {
 	var ns []int16
 	var pieces, amounts []int64
 	c.Refund = 0
@@ -61,7 +61,10 @@ func (c *caseFile) writeRefund(ctx context.Context, tx *store.Tx, lines []refund
 	}
 	_, err := tx.Do(ctx, `INSERT INTO refund_line (refund_id, case_id, order_id, n, pieces, amount)
 		SELECT $1, $2, $3, u.* FROM unnest($4::smallint[], $5::bigint[], $6::bigint[]) u`, c.RefundID, c.ID, c.OrderID, ns, pieces, amounts)
-	return err
+	if err != nil || c.Refund == 0 {
+		return err
+	}
+	return c.split(ctx, tx, p)
 }
 
 // planRefund plans what is paid without anything being looked at: the whole
@@ -91,7 +94,7 @@ func (c *caseFile) planRefund(ctx context.Context, tx *store.Tx, p *purchase) er
 			lines = nil
 		}
 	}
-	return c.writeRefund(ctx, tx, lines)
+	return c.writeRefund(ctx, tx, p, lines)
 }
 
 // finding is what was found of some pieces of a line.
@@ -164,5 +167,5 @@ func (c *caseFile) settleFindings(ctx context.Context, tx *store.Tx, p *purchase
 		}
 		lines = append(lines, refundLine{l.N, l.Passed, pay})
 	}
-	return c.writeRefund(ctx, tx, lines)
+	return c.writeRefund(ctx, tx, p, lines)
 }

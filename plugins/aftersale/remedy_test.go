@@ -11,6 +11,7 @@ import (
 	inspectionv1 "github.com/entrepot/entrepot/proto/entrepot/inspection/v1"
 	kernelv1 "github.com/entrepot/entrepot/proto/entrepot/kernel/v1"
 	logisticsv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/v1"
+	paymentv1 "github.com/entrepot/entrepot/proto/entrepot/payment/v1"
 	warehousev1 "github.com/entrepot/entrepot/proto/entrepot/warehouse/v1"
 	"github.com/entrepot/entrepot/sdk/call"
 	"github.com/entrepot/entrepot/sdk/id"
@@ -215,6 +216,43 @@ func TestARefundThatThePaymentRefusesIsToldAndTriedAgain(t *testing.T) {
 	h.run(t, c)
 	h.state(t, c.GetCaseId(), settled)
 	require.EqualValues(t, 1250, h.refunded(order))
+}
+
+// An order that was added to was paid twice: each payment gives back what it
+// took, and one that refuses is asked again alone.
+func TestARefundIsOfThePaymentsThatPaid(t *testing.T) {
+	t.Parallel()
+	h := open(t)
+	order := h.delivered(t, 1, 0, tea(2))
+	first, further := paymentOf(order), id.New("pay")
+	h.captured[first], h.captured[further] = 2000, 500
+	for payment, n := range map[string]int64{first: 2000, further: 500} {
+		require.NoError(t, h.Deliver(t.Context(), "payments", &paymentv1.PaymentCaptured{PaymentId: payment, Reference: order, Amount: euros(n), Captured: euros(n)}))
+	}
+	kept := func() *aftersalev1.Case {
+		c := h.apply(t, application(order, aftersalev1.Kind_KIND_DAMAGED_IN_TRANSIT, aftersalev1.Reason_REASON_DAMAGED, "sku_tea", 1))
+		_, err := h.seller.Decide(t.Context(), &aftersalev1.DecideRequest{CaseId: c.GetCaseId(), Approve: true, KeepGoods: true, ReasonCode: "GOODWILL"})
+		require.NoError(t, err)
+		h.run(t, c)
+		return c
+	}
+	h.state(t, kept().GetCaseId(), settled)
+	require.EqualValues(t, 1250, h.refunded(order))
+	require.NoError(t, h.Deliver(t.Context(), "payments", &paymentv1.PaymentRefunded{PaymentId: first, Reference: order, Amount: euros(1250), Refunded: euros(1250)}))
+
+	h.captured[further] = 499 // the company says so
+	c := kept()
+	require.Equal(t, "REFUND_REFUSED", h.state(t, c.GetCaseId(), aftersalev1.Case_STATE_ASSESSED).GetNote())
+	require.EqualValues(t, 2000, h.refunded(order), "the first gave the rest of what it took")
+	h.captured[further] = 500
+	_, err := h.staff.Decide(t.Context(), &aftersalev1.DecideRequest{CaseId: c.GetCaseId(), Approve: true, ReasonCode: "GOODWILL"})
+	require.NoError(t, err)
+	h.run(t, c)
+	h.state(t, c.GetCaseId(), settled)
+	require.EqualValues(t, 2000, h.refunded(order))
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	require.EqualValues(t, 500, h.sum(further))
 }
 
 // What was found decides what is paid; per pieces, and to the cent.

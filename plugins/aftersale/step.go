@@ -8,7 +8,6 @@ import (
 
 	aftersalev1 "github.com/entrepot/entrepot/proto/entrepot/aftersale/v1"
 	logisticsv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/v1"
-	paymentv1 "github.com/entrepot/entrepot/proto/entrepot/payment/v1"
 	warehousev1 "github.com/entrepot/entrepot/proto/entrepot/warehouse/v1"
 	"github.com/entrepot/entrepot/sdk/fault"
 	"github.com/entrepot/entrepot/sdk/host"
@@ -97,26 +96,13 @@ func (s *service) readForStep(ctx context.Context, caseID string) (*caseFile, *p
 	return c, p, store.Wrap(err)
 }
 
-// pay returns what the case has planned, under its operation: repeated, it
-// pays once. A refusal is for good, anything else is tried again.
-func (s *service) pay(ctx context.Context, c *caseFile, p *purchase) (refusal error, err error) {
-	if c.RefundState != refundPlanned {
-		return nil, nil
-	}
-	_, err = s.payments.RefundPayment(host.InMarket(ctx, c.Market), &paymentv1.RefundPaymentRequest{
-		PaymentId: p.PaymentID, OperationId: c.RefundID, Amount: amount(c.Currency, c.Refund), Reason: c.ID,
-	})
-	err = host.Relay(err)
-	if store.IsRefusal(err) {
-		return err, nil
-	}
-	return nil, err
-}
-
 // paid records how a refund ended.
-func (c *caseFile) paid(ctx context.Context, tx *store.Tx, refusal error) error {
+func (c *caseFile) paid(ctx context.Context, tx *store.Tx, payments []string, refusal error) error {
 	if c.RefundState != refundPlanned {
 		return nil
+	}
+	if _, err := tx.Do(ctx, `UPDATE refund_part SET paid = true WHERE case_id = $1 AND payment_id = ANY ($2)`, c.ID, payments); err != nil {
+		return err
 	}
 	if refusal != nil {
 		c.RefundState, c.Note = refundRefused, "REFUND_REFUSED"
@@ -137,11 +123,11 @@ func (c *caseFile) paid(ctx context.Context, tx *store.Tx, refusal error) error 
 
 // RefundCase pays what is planned.
 func (s *service) RefundCase(ctx context.Context, req *aftersalev1.RefundCaseRequest) (*aftersalev1.RefundCaseResponse, error) {
-	c, p, err := s.readForStep(ctx, req.GetCaseId())
+	c, _, err := s.readForStep(ctx, req.GetCaseId())
 	if err != nil {
 		return nil, err
 	}
-	refusal, err := s.pay(ctx, c, p)
+	paid, refusal, err := s.pay(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +136,7 @@ func (s *service) RefundCase(ctx context.Context, req *aftersalev1.RefundCaseReq
 		if err != nil {
 			return nil, err
 		}
-		return &aftersalev1.RefundCaseResponse{}, c.paid(ctx, tx, refusal)
+		return &aftersalev1.RefundCaseResponse{}, c.paid(ctx, tx, paid, refusal)
 	})
 }
 
@@ -217,6 +203,7 @@ func (s *service) ReturnRepaired(ctx context.Context, req *aftersalev1.ReturnRep
 	}
 	repaired := c.Repaired != nil && *c.Repaired
 	back := id.Derive("shp", c.ShipmentID+"/back")
+	var paid []string
 	var refusal error
 	if repaired {
 		_, err = s.shipments.BookShipment(host.InMarket(ctx, c.Market), &logisticsv1.BookShipmentRequest{
@@ -225,7 +212,7 @@ func (s *service) ReturnRepaired(ctx context.Context, req *aftersalev1.ReturnRep
 		})
 		err = host.Relay(err)
 	} else {
-		refusal, err = s.pay(ctx, c, p)
+		paid, refusal, err = s.pay(ctx, c)
 	}
 	if err != nil {
 		return nil, err
@@ -236,7 +223,7 @@ func (s *service) ReturnRepaired(ctx context.Context, req *aftersalev1.ReturnRep
 			return nil, err
 		}
 		if !repaired {
-			return &aftersalev1.ReturnRepairedResponse{}, c.paid(ctx, tx, refusal)
+			return &aftersalev1.ReturnRepairedResponse{}, c.paid(ctx, tx, paid, refusal)
 		}
 		c.BackID = back
 		if err := c.save(ctx, tx, "back_id"); err != nil {

@@ -15,7 +15,15 @@ CREATE TABLE purchase (
   placed_at   timestamptz NOT NULL,
   CONSTRAINT refunds_within_total CHECK (refunded BETWEEN 0 AND total));
 REVOKE UPDATE, DELETE, TRUNCATE ON purchase FROM p_aftersale;
-GRANT UPDATE (subject) ON purchase TO p_aftersale;
+GRANT UPDATE (subject, total, ship_to_ref) ON purchase TO p_aftersale;
+
+-- What paid for it: more than one payment, where an order was added to.
+CREATE TABLE purchase_payment (
+  payment_id text PRIMARY KEY,
+  order_id   text NOT NULL,
+  captured   bigint NOT NULL DEFAULT 0,
+  refunded   bigint NOT NULL DEFAULT 0);           -- by whomever, as the payment module tells
+CREATE INDEX purchase_payment_order ON purchase_payment (order_id);
 
 CREATE TABLE purchase_line (
   order_id    text NOT NULL REFERENCES purchase,
@@ -43,7 +51,7 @@ CREATE TABLE purchase_line (
   CONSTRAINT returned_within_delivered CHECK (coming_back BETWEEN 0 AND delivered),
   CONSTRAINT refunds_within_price CHECK (refunded BETWEEN 0 AND price + charge)) WITH (fillfactor = 80);
 REVOKE UPDATE, DELETE, TRUNCATE ON purchase_line FROM p_aftersale;
-GRANT UPDATE (handed_over, delivered, replaced) ON purchase_line TO p_aftersale;
+GRANT UPDATE (title, quantity, price, charge, handed_over, delivered, replaced) ON purchase_line TO p_aftersale;
 
 -- How it travelled.
 CREATE TABLE fulfilment (
@@ -228,6 +236,15 @@ BEGIN
   RETURN NULL;
 END $$;
 CREATE TRIGGER refund AFTER INSERT OR UPDATE ON refund_line FOR EACH ROW EXECUTE FUNCTION refund();
+
+-- A refund by the payments that it is of: each pays once.
+CREATE TABLE refund_part (
+  case_id    text NOT NULL REFERENCES case_file,
+  payment_id text NOT NULL,
+  operation  text NOT NULL,
+  amount     bigint NOT NULL CHECK (amount > 0),
+  paid       boolean NOT NULL DEFAULT false,
+  PRIMARY KEY (case_id, payment_id));
 
 -- How the warehouse graded what came, and what inspection said of it. A
 -- verdict may be heard before the grading that asked for it.
