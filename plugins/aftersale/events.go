@@ -11,51 +11,61 @@ import (
 	catalogv1 "github.com/entrepot/entrepot/proto/entrepot/catalog/v1"
 	logisticsv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/v1"
 	orderv1 "github.com/entrepot/entrepot/proto/entrepot/order/v1"
+	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
 	warehousev1 "github.com/entrepot/entrepot/proto/entrepot/warehouse/v1"
 	"github.com/entrepot/entrepot/sdk/event"
 	"github.com/entrepot/entrepot/sdk/money"
 	"github.com/entrepot/entrepot/sdk/store"
 )
 
-// onPlaced copies what was bought. What the order costs beside its lines, or
-// less than them, is divided over them by their price: a line that comes back
-// brings its share of it back.
+// columns are an order's lines.
+type columns struct {
+	skus, merchants, titles     []string
+	quantities, prices, charges []int64
+}
+
+// columnsOf divides what an order costs beside its lines, or less than them,
+// over them by their price: a line that comes back brings its share back.
+func columnsOf(lines []*orderv1.Line, total *typev1.Money) (columns, error) {
+	c := columns{charges: make([]int64, len(lines))}
+	beside := total.GetMinorUnits()
+	for _, l := range lines {
+		c.skus, c.merchants, c.titles = append(c.skus, l.GetSku()), append(c.merchants, l.GetMerchantId()), append(c.titles, l.GetTitle())
+		c.quantities, c.prices = append(c.quantities, l.GetQuantity()), append(c.prices, l.GetTotal().GetMinorUnits())
+		beside -= l.GetTotal().GetMinorUnits()
+	}
+	if beside == 0 || len(lines) == 0 {
+		return c, nil
+	}
+	m, err := money.New(beside, total.GetCurrencyCode())
+	if err != nil {
+		return c, err
+	}
+	weights := c.prices
+	if !slices.ContainsFunc(c.prices, func(p int64) bool { return p > 0 }) {
+		weights = c.quantities // everything is free but its delivery
+	}
+	parts, err := m.Allocate(weights...)
+	for i, p := range parts {
+		c.charges[i] = p.Minor
+	}
+	return c, err
+}
+
+// onPlaced copies what was bought.
 func onPlaced(ctx context.Context, tx *store.Tx, e event.Of[*orderv1.OrderPlaced]) error {
 	b := e.Body
-	n := len(b.GetLines())
-	skus, merchants, titles := make([]string, n), make([]string, n), make([]string, n)
-	quantities, prices := make([]int64, n), make([]int64, n)
-	charges := make([]int64, n)
-	beside := b.GetTotal().GetMinorUnits()
-	for i, l := range b.GetLines() {
-		skus[i], merchants[i], titles[i], quantities[i] = l.GetSku(), l.GetMerchantId(), l.GetTitle(), l.GetQuantity()
-		prices[i] = l.GetTotal().GetMinorUnits()
-		beside -= prices[i]
+	l, err := columnsOf(b.GetLines(), b.GetTotal())
+	if err != nil {
+		return err
 	}
-	if beside != 0 {
-		m, err := money.New(beside, b.GetTotal().GetCurrencyCode())
-		if err != nil {
-			return err
-		}
-		weights := prices
-		if !slices.ContainsFunc(prices, func(p int64) bool { return p > 0 }) {
-			weights = quantities // everything is free but its delivery
-		}
-		parts, err := m.Allocate(weights...)
-		if err != nil {
-			return err
-		}
-		for i, p := range parts {
-			charges[i] = p.Minor
-		}
-	}
-	_, err := tx.Do(ctx, `WITH p AS (INSERT INTO purchase (order_id, market, currency, account, payment_id, ship_to_ref, email_ref, total, placed_at)
+	_, err = tx.Do(ctx, `WITH p AS (INSERT INTO purchase (order_id, market, currency, account, payment_id, ship_to_ref, email_ref, total, placed_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING RETURNING order_id)
 		INSERT INTO purchase_line (order_id, n, sku, merchant, title, quantity, price, charge)
 		SELECT p.order_id, u.n, u.sku, u.merchant, u.title, u.quantity, u.price, u.charge FROM p, ROWS FROM (unnest($10::text[]), unnest($11::text[]),
 		  unnest($12::text[]), unnest($13::bigint[]), unnest($14::bigint[]), unnest($15::bigint[])) WITH ORDINALITY u(sku, merchant, title, quantity, price, charge, n)`,
 		b.GetOrderId(), b.GetMarket(), b.GetTotal().GetCurrencyCode(), b.GetAccountId(), b.GetPaymentId(), b.GetShipToRef(), b.GetEmailRef(),
-		b.GetTotal().GetMinorUnits(), e.At, skus, merchants, titles, quantities, prices, charges)
+		b.GetTotal().GetMinorUnits(), e.At, l.skus, l.merchants, l.titles, l.quantities, l.prices, l.charges)
 	return err
 }
 
