@@ -141,31 +141,32 @@ func (f *follower) purchases(ctx context.Context, after, upto int64) error {
 	type basket struct {
 		order, person, market string
 		at                    time.Time
-		cancelled             bool
-		skus                  []string
+		skus, dropped         []string
 	}
 	var b basket
 	flush := func() {
-		if b.order == "" {
-			return
-		}
-		f.model.Buy(b.order, b.person, b.market, b.at, b.skus...)
-		if b.cancelled {
-			f.model.Cancel(b.order)
+		if b.order != "" {
+			f.model.Buy(b.order, b.person, b.market, b.at, b.skus...)
+			f.model.Drop(b.order, b.dropped...)
 		}
 	}
-	rows, err := f.db.Rows(ctx, `SELECT order_id, person, market, at, cancelled, sku FROM purchase WHERE changed > $1 AND changed <= $2 ORDER BY at, order_id, sku`, after, upto)
+	rows, err := f.db.Rows(ctx, `SELECT order_id, person, market, at, sku, cancelled FROM purchase WHERE changed > $1 AND changed <= $2 ORDER BY at, order_id, sku`, after, upto)
 	err = scan(rows, err, func(rows *sql.Rows) error {
 		var next basket
 		var sku string
-		if err := rows.Scan(&next.order, &next.person, &next.market, &next.at, &next.cancelled, &sku); err != nil {
+		var cancelled bool
+		if err := rows.Scan(&next.order, &next.person, &next.market, &next.at, &sku, &cancelled); err != nil {
 			return err
 		}
 		if next.order != b.order {
 			flush()
 			b = next
 		}
-		b.skus = append(b.skus, sku)
+		if cancelled {
+			b.dropped = append(b.dropped, sku)
+		} else {
+			b.skus = append(b.skus, sku)
+		}
 		return nil
 	})
 	if err == nil {

@@ -92,59 +92,66 @@ func New(o Options) *Model {
 }
 
 // Buy records that a basket was bought; person is empty for somebody unknown.
-// The same basket again changes nothing, but that it may be nobody's now.
+// Told again it changes nothing, but that it may be nobody's now, and that
+// goods it had not are in it too.
 func (m *Model) Buy(order, person, market string, at time.Time, skus ...string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if b, ok := m.basketOf[order]; ok {
-		if person == "" && b.person != "" {
-			for _, g := range b.goods {
-				m.people.take(b.person, g)
-			}
-			b.person = ""
-			m.basketOf[order] = b
+	b, ok := m.basketOf[order]
+	switch {
+	case !ok:
+		b = basket{person: person, market: market, at: at}
+		m.seen(at)
+	case person == "" && b.person != "":
+		for _, g := range b.goods {
+			m.people.take(b.person, g)
 		}
-		return
+		b.person = ""
 	}
-	b := basket{person: person, market: market, at: at}
 	for _, sku := range skus {
-		if g := m.good(sku); !slices.Contains(b.goods, g) {
-			b.goods = append(b.goods, g)
+		g := m.good(sku)
+		if slices.Contains(b.goods, g) {
+			continue
 		}
+		m.market(b.market).trend(g, 1, b.at, m.o.TrendHalfLife)
+		if len(b.goods) < m.o.BasketGoods {
+			m.baskets.add(order, g, b.at, true, 1)
+		}
+		if b.person != "" {
+			m.people.add(b.person, g, b.at, true, 1)
+		}
+		b.goods = append(b.goods, g)
+		m.lines++
 	}
 	m.basketOf[order] = b
-	m.lines += int64(len(b.goods))
-	m.seen(at)
-	for i, g := range b.goods {
-		m.market(market).trend(g, 1, at, m.o.TrendHalfLife)
-		if i < m.o.BasketGoods {
-			m.baskets.add(order, g, at, true, 1)
-		}
-		if person != "" {
-			m.people.add(person, g, at, true, 1)
-		}
-	}
 }
 
-// Cancel takes a basket back.
-func (m *Model) Cancel(order string) {
+// Drop takes goods out of a basket.
+func (m *Model) Drop(order string, skus ...string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	b, ok := m.basketOf[order]
-	if !ok || b.goods == nil {
+	if !ok {
 		return
 	}
-	m.lines -= int64(len(b.goods))
-	m.baskets.drop(order)
-	for _, g := range b.goods {
+	for _, sku := range skus {
+		i := slices.Index(b.goods, m.good(sku))
+		if i < 0 {
+			continue
+		}
+		g := b.goods[i]
+		b.goods = slices.Delete(b.goods, i, i+1)
+		m.lines--
+		m.baskets.take(order, g)
 		m.market(b.market).trend(g, -1, b.at, m.o.TrendHalfLife)
 		if b.person != "" {
 			m.people.take(b.person, g)
 		}
 	}
-	// It stays known as a basket of nothing: that it was bought may be told
-	// again.
-	m.basketOf[order] = basket{}
+	if len(b.goods) == 0 {
+		m.baskets.drop(order)
+	}
+	m.basketOf[order] = b
 }
 
 // Look records that somebody looked at a good; person is empty for somebody
