@@ -30,6 +30,15 @@ var cancelSaga = saga.Define("cancel", 1,
 	saga.Step{Name: "finish", Do: orderv1connect.OrderStepServiceFinishCancellationProcedure, Kind: saga.Retriable},
 )
 
+// cancelSettledSaga does so for an order with several payments or
+// reservations.
+var cancelSettledSaga = saga.Define("cancel-settled", 1,
+	saga.Step{Name: "open", Undo: orderv1connect.OrderStepServiceKeepOrderProcedure},
+	saga.Step{Name: "halt", Do: warehousev1connect.FulfilmentStepServiceCancelFulfilmentProcedure},
+	saga.Step{Name: "settle", Do: orderv1connect.OrderEditStepServiceSettleOrderProcedure, Kind: saga.Retriable, TimeoutSeconds: 60},
+	saga.Step{Name: "finish", Do: orderv1connect.OrderStepServiceFinishCancellationProcedure, Kind: saga.Retriable},
+)
+
 func now() time.Time { return time.Now() }
 
 // CancelOrder gives back stock and money of an order that is not handed over.
@@ -57,6 +66,9 @@ func (s *service) CancelOrder(ctx context.Context, req *orderv1.CancelOrderReque
 		default:
 			return fault.New(connect.CodeFailedPrecondition, "ORDER_NOT_PLACED", "only a placed order can be cancelled")
 		}
+		if o.editID != "" {
+			return fault.Retry(fault.New(connect.CodeAborted, "ORDER_BUSY", "the order is being edited; try again"), 200*time.Millisecond)
+		}
 		for _, c := range o.consignments {
 			if c.State == orderv1.Consignment_STATE_ACCEPTING {
 				return fault.Retry(fault.New(connect.CodeAborted, "ORDER_BUSY", "a merchant's share is being captured; try again"), 200*time.Millisecond)
@@ -77,14 +89,27 @@ func (s *service) CancelOrder(ctx context.Context, req *orderv1.CancelOrderReque
 
 func (s *service) startCancel(ctx context.Context, tx *store.Tx, o *order, reason string) (*saga.Started, error) {
 	ctx = call.With(ctx, inMarket(call.From(ctx), o.market))
-	// A cancellation that was refused may be tried again: as another saga.
-	started, err := tx.StartSaga(ctx, cancelSaga, o.id+"/"+id.New("cnl"), saga.Requests{
+	requests := saga.Requests{
 		"open.undo": &orderv1.KeepOrderRequest{OrderId: o.id},
 		"halt":      &warehousev1.CancelFulfilmentRequest{Reference: o.id, Reason: "order cancelled"},
-		"reverse":   &paymentv1.ReversePaymentRequest{PaymentId: o.paymentID, Reason: "order cancelled"},
-		"release":   &warehousev1.ReleaseReservationRequest{ReservationId: o.reservationID, Reason: "order cancelled"},
 		"finish":    &orderv1.FinishCancellationRequest{OrderId: o.id},
-	})
+	}
+	def := cancelSaga
+	st, stored, err := o.settled(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	if stored {
+		def = cancelSettledSaga
+		if requests["settle"], err = settleOf(o.id, st.undo()); err != nil {
+			return nil, err
+		}
+	} else {
+		requests["reverse"] = &paymentv1.ReversePaymentRequest{PaymentId: o.paymentID, Reason: "order cancelled"}
+		requests["release"] = &warehousev1.ReleaseReservationRequest{ReservationId: o.reservationID, Reason: "order cancelled"}
+	}
+	// A cancellation that was refused may be tried again: as another saga.
+	started, err := tx.StartSaga(ctx, def, o.id+"/"+id.New("cnl"), requests)
 	if err != nil {
 		return nil, err
 	}

@@ -45,9 +45,9 @@ func split(ctx context.Context, tx *store.Tx, e event.Of[*warehousev1.Fulfilment
 	if e.Body.GetShort() {
 		note = "not on the shelf"
 	}
-	_, err := tx.Do(ctx, `WITH f AS (INSERT INTO fulfilment (id, order_id, merchant) SELECT $2, f.order_id, f.merchant FROM fulfilment f WHERE f.id = $1 RETURNING order_id)
+	_, err := tx.Do(ctx, `WITH f AS (INSERT INTO fulfilment (id, order_id, merchant, rest) SELECT $2, f.order_id, f.merchant, $5 FROM fulfilment f WHERE f.id = $1 RETURNING order_id)
 		INSERT INTO timeline (order_id, at, what, who, note) SELECT order_id, $3, 'fulfilment.split', 'system', $4 FROM f`,
-		e.Body.GetFulfilmentId(), e.Body.GetRestId(), e.At, note)
+		e.Body.GetFulfilmentId(), e.Body.GetRestId(), e.At, note, e.Body.GetShort())
 	return err
 }
 

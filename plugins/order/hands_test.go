@@ -27,6 +27,8 @@ type hands struct {
 	cancelled  map[string]int // shipments, and how often
 	assigned   map[string]*warehousev1.AssignShipmentRequest
 	noCarriers bool
+	halted     map[string]bool // requests
+	late       map[string]bool // requests of which something is handed over
 }
 
 func put[K comparable, V any](m *map[K]V, k K, v V) {
@@ -48,6 +50,13 @@ func (h *hands) CancelFulfilment(_ context.Context, req *warehousev1.CancelFulfi
 	defer h.mu.Unlock()
 	if h.gone[req.GetReference()] {
 		return nil, fault.New(connect.CodeFailedPrecondition, "HANDED_OVER", "a carrier has it")
+	}
+	if req.GetRequestId() != "" {
+		if h.late[req.GetRequestId()] {
+			return nil, fault.New(connect.CodeFailedPrecondition, "HANDED_OVER", "a carrier has it")
+		}
+		put(&h.halted, req.GetRequestId(), true)
+		return &warehousev1.CancelFulfilmentResponse{}, nil
 	}
 	put(&h.stopped, req.GetReference(), true)
 	return &warehousev1.CancelFulfilmentResponse{}, nil

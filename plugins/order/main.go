@@ -20,7 +20,9 @@ func main() { plugin.Main(module()) }
 func module() plugin.Plugin {
 	files, _ := fs.Sub(migrations, "migrations") // embedded above
 	return plugin.Plugin{
-		Manifest: manifest, Migrations: files, Sagas: []*saga.Definition{checkoutSaga, acceptSaga, cancelSaga, shipSaga, recallSaga},
-		New: register,
+		Manifest: manifest, Migrations: files, New: register,
+		Sagas: []*saga.Definition{
+			checkoutSaga, acceptSaga, acceptSettledSaga, cancelSaga, cancelSettledSaga, shipSaga, recallSaga, editSaga, editStockSaga, editMoneySaga, editBothSaga,
+		},
 	}
 }

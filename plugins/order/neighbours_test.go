@@ -31,6 +31,7 @@ func TestMain(m *testing.M) { plugintest.Main(m) }
 type world struct {
 	catalogv1connect.UnimplementedQuoteServiceHandler
 	warehousev1connect.UnimplementedStockServiceHandler
+	warehousev1connect.UnimplementedReservationStepServiceHandler
 	paymentv1connect.UnimplementedPaymentServiceHandler
 
 	mu       sync.Mutex
@@ -39,6 +40,8 @@ type world struct {
 	held     map[string][]*warehousev1.ReservationLine
 	payments map[string]int64 // authorised minor units
 	captured map[string]int64
+	refunded map[string]int64
+	done     map[string]bool // operations of payment and reductions
 	declines map[string]bool // by method token
 
 	hands // see hands_test.go
@@ -48,7 +51,7 @@ func newWorld() *world {
 	return &world{
 		prices: map[string]int64{"sku_tea": 1250, "sku_pot": 3000, "sku_cup": 499},
 		stock:  map[string]int64{"sku_tea": 1000, "sku_pot": 1000, "sku_cup": 1000},
-		held:   map[string][]*warehousev1.ReservationLine{}, payments: map[string]int64{}, captured: map[string]int64{},
+		held:   map[string][]*warehousev1.ReservationLine{}, payments: map[string]int64{}, captured: map[string]int64{}, refunded: map[string]int64{}, done: map[string]bool{},
 		declines: map[string]bool{"tok_declined": true},
 	}
 }
@@ -56,6 +59,7 @@ func newWorld() *world {
 func (w *world) register(s *connect.Server) {
 	catalogv1connect.RegisterQuoteServiceHandler(s, w)
 	warehousev1connect.RegisterStockServiceHandler(s, w)
+	warehousev1connect.RegisterReservationStepServiceHandler(s, w)
 	paymentv1connect.RegisterPaymentServiceHandler(s, w)
 	warehousev1connect.RegisterFulfilmentStepServiceHandler(s, &w.hands)
 	logisticsv1connect.RegisterShipmentServiceHandler(s, &w.hands)
@@ -85,6 +89,9 @@ func (w *world) QuotePrices(_ context.Context, req *catalogv1.QuotePricesRequest
 func (w *world) ReserveStock(_ context.Context, req *warehousev1.ReserveStockRequest) (*warehousev1.ReserveStockResponse, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.held[req.GetReservationId()] != nil {
+		return &warehousev1.ReserveStockResponse{}, nil
+	}
 	for _, l := range req.GetLines() {
 		if w.stock[l.GetSku()] < l.GetQuantity() {
 			return nil, fault.New(connect.CodeFailedPrecondition, "OUT_OF_STOCK", "not enough", l.GetSku(), "0")
@@ -120,6 +127,13 @@ func (w *world) AuthorizePayment(_ context.Context, req *paymentv1.AuthorizePaym
 func (w *world) CapturePayment(_ context.Context, req *paymentv1.CapturePaymentRequest) (*paymentv1.CapturePaymentResponse, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.done[req.GetOperationId()] {
+		return &paymentv1.CapturePaymentResponse{}, nil
+	}
+	if w.captured[req.GetPaymentId()]+req.GetAmount().GetMinorUnits() > w.payments[req.GetPaymentId()] {
+		return nil, fault.New(connect.CodeFailedPrecondition, "CAPTURE_EXCEEDS_AUTHORIZATION", "more than is held")
+	}
+	w.done[req.GetOperationId()] = true
 	w.captured[req.GetPaymentId()] += req.GetAmount().GetMinorUnits()
 	return &paymentv1.CapturePaymentResponse{}, nil
 }
@@ -130,6 +144,52 @@ func (w *world) ReversePayment(_ context.Context, req *paymentv1.ReversePaymentR
 	delete(w.payments, req.GetPaymentId())
 	delete(w.captured, req.GetPaymentId())
 	return &paymentv1.ReversePaymentResponse{}, nil
+}
+
+func (w *world) RefundPayment(_ context.Context, req *paymentv1.RefundPaymentRequest) (*paymentv1.RefundPaymentResponse, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.done[req.GetOperationId()] {
+		return &paymentv1.RefundPaymentResponse{}, nil
+	}
+	if w.refunded[req.GetPaymentId()]+req.GetAmount().GetMinorUnits() > w.captured[req.GetPaymentId()] {
+		return nil, fault.New(connect.CodeFailedPrecondition, "REFUND_EXCEEDS_CAPTURE", "more than was taken")
+	}
+	w.done[req.GetOperationId()] = true
+	w.refunded[req.GetPaymentId()] += req.GetAmount().GetMinorUnits()
+	return &paymentv1.RefundPaymentResponse{}, nil
+}
+
+func (w *world) ReduceReservation(_ context.Context, req *warehousev1.ReduceReservationRequest) (*warehousev1.ReduceReservationResponse, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.done[req.GetReductionId()] {
+		return &warehousev1.ReduceReservationResponse{}, nil
+	}
+	w.done[req.GetReductionId()] = true
+	for _, l := range req.GetLines() {
+		for _, h := range w.held[req.GetReservationId()] {
+			if h.GetSku() != l.GetSku() {
+				continue
+			}
+			if h.GetQuantity() < l.GetQuantity() {
+				return nil, fault.New(connect.CodeFailedPrecondition, "NOT_RESERVED", "not as much")
+			}
+			h.Quantity -= l.GetQuantity()
+			w.stock[l.GetSku()] += l.GetQuantity()
+		}
+	}
+	return &warehousev1.ReduceReservationResponse{}, nil
+}
+
+func (w *world) GetAvailability(_ context.Context, req *warehousev1.GetAvailabilityRequest) (*warehousev1.GetAvailabilityResponse, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	res := &warehousev1.GetAvailabilityResponse{}
+	for _, sku := range req.GetSkus() {
+		res.Availabilities = append(res.Availabilities, &warehousev1.Availability{Sku: sku, Available: w.stock[sku]})
+	}
+	return res, nil
 }
 
 // shop is the order module in a world, with its callers.

@@ -28,8 +28,11 @@ type order struct {
 	state                                          orderv1.Order_State
 	total                                          int64
 	placedAt                                       time.Time
-	lines                                          []line
-	consignments                                   []consignment
+	// edits counts the changes since; editID is the one being made.
+	edits           int
+	editID, carrier string
+	lines           []line
+	consignments    []consignment
 }
 
 // consignment is one merchant's part of an order.
@@ -73,7 +76,7 @@ func toConsumer(o *orderv1.Order) *orderv1.Order {
 // orderColumns read an order from a relation o with the columns of orders, its
 // lines and consignments as documents: one statement, one row.
 const orderColumns = `o.id, o.market, o.state, o.currency, o.total, o.cart_id, o.account, o.subject, o.ship_to_ref, o.email_ref,
-  o.payment_id, o.reservation_id, o.saga::text, o.placed_at,
+  o.payment_id, o.reservation_id, o.saga::text, o.placed_at, o.edits, o.edit_id, o.carrier,
   (SELECT json_agg(json_build_object('sku', l.sku, 'merchant', l.merchant, 'title', l.title, 'quantity', l.quantity, 'unit', l.unit,
      'authenticated', l.authenticated, 'weight', l.weight, 'hs', l.hs_code, 'origin', l.origin) ORDER BY l.n)
      FROM order_line l WHERE l.order_id = o.id),
@@ -90,7 +93,7 @@ func scanOrder(row interface{ Scan(...any) error }) (*order, error) {
 	var lines, parts []byte
 	var state int16
 	err := row.Scan(&o.id, &o.market, &state, &o.currency, &o.total, &o.cartID, &o.account, &o.subject, &o.shipToRef, &o.emailRef,
-		&o.paymentID, &o.reservationID, &o.saga, &o.placedAt, &lines, &parts)
+		&o.paymentID, &o.reservationID, &o.saga, &o.placedAt, &o.edits, &o.editID, &o.carrier, &lines, &parts)
 	if err != nil {
 		return nil, err
 	}

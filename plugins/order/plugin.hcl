@@ -21,6 +21,9 @@ publishes = [
   "entrepot.order.v1.ConsignmentOverdue",
   "entrepot.order.v1.ConsignmentHeld",
   "entrepot.order.v1.ConsignmentReleased",
+  "entrepot.order.v1.OrderEditProposed",
+  "entrepot.order.v1.OrderEdited",
+  "entrepot.order.v1.OrderEditTimedOut",
 ]
 
 subscription "payments" {
@@ -48,6 +51,10 @@ subscription "shipments" {
     "entrepot.logistics.v1.ShipmentBooked",
     "entrepot.logistics.v1.ShipmentMoved",
   ]
+}
+
+subscription "timers" {
+  topics = ["entrepot.order.v1.OrderEditTimedOut"]
 }
 
 reveals = ["show-to-owner"]

@@ -67,7 +67,7 @@ func (o *order) part(merchant string) *order {
 
 // lockParts locks orders in the order of their ids, and with them the
 // merchant's consignments.
-const lockParts = `SELECT o.id, o.state, o.currency, o.payment_id, o.reservation_id, o.market, c.state, c.total, c.held,
+const lockParts = `SELECT o.id, o.state, o.currency, o.payment_id, o.reservation_id, o.market, c.state, c.total, c.held, o.edit_id <> '', (SELECT s.doc FROM settlement s WHERE s.order_id = o.id),
   (SELECT json_agg(json_build_object('sku', l.sku, 'quantity', l.quantity, 'authenticated', l.authenticated) ORDER BY l.n)
      FROM order_line l WHERE l.order_id = o.id AND l.merchant = $2)
   FROM orders o JOIN consignment c ON c.order_id = o.id AND c.merchant = $2
@@ -130,12 +130,14 @@ func (s *service) accept(ctx context.Context, tx *store.Tx, p call.Principal, or
 	found := make(map[string]*acceptance, len(orderIDs))
 	var log entries
 	var accepted, captures []string
+	var further []*settledPart
 	for rows.Next() {
 		var orderID, currency, payment, reservation, market string
 		var state, part, held int16
 		var total int64
-		var doc []byte
-		if err := rows.Scan(&orderID, &state, &currency, &payment, &reservation, &market, &part, &total, &held, &doc); err != nil {
+		var editing bool
+		var doc, stored []byte
+		if err := rows.Scan(&orderID, &state, &currency, &payment, &reservation, &market, &part, &total, &held, &editing, &stored, &doc); err != nil {
 			return nil, err
 		}
 		var lines []line
@@ -155,8 +157,18 @@ func (s *service) accept(ctx context.Context, tx *store.Tx, p call.Principal, or
 			a.result.Refusal = "HELD"
 			continue
 		}
-		capture := id.New("cap")
+		if editing {
+			a.result.Refusal = "EDITING"
+			continue
+		}
 		sctx := call.With(ctx, inMarket(call.From(ctx), market))
+		if stored != nil {
+			further = append(further, &settledPart{acceptance: a, order: &order{id: orderID, market: market, currency: currency}, doc: stored, total: total})
+			a.result.State = orderv1.Consignment_STATE_ACCEPTING
+			log.add(orderID, now(), "order.accepted", p.String(), "")
+			continue
+		}
+		capture := id.New("cap")
 		if a.started, err = tx.StartSaga(sctx, acceptSaga, orderID+"/"+p.Merchant, saga.Requests{
 			"capture": &paymentv1.CapturePaymentRequest{
 				PaymentId: payment, OperationId: capture, Amount: money(currency, total),
@@ -173,6 +185,12 @@ func (s *service) accept(ctx context.Context, tx *store.Tx, p call.Principal, or
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
+	}
+	for _, f := range further {
+		if err := f.accept(ctx, tx, p); err != nil {
+			return nil, err
+		}
+		accepted, captures = append(accepted, f.order.id), append(captures, "")
 	}
 	if len(accepted) > 0 {
 		if _, err := tx.Do(ctx, `UPDATE consignment c SET state = 2, capture_id = u.capture

@@ -188,3 +188,35 @@ func TestGoodsPackedWhileHeldGetTheirCarrierAtTheRelease(t *testing.T) {
 	require.Equal(t, kernelv1.SagaState_SAGA_STATE_WAITING, s.run(t, shipments[0]))
 	require.NotNil(t, s.world.bookings[shipments[0]])
 }
+
+func TestASplitPartIsAskedForByItself(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	o, secret := s.place(t, guest, "sku_tea", 5, "sku_pot", 2, "sku_cup", 1)
+	split := func(merchant string, parts ...*orderv1.ConsignmentPart) error {
+		_, err := s.queue(merchant).SplitConsignment(t.Context(), &orderv1.SplitConsignmentRequest{OrderId: o.GetOrderId(), Parts: parts})
+		return err
+	}
+	require.Equal(t, connect.CodeInvalidArgument, connect.CodeOf(split("mrc_one", &orderv1.ConsignmentPart{Lines: lines("sku_tea", 6)})))
+	require.Equal(t, connect.CodeInvalidArgument, connect.CodeOf(split("mrc_one", &orderv1.ConsignmentPart{Lines: lines("sku_cup", 1)})), "another merchant's")
+	requireReason(t, connect.CodeNotFound, "ORDER_UNKNOWN", split("mrc_three", &orderv1.ConsignmentPart{Lines: lines("sku_tea", 1)}))
+	require.NoError(t, split("mrc_one", &orderv1.ConsignmentPart{Lines: lines("sku_tea", 2)}, &orderv1.ConsignmentPart{Lines: lines("sku_tea", 1, "sku_pot", 2)}))
+	requireReason(t, connect.CodeFailedPrecondition, "SPLIT", split("mrc_one", &orderv1.ConsignmentPart{Lines: lines("sku_tea", 1)}))
+
+	// An edit takes from what was split off last.
+	e := s.propose(t, guest, o, secret, "sku_tea", 4)
+	_, err := s.agree(t, guest, e, secret, "")
+	require.NoError(t, err)
+	s.accept(t, o, "mrc_one", "mrc_two")
+	var asked []map[string]int64
+	for _, r := range s.world.requested {
+		one := map[string]int64{}
+		for _, l := range r.GetLines() {
+			one[l.GetSku()] += l.GetQuantity()
+		}
+		asked = append(asked, one)
+	}
+	require.ElementsMatch(t, []map[string]int64{{"sku_tea": 2}, {"sku_pot": 2}, {"sku_tea": 2}, {"sku_cup": 1}}, asked)
+	requireReason(t, connect.CodeFailedPrecondition, "ACCEPTED", split("mrc_one", &orderv1.ConsignmentPart{Lines: lines("sku_tea", 1)}))
+	s.reconcile(t, s.order(t, o))
+}

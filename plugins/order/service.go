@@ -7,6 +7,8 @@ import (
 	"github.com/entrepot/entrepot/proto/entrepot/catalog/v1/catalogv1connect"
 	"github.com/entrepot/entrepot/proto/entrepot/order/v1/orderv1connect"
 	paymentv1 "github.com/entrepot/entrepot/proto/entrepot/payment/v1"
+	"github.com/entrepot/entrepot/proto/entrepot/payment/v1/paymentv1connect"
+	"github.com/entrepot/entrepot/proto/entrepot/warehouse/v1/warehousev1connect"
 	"github.com/entrepot/entrepot/sdk/event"
 	"github.com/entrepot/entrepot/sdk/host"
 	"github.com/entrepot/entrepot/sdk/plugin"
@@ -19,6 +21,11 @@ type service struct {
 	host    *host.Host
 	quotes  catalogv1connect.QuoteServiceClient
 	cartKey []byte
+
+	stock      warehousev1connect.StockServiceClient
+	reductions warehousev1connect.ReservationStepServiceClient
+	floor      warehousev1connect.FulfilmentStepServiceClient
+	payments   paymentv1connect.PaymentServiceClient
 }
 
 func register(ctx context.Context, in *plugin.Instance) error {
@@ -26,12 +33,19 @@ func register(ctx context.Context, in *plugin.Instance) error {
 	if err != nil {
 		return err
 	}
-	s := &service{db: in.DB, host: in.Host, quotes: catalogv1connect.NewQuoteServiceClient(in.Host.Client()), cartKey: key}
+	c := in.Host.Client()
+	s := &service{
+		db: in.DB, host: in.Host, quotes: catalogv1connect.NewQuoteServiceClient(c), cartKey: key,
+		stock: warehousev1connect.NewStockServiceClient(c), reductions: warehousev1connect.NewReservationStepServiceClient(c),
+		floor: warehousev1connect.NewFulfilmentStepServiceClient(c), payments: paymentv1connect.NewPaymentServiceClient(c),
+	}
 	orderv1connect.RegisterCartServiceHandler(in.Server, s)
 	orderv1connect.RegisterOrderServiceHandler(in.Server, s)
 	orderv1connect.RegisterProcessingServiceHandler(in.Server, s)
 	orderv1connect.RegisterQueueServiceHandler(in.Server, s)
 	orderv1connect.RegisterOrderStepServiceHandler(in.Server, s)
+	orderv1connect.RegisterOrderEditServiceHandler(in.Server, s)
+	orderv1connect.RegisterOrderEditStepServiceHandler(in.Server, s)
 	return errors.Join(
 		in.Subscribe("payments",
 			noted[*paymentv1.PaymentAuthorized]("payment.authorized"), noted[*paymentv1.PaymentCaptured]("payment.captured"),
@@ -39,6 +53,7 @@ func register(ctx context.Context, in *plugin.Instance) error {
 		in.Subscribe("fulfilment",
 			event.On(opened), event.On(split), event.On(packed), event.On(handedOver), event.On(delivered), event.On(cancelled)),
 		in.Subscribe("shipments", event.On(booked), event.On(moved)),
+		in.Subscribe("timers", event.On(timedOut)),
 		in.Subscribe("schedules", event.OnBatch(onTicks)))
 }
 
@@ -48,4 +63,7 @@ var (
 	_ orderv1connect.ProcessingServiceHandler = (*service)(nil)
 	_ orderv1connect.QueueServiceHandler      = (*service)(nil)
 	_ orderv1connect.OrderStepServiceHandler  = (*service)(nil)
+
+	_ orderv1connect.OrderEditServiceHandler     = (*service)(nil)
+	_ orderv1connect.OrderEditStepServiceHandler = (*service)(nil)
 )

@@ -68,6 +68,9 @@ func ship(ctx context.Context, tx *store.Tx, p *warehousev1.FulfilmentPacked, bo
 			Category: logisticsv1.CustomsData_CATEGORY_SALE_OF_GOODS, Incoterm: logisticsv1.CustomsData_INCOTERM_DAP, InvoiceNumber: o.id,
 		},
 	}
+	if instance == "" {
+		instance = o.carrier
+	}
 	if instance != "" {
 		req.Rule = &logisticsv1.Rule{Instance: instance}
 	}

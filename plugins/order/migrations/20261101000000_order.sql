@@ -34,6 +34,9 @@ CREATE TABLE orders (
   reservation_id text NOT NULL UNIQUE,
   saga           uuid NOT NULL,                    -- the checkout, or what came after it
   cancel_reason  text NOT NULL DEFAULT '',
+  edits          int NOT NULL DEFAULT 0,           -- how often it was edited
+  edit_id        text NOT NULL DEFAULT '',         -- the edit that is being made
+  carrier        text NOT NULL DEFAULT '',         -- instance that was asked for
   placed_at      timestamptz NOT NULL DEFAULT now()) WITH (fillfactor = 80);
 CREATE INDEX orders_account ON orders (account, id) WHERE account <> '';
 -- One cart, one order: rejected ones do not count.
@@ -89,8 +92,35 @@ CREATE TABLE fulfilment (
   booking     int NOT NULL DEFAULT 0,
   shipment_id text NOT NULL DEFAULT '',
   tracking    text[] NOT NULL DEFAULT '{}',        -- its parcels' numbers, once it is booked
+  rest        boolean NOT NULL DEFAULT false,      -- was not on the shelf, and waits for stock
   saga        uuid) WITH (fillfactor = 80);
 CREATE INDEX fulfilment_order ON fulfilment (order_id);
+
+-- Where money and goods of an order are held that was edited or split; others
+-- have the payment and the reservation of their checkout.
+CREATE TABLE settlement (
+  order_id text PRIMARY KEY REFERENCES orders,
+  doc      jsonb NOT NULL) WITH (fillfactor = 80);
+
+CREATE TABLE order_edit (
+  id           text PRIMARY KEY,
+  order_id     text NOT NULL REFERENCES orders,
+  state        smallint NOT NULL DEFAULT 1 CHECK (state BETWEEN 1 AND 6),
+  proposed_by  text NOT NULL,                      -- consumer, or a merchant
+  awaits       text[] NOT NULL,                    -- who has not agreed
+  asked        text[] NOT NULL,                    -- who must
+  version      int NOT NULL,                       -- orders.edits when it was proposed
+  lines        jsonb NOT NULL,                     -- that change
+  ship_to_ref  text NOT NULL DEFAULT '',
+  carrier      text NOT NULL DEFAULT '',
+  reason       text NOT NULL DEFAULT '',
+  method_token text NOT NULL DEFAULT '',           -- only while others are waited for
+  fingerprint  text NOT NULL,
+  plan         jsonb,
+  saga         uuid,
+  created_at   timestamptz NOT NULL DEFAULT now(),
+  expires_at   timestamptz NOT NULL) WITH (fillfactor = 80);
+CREATE INDEX order_edit_order ON order_edit (order_id, created_at);
 
 -- What happened, in order. Append only.
 CREATE TABLE timeline (

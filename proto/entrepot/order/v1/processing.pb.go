@@ -462,6 +462,139 @@ func (x *ConsignmentResult) GetDueBy() *timestamppb.Timestamp {
 	return nil
 }
 
+type SplitConsignmentRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	OrderId       string                 `protobuf:"bytes,1,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
+	Parts         []*ConsignmentPart     `protobuf:"bytes,2,rep,name=parts,proto3" json:"parts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitConsignmentRequest) Reset() {
+	*x = SplitConsignmentRequest{}
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitConsignmentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitConsignmentRequest) ProtoMessage() {}
+
+func (x *SplitConsignmentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitConsignmentRequest.ProtoReflect.Descriptor instead.
+func (*SplitConsignmentRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *SplitConsignmentRequest) GetOrderId() string {
+	if x != nil {
+		return x.OrderId
+	}
+	return ""
+}
+
+func (x *SplitConsignmentRequest) GetParts() []*ConsignmentPart {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+type ConsignmentPart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Quantities of 1 and up, together at most what is ordered.
+	Lines         []*LineInput `protobuf:"bytes,1,rep,name=lines,proto3" json:"lines,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConsignmentPart) Reset() {
+	*x = ConsignmentPart{}
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConsignmentPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConsignmentPart) ProtoMessage() {}
+
+func (x *ConsignmentPart) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConsignmentPart.ProtoReflect.Descriptor instead.
+func (*ConsignmentPart) Descriptor() ([]byte, []int) {
+	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ConsignmentPart) GetLines() []*LineInput {
+	if x != nil {
+		return x.Lines
+	}
+	return nil
+}
+
+type SplitConsignmentResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitConsignmentResponse) Reset() {
+	*x = SplitConsignmentResponse{}
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitConsignmentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitConsignmentResponse) ProtoMessage() {}
+
+func (x *SplitConsignmentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitConsignmentResponse.ProtoReflect.Descriptor instead.
+func (*SplitConsignmentResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{9}
+}
+
 type SetHandlingTimeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Of all days of the week; 48 while nobody said.
@@ -472,7 +605,7 @@ type SetHandlingTimeRequest struct {
 
 func (x *SetHandlingTimeRequest) Reset() {
 	*x = SetHandlingTimeRequest{}
-	mi := &file_entrepot_order_v1_processing_proto_msgTypes[7]
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -484,7 +617,7 @@ func (x *SetHandlingTimeRequest) String() string {
 func (*SetHandlingTimeRequest) ProtoMessage() {}
 
 func (x *SetHandlingTimeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_processing_proto_msgTypes[7]
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -497,7 +630,7 @@ func (x *SetHandlingTimeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetHandlingTimeRequest.ProtoReflect.Descriptor instead.
 func (*SetHandlingTimeRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{7}
+	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SetHandlingTimeRequest) GetHours() int32 {
@@ -515,7 +648,7 @@ type SetHandlingTimeResponse struct {
 
 func (x *SetHandlingTimeResponse) Reset() {
 	*x = SetHandlingTimeResponse{}
-	mi := &file_entrepot_order_v1_processing_proto_msgTypes[8]
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -527,7 +660,7 @@ func (x *SetHandlingTimeResponse) String() string {
 func (*SetHandlingTimeResponse) ProtoMessage() {}
 
 func (x *SetHandlingTimeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_processing_proto_msgTypes[8]
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -540,7 +673,7 @@ func (x *SetHandlingTimeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetHandlingTimeResponse.ProtoReflect.Descriptor instead.
 func (*SetHandlingTimeResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{8}
+	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{11}
 }
 
 // A consignment is not handed over and its time is past. Told once.
@@ -555,7 +688,7 @@ type ConsignmentOverdue struct {
 
 func (x *ConsignmentOverdue) Reset() {
 	*x = ConsignmentOverdue{}
-	mi := &file_entrepot_order_v1_processing_proto_msgTypes[9]
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -567,7 +700,7 @@ func (x *ConsignmentOverdue) String() string {
 func (*ConsignmentOverdue) ProtoMessage() {}
 
 func (x *ConsignmentOverdue) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_processing_proto_msgTypes[9]
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -580,7 +713,7 @@ func (x *ConsignmentOverdue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsignmentOverdue.ProtoReflect.Descriptor instead.
 func (*ConsignmentOverdue) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{9}
+	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ConsignmentOverdue) GetOrderId() string {
@@ -616,7 +749,7 @@ type ConsignmentHeld struct {
 
 func (x *ConsignmentHeld) Reset() {
 	*x = ConsignmentHeld{}
-	mi := &file_entrepot_order_v1_processing_proto_msgTypes[10]
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -628,7 +761,7 @@ func (x *ConsignmentHeld) String() string {
 func (*ConsignmentHeld) ProtoMessage() {}
 
 func (x *ConsignmentHeld) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_processing_proto_msgTypes[10]
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -641,7 +774,7 @@ func (x *ConsignmentHeld) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsignmentHeld.ProtoReflect.Descriptor instead.
 func (*ConsignmentHeld) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{10}
+	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ConsignmentHeld) GetOrderId() string {
@@ -676,7 +809,7 @@ type ConsignmentReleased struct {
 
 func (x *ConsignmentReleased) Reset() {
 	*x = ConsignmentReleased{}
-	mi := &file_entrepot_order_v1_processing_proto_msgTypes[11]
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -688,7 +821,7 @@ func (x *ConsignmentReleased) String() string {
 func (*ConsignmentReleased) ProtoMessage() {}
 
 func (x *ConsignmentReleased) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_processing_proto_msgTypes[11]
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -701,7 +834,7 @@ func (x *ConsignmentReleased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsignmentReleased.ProtoReflect.Descriptor instead.
 func (*ConsignmentReleased) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{11}
+	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ConsignmentReleased) GetOrderId() string {
@@ -752,7 +885,14 @@ const file_entrepot_order_v1_processing_proto_rawDesc = "" +
 	"\x11ConsignmentResult\x12\x19\n" +
 	"\border_id\x18\x01 \x01(\tR\aorderId\x12\x18\n" +
 	"\arefusal\x18\x02 \x01(\tR\arefusal\x121\n" +
-	"\x06due_by\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05dueBy\":\n" +
+	"\x06due_by\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05dueBy\"\x9f\x01\n" +
+	"\x17SplitConsignmentRequest\x12>\n" +
+	"\border_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^ord_[0-9a-hjkmnp-tv-z]{26}$R\aorderId\x12D\n" +
+	"\x05parts\x18\x02 \x03(\v2\".entrepot.order.v1.ConsignmentPartB\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10\x14R\x05parts\"R\n" +
+	"\x0fConsignmentPart\x12?\n" +
+	"\x05lines\x18\x01 \x03(\v2\x1c.entrepot.order.v1.LineInputB\v\xbaH\b\x92\x01\x05\b\x01\x10\xc8\x01R\x05lines\"\x1a\n" +
+	"\x18SplitConsignmentResponse\":\n" +
 	"\x16SetHandlingTimeRequest\x12 \n" +
 	"\x05hours\x18\x01 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xa0\v(\x01R\x05hours\"\x19\n" +
@@ -776,7 +916,7 @@ const file_entrepot_order_v1_processing_proto_rawDesc = "" +
 	"\vmerchant_id\x18\x02 \x01(\tR\n" +
 	"merchantId:\x0e\xe2\xb5\x18\n" +
 	"\n" +
-	"\border_id2\xb9\x04\n" +
+	"\border_id2\xcb\x05\n" +
 	"\fQueueService\x12n\n" +
 	"\tListQueue\x12#.entrepot.order.v1.ListQueueRequest\x1a$.entrepot.order.v1.ListQueueResponse\"\x16ҵ\x18\x0f\n" +
 	"\x01\x03\x12\n" +
@@ -786,7 +926,11 @@ const file_entrepot_order_v1_processing_proto_rawDesc = "" +
 	"\torder_ids\x12\x99\x01\n" +
 	"\x13ReleaseConsignments\x12-.entrepot.order.v1.ReleaseConsignmentsRequest\x1a..entrepot.order.v1.ReleaseConsignmentsResponse\"#ҵ\x18\x10\n" +
 	"\x01\x03\x12\vorder.writeڵ\x18\v\n" +
-	"\torder_ids\x12\x89\x01\n" +
+	"\torder_ids\x12\x8f\x01\n" +
+	"\x10SplitConsignment\x12*.entrepot.order.v1.SplitConsignmentRequest\x1a+.entrepot.order.v1.SplitConsignmentResponse\"\"ҵ\x18\x10\n" +
+	"\x01\x03\x12\vorder.writeڵ\x18\n" +
+	"\n" +
+	"\border_id\x12\x89\x01\n" +
 	"\x0fSetHandlingTime\x12).entrepot.order.v1.SetHandlingTimeRequest\x1a*.entrepot.order.v1.SetHandlingTimeResponse\"\x1fҵ\x18\x10\n" +
 	"\x01\x03\x12\vorder.writeڵ\x18\a\n" +
 	"\x05hoursB>Z<github.com/entrepot/entrepot/proto/entrepot/order/v1;orderv1b\x06proto3"
@@ -804,7 +948,7 @@ func file_entrepot_order_v1_processing_proto_rawDescGZIP() []byte {
 }
 
 var file_entrepot_order_v1_processing_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_entrepot_order_v1_processing_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_entrepot_order_v1_processing_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_entrepot_order_v1_processing_proto_goTypes = []any{
 	(ListQueueRequest_Held)(0),          // 0: entrepot.order.v1.ListQueueRequest.Held
 	(*ListQueueRequest)(nil),            // 1: entrepot.order.v1.ListQueueRequest
@@ -814,39 +958,47 @@ var file_entrepot_order_v1_processing_proto_goTypes = []any{
 	(*ReleaseConsignmentsRequest)(nil),  // 5: entrepot.order.v1.ReleaseConsignmentsRequest
 	(*ReleaseConsignmentsResponse)(nil), // 6: entrepot.order.v1.ReleaseConsignmentsResponse
 	(*ConsignmentResult)(nil),           // 7: entrepot.order.v1.ConsignmentResult
-	(*SetHandlingTimeRequest)(nil),      // 8: entrepot.order.v1.SetHandlingTimeRequest
-	(*SetHandlingTimeResponse)(nil),     // 9: entrepot.order.v1.SetHandlingTimeResponse
-	(*ConsignmentOverdue)(nil),          // 10: entrepot.order.v1.ConsignmentOverdue
-	(*ConsignmentHeld)(nil),             // 11: entrepot.order.v1.ConsignmentHeld
-	(*ConsignmentReleased)(nil),         // 12: entrepot.order.v1.ConsignmentReleased
-	(Consignment_State)(0),              // 13: entrepot.order.v1.Consignment.State
-	(*Order)(nil),                       // 14: entrepot.order.v1.Order
-	(Hold_Reason)(0),                    // 15: entrepot.order.v1.Hold.Reason
-	(*timestamppb.Timestamp)(nil),       // 16: google.protobuf.Timestamp
+	(*SplitConsignmentRequest)(nil),     // 8: entrepot.order.v1.SplitConsignmentRequest
+	(*ConsignmentPart)(nil),             // 9: entrepot.order.v1.ConsignmentPart
+	(*SplitConsignmentResponse)(nil),    // 10: entrepot.order.v1.SplitConsignmentResponse
+	(*SetHandlingTimeRequest)(nil),      // 11: entrepot.order.v1.SetHandlingTimeRequest
+	(*SetHandlingTimeResponse)(nil),     // 12: entrepot.order.v1.SetHandlingTimeResponse
+	(*ConsignmentOverdue)(nil),          // 13: entrepot.order.v1.ConsignmentOverdue
+	(*ConsignmentHeld)(nil),             // 14: entrepot.order.v1.ConsignmentHeld
+	(*ConsignmentReleased)(nil),         // 15: entrepot.order.v1.ConsignmentReleased
+	(Consignment_State)(0),              // 16: entrepot.order.v1.Consignment.State
+	(*Order)(nil),                       // 17: entrepot.order.v1.Order
+	(Hold_Reason)(0),                    // 18: entrepot.order.v1.Hold.Reason
+	(*timestamppb.Timestamp)(nil),       // 19: google.protobuf.Timestamp
+	(*LineInput)(nil),                   // 20: entrepot.order.v1.LineInput
 }
 var file_entrepot_order_v1_processing_proto_depIdxs = []int32{
 	0,  // 0: entrepot.order.v1.ListQueueRequest.held:type_name -> entrepot.order.v1.ListQueueRequest.Held
-	13, // 1: entrepot.order.v1.ListQueueRequest.state:type_name -> entrepot.order.v1.Consignment.State
-	14, // 2: entrepot.order.v1.ListQueueResponse.orders:type_name -> entrepot.order.v1.Order
-	15, // 3: entrepot.order.v1.HoldConsignmentsRequest.reason:type_name -> entrepot.order.v1.Hold.Reason
+	16, // 1: entrepot.order.v1.ListQueueRequest.state:type_name -> entrepot.order.v1.Consignment.State
+	17, // 2: entrepot.order.v1.ListQueueResponse.orders:type_name -> entrepot.order.v1.Order
+	18, // 3: entrepot.order.v1.HoldConsignmentsRequest.reason:type_name -> entrepot.order.v1.Hold.Reason
 	7,  // 4: entrepot.order.v1.HoldConsignmentsResponse.results:type_name -> entrepot.order.v1.ConsignmentResult
 	7,  // 5: entrepot.order.v1.ReleaseConsignmentsResponse.results:type_name -> entrepot.order.v1.ConsignmentResult
-	16, // 6: entrepot.order.v1.ConsignmentResult.due_by:type_name -> google.protobuf.Timestamp
-	16, // 7: entrepot.order.v1.ConsignmentOverdue.due_by:type_name -> google.protobuf.Timestamp
-	15, // 8: entrepot.order.v1.ConsignmentHeld.reason:type_name -> entrepot.order.v1.Hold.Reason
-	1,  // 9: entrepot.order.v1.QueueService.ListQueue:input_type -> entrepot.order.v1.ListQueueRequest
-	3,  // 10: entrepot.order.v1.QueueService.HoldConsignments:input_type -> entrepot.order.v1.HoldConsignmentsRequest
-	5,  // 11: entrepot.order.v1.QueueService.ReleaseConsignments:input_type -> entrepot.order.v1.ReleaseConsignmentsRequest
-	8,  // 12: entrepot.order.v1.QueueService.SetHandlingTime:input_type -> entrepot.order.v1.SetHandlingTimeRequest
-	2,  // 13: entrepot.order.v1.QueueService.ListQueue:output_type -> entrepot.order.v1.ListQueueResponse
-	4,  // 14: entrepot.order.v1.QueueService.HoldConsignments:output_type -> entrepot.order.v1.HoldConsignmentsResponse
-	6,  // 15: entrepot.order.v1.QueueService.ReleaseConsignments:output_type -> entrepot.order.v1.ReleaseConsignmentsResponse
-	9,  // 16: entrepot.order.v1.QueueService.SetHandlingTime:output_type -> entrepot.order.v1.SetHandlingTimeResponse
-	13, // [13:17] is the sub-list for method output_type
-	9,  // [9:13] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	19, // 6: entrepot.order.v1.ConsignmentResult.due_by:type_name -> google.protobuf.Timestamp
+	9,  // 7: entrepot.order.v1.SplitConsignmentRequest.parts:type_name -> entrepot.order.v1.ConsignmentPart
+	20, // 8: entrepot.order.v1.ConsignmentPart.lines:type_name -> entrepot.order.v1.LineInput
+	19, // 9: entrepot.order.v1.ConsignmentOverdue.due_by:type_name -> google.protobuf.Timestamp
+	18, // 10: entrepot.order.v1.ConsignmentHeld.reason:type_name -> entrepot.order.v1.Hold.Reason
+	1,  // 11: entrepot.order.v1.QueueService.ListQueue:input_type -> entrepot.order.v1.ListQueueRequest
+	3,  // 12: entrepot.order.v1.QueueService.HoldConsignments:input_type -> entrepot.order.v1.HoldConsignmentsRequest
+	5,  // 13: entrepot.order.v1.QueueService.ReleaseConsignments:input_type -> entrepot.order.v1.ReleaseConsignmentsRequest
+	8,  // 14: entrepot.order.v1.QueueService.SplitConsignment:input_type -> entrepot.order.v1.SplitConsignmentRequest
+	11, // 15: entrepot.order.v1.QueueService.SetHandlingTime:input_type -> entrepot.order.v1.SetHandlingTimeRequest
+	2,  // 16: entrepot.order.v1.QueueService.ListQueue:output_type -> entrepot.order.v1.ListQueueResponse
+	4,  // 17: entrepot.order.v1.QueueService.HoldConsignments:output_type -> entrepot.order.v1.HoldConsignmentsResponse
+	6,  // 18: entrepot.order.v1.QueueService.ReleaseConsignments:output_type -> entrepot.order.v1.ReleaseConsignmentsResponse
+	10, // 19: entrepot.order.v1.QueueService.SplitConsignment:output_type -> entrepot.order.v1.SplitConsignmentResponse
+	12, // 20: entrepot.order.v1.QueueService.SetHandlingTime:output_type -> entrepot.order.v1.SetHandlingTimeResponse
+	16, // [16:21] is the sub-list for method output_type
+	11, // [11:16] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_order_v1_processing_proto_init() }
@@ -861,7 +1013,7 @@ func file_entrepot_order_v1_processing_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_order_v1_processing_proto_rawDesc), len(file_entrepot_order_v1_processing_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -32,6 +32,9 @@ const (
 	// QueueServiceReleaseConsignmentsProcedure is the procedure name of the QueueService's
 	// ReleaseConsignments RPC.
 	QueueServiceReleaseConsignmentsProcedure = "/entrepot.order.v1.QueueService/ReleaseConsignments"
+	// QueueServiceSplitConsignmentProcedure is the procedure name of the QueueService's
+	// SplitConsignment RPC.
+	QueueServiceSplitConsignmentProcedure = "/entrepot.order.v1.QueueService/SplitConsignment"
 	// QueueServiceSetHandlingTimeProcedure is the procedure name of the QueueService's SetHandlingTime
 	// RPC.
 	QueueServiceSetHandlingTimeProcedure = "/entrepot.order.v1.QueueService/SetHandlingTime"
@@ -60,6 +63,13 @@ var (
 			Procedure:  QueueServiceReleaseConsignmentsProcedure,
 		}
 	})
+	queueServiceSplitConsignmentSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_entrepot_order_v1_processing_proto.Services().ByName("QueueService").Methods().ByName("SplitConsignment"),
+			Procedure:  QueueServiceSplitConsignmentProcedure,
+		}
+	})
 	queueServiceSetHandlingTimeSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType: connect.StreamTypeUnary,
@@ -81,6 +91,10 @@ type QueueServiceClient interface {
 	// ReleaseConsignments lets held consignments go on: the time that they were
 	// held is added to what is due, and packed goods get their carrier.
 	ReleaseConsignments(context.Context, *v1.ReleaseConsignmentsRequest) (*v1.ReleaseConsignmentsResponse, error)
+	// SplitConsignment has the caller's merchant's part of an order packed and
+	// shipped in parts, from its acceptance on. What no part names is a part too.
+	// Once: failed_precondition SPLIT; after the acceptance ACCEPTED.
+	SplitConsignment(context.Context, *v1.SplitConsignmentRequest) (*v1.SplitConsignmentResponse, error)
 	// SetHandlingTime says how long the caller's merchant takes from order to
 	// hand-over. It holds for orders from now on.
 	SetHandlingTime(context.Context, *v1.SetHandlingTimeRequest) (*v1.SetHandlingTimeResponse, error)
@@ -104,6 +118,10 @@ type QueueServiceHandler interface {
 	// ReleaseConsignments lets held consignments go on: the time that they were
 	// held is added to what is due, and packed goods get their carrier.
 	ReleaseConsignments(context.Context, *v1.ReleaseConsignmentsRequest) (*v1.ReleaseConsignmentsResponse, error)
+	// SplitConsignment has the caller's merchant's part of an order packed and
+	// shipped in parts, from its acceptance on. What no part names is a part too.
+	// Once: failed_precondition SPLIT; after the acceptance ACCEPTED.
+	SplitConsignment(context.Context, *v1.SplitConsignmentRequest) (*v1.SplitConsignmentResponse, error)
 	// SetHandlingTime says how long the caller's merchant takes from order to
 	// hand-over. It holds for orders from now on.
 	SetHandlingTime(context.Context, *v1.SetHandlingTimeRequest) (*v1.SetHandlingTimeResponse, error)
@@ -117,6 +135,7 @@ func RegisterQueueServiceHandler(server *connect.Server, svc QueueServiceHandler
 		connect.Method{Spec: queueServiceListQueueSpec(), Handler: adapter.listQueue},
 		connect.Method{Spec: queueServiceHoldConsignmentsSpec(), Handler: adapter.holdConsignments},
 		connect.Method{Spec: queueServiceReleaseConsignmentsSpec(), Handler: adapter.releaseConsignments},
+		connect.Method{Spec: queueServiceSplitConsignmentSpec(), Handler: adapter.splitConsignment},
 		connect.Method{Spec: queueServiceSetHandlingTimeSpec(), Handler: adapter.setHandlingTime},
 	)
 }
@@ -134,6 +153,10 @@ func (UnimplementedQueueServiceHandler) HoldConsignments(context.Context, *v1.Ho
 
 func (UnimplementedQueueServiceHandler) ReleaseConsignments(context.Context, *v1.ReleaseConsignmentsRequest) (*v1.ReleaseConsignmentsResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.order.v1.QueueService.ReleaseConsignments is not implemented")
+}
+
+func (UnimplementedQueueServiceHandler) SplitConsignment(context.Context, *v1.SplitConsignmentRequest) (*v1.SplitConsignmentResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.order.v1.QueueService.SplitConsignment is not implemented")
 }
 
 func (UnimplementedQueueServiceHandler) SetHandlingTime(context.Context, *v1.SetHandlingTimeRequest) (*v1.SetHandlingTimeResponse, error) {
@@ -163,6 +186,14 @@ func (c *queueServiceClient) HoldConsignments(ctx context.Context, req *v1.HoldC
 func (c *queueServiceClient) ReleaseConsignments(ctx context.Context, req *v1.ReleaseConsignmentsRequest) (*v1.ReleaseConsignmentsResponse, error) {
 	var res v1.ReleaseConsignmentsResponse
 	if err := c.client.CallUnary(ctx, queueServiceReleaseConsignmentsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *queueServiceClient) SplitConsignment(ctx context.Context, req *v1.SplitConsignmentRequest) (*v1.SplitConsignmentResponse, error) {
+	var res v1.SplitConsignmentResponse
+	if err := c.client.CallUnary(ctx, queueServiceSplitConsignmentSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -208,6 +239,18 @@ func (h queueServiceHandler) releaseConsignments(ctx context.Context, _ connect.
 		return err
 	}
 	res, err := h.svc.ReleaseConsignments(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h queueServiceHandler) splitConsignment(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.SplitConsignmentRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.SplitConsignment(ctx, &req)
 	if err != nil {
 		return err
 	}
