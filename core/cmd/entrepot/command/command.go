@@ -100,7 +100,7 @@ not in order, 4 no kernel answers.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see: %s --help", err, cmd.CommandPath())}
 	})
-	root.AddCommand(newValidate(), newServe(serve), newLock(), newStatus(), newBus(), newSagas(), newSaga(), newPlugin(), newVersion())
+	root.AddCommand(newValidate(), newServe(serve), newLock(), newStatus(), newBus(), newSagas(), newSaga(), newPlugin(), newCertificate(), newVersion())
 	return root
 }
 
