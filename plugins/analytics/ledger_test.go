@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/csv"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"testing"
@@ -63,10 +64,27 @@ func drawHistory(t *rapid.T) *history {
 		}
 		y.orders++
 		y.happen(order, "sales", day, o)
+		stands := make(map[string]int64)
+		for _, l := range o.GetLines() {
+			stands[l.GetSku()] += l.GetQuantity()
+		}
+		for k := range rapid.IntRange(0, 2).Draw(t, "edits") {
+			e := &orderv1.OrderEdited{OrderId: order, EditId: fmt.Sprint(order, "/", k), Market: market, Total: pounds(0)}
+			for _, sku := range skus {
+				n := rapid.Int64Range(0, 9).Draw(t, "becomes")
+				if n > 0 {
+					e.Lines = append(e.Lines, &orderv1.Line{Sku: sku, MerchantId: merchants[sku], Quantity: n, Total: pounds(n * 7)})
+				}
+				y.sold[sku] += max(0, n-stands[sku])
+				y.cancelled[sku] += max(0, stands[sku]-n)
+				stands[sku] = n
+			}
+			y.happen(order, "sales", day+1, e)
+		}
 		if rapid.Bool().Draw(t, "cancelled") {
-			y.happen(order, "sales", day+1, &orderv1.OrderCancelled{OrderId: order})
-			for _, l := range o.GetLines() {
-				y.cancelled[l.GetSku()] += l.GetQuantity()
+			y.happen(order, "sales", day+2, &orderv1.OrderCancelled{OrderId: order})
+			for sku, n := range stands {
+				y.cancelled[sku] += n
 			}
 		}
 		y.happen(payment, "sales", day, &paymentv1.PaymentAuthorized{PaymentId: payment, Reference: order, Market: market})
@@ -171,7 +189,7 @@ func TestFiguresAreThoseOfTheLedgers(t *testing.T) {
 // empty takes the module's copy away, as for making it anew.
 func (h *house) empty(t testing.TB) {
 	t.Helper()
-	for _, table := range []string{"purchase", "sale_line", "payment", "money", "verdict", "returned", "figure_day"} {
+	for _, table := range []string{"purchase", "sale_line", "order_edit", "payment", "money", "verdict", "returned", "figure_day"} {
 		_, err := h.Admin.Exec(t.Context(), "DELETE FROM p_analytics."+table)
 		require.NoError(t, err)
 	}
@@ -203,10 +221,8 @@ func (y *history) agree(rt *rapid.T, t testing.TB, h *house) {
 			put(got.refunded, f.GetMarket(), a.GetRefundedMinor())
 		}
 	}
-	for market, n := range y.refunded {
-		if n == 0 {
-			delete(y.refunded, market)
-		}
+	for _, m := range []map[string]int64{y.refunded, y.sold, y.cancelled} {
+		maps.DeleteFunc(m, func(_ string, n int64) bool { return n == 0 })
 	}
 	require.Equal(rt, y.books, got)
 	// The same money, told apart by merchant and by day, is the same sum.

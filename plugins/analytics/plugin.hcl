@@ -28,6 +28,7 @@ subscription "goods" {
 subscription "sales" {
   topics = [
     "entrepot.order.v1.OrderPlaced",
+    "entrepot.order.v1.OrderEdited",
     "entrepot.order.v1.OrderCancelled",
     "entrepot.payment.v1.PaymentAuthorized",
     "entrepot.payment.v1.PaymentCaptured",

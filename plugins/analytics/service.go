@@ -55,7 +55,7 @@ func register(_ context.Context, in *plugin.Instance) error {
 			event.OnBatch(onLevels[*warehousev1.ReservationReleased]), event.OnBatch(onLevels[*warehousev1.StockPutAway]),
 			event.OnBatch(onLevels[*warehousev1.StockMoved]),
 		},
-		"sales": {event.OnBatch(onPlaced), event.OnBatch(onCancelled), event.OnBatch(onAuthorized), event.OnBatch(onCaptured), event.On(onRefunded)},
+		"sales": {event.OnBatch(onPlaced), event.On(onEdited), event.OnBatch(onCancelled), event.OnBatch(onAuthorized), event.OnBatch(onCaptured), event.On(onRefunded)},
 		"hands": {event.OnBatch(onApplied), event.OnBatch(onReturned), event.OnBatch(onVerdicts), event.OnBatch(onBooked), event.OnBatch(onUnbooked), event.OnBatch(onMoved)},
 		"views": {event.OnBatch(s.onViews)},
 

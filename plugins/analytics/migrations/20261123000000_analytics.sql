@@ -167,6 +167,8 @@ CREATE TABLE sale_line (
   placed_on    date NOT NULL,
   cancelled_on date,
   PRIMARY KEY (order_id, sku));
+CREATE TABLE order_edit (
+  id text PRIMARY KEY);
 CREATE TABLE payment (
   id       text PRIMARY KEY,
   order_id text NOT NULL,
