@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -190,7 +191,21 @@ func TestPhotosAreSentBeforeTheyAreNamed(t *testing.T) {
 	require.NoError(t, err)
 	req := application(order, aftersalev1.Kind_KIND_DAMAGED_IN_TRANSIT, aftersalev1.Reason_REASON_DAMAGED, "sku_tea", 1)
 	req.BlobIds = []string{blob}
-	require.Equal(t, req.GetBlobIds(), h.apply(t, req).GetBlobIds())
+	c := h.apply(t, req)
+	require.Equal(t, req.GetBlobIds(), c.GetBlobIds())
+	ask := &aftersalev1.GetAttachmentRequest{CaseId: c.GetCaseId(), BlobId: blob}
+	link, err := h.seller.GetAttachment(t.Context(), ask)
+	require.NoError(t, err)
+	_, content, ok := h.Download(link.GetPath())
+	require.True(t, ok)
+	require.Contains(t, string(content), "leaf")
+	_, err = h.eve.GetAttachment(t.Context(), ask)
+	refusedAs(t, "CASE_UNKNOWN", err)
+	ask.BlobId = "sha256-" + strings.Repeat("0", 64)
+	_, err = h.seller.GetAttachment(t.Context(), ask)
+	refusedAs(t, "ATTACHMENT_UNKNOWN", err)
+	_, err = h.seller.GetAttachment(t.Context(), &aftersalev1.GetAttachmentRequest{BlobId: blob})
+	require.Equal(t, connect.CodeInvalidArgument, connect.CodeOf(err))
 	_, err = h.eve.GrantUpload(t.Context(), &aftersalev1.GrantUploadRequest{OrderId: order})
 	refusedAs(t, "ORDER_UNKNOWN", err)
 }

@@ -289,14 +289,27 @@ func (s *service) mayReadMessage(ctx context.Context, messageID, secret string) 
 	return order, blobs, err
 }
 
-// GetAttachment answers an attachment as a path.
+// GetAttachment answers an attachment, or a photo of an application, as a path.
 func (s *service) GetAttachment(ctx context.Context, req *aftersalev1.GetAttachmentRequest) (*aftersalev1.GetAttachmentResponse, error) {
-	_, blobs, err := s.mayReadMessage(ctx, req.GetMessageId(), req.GetCartSecret())
-	if err != nil {
-		return nil, err
+	var blobs []string
+	switch {
+	case (req.GetMessageId() == "") == (req.GetCaseId() == ""):
+		return nil, fault.Field("message_id, case_id", "name one of them")
+	case req.GetCaseId() != "":
+		c, _, err := s.ofCase(ctx, req.GetCaseId(), req.GetCartSecret())
+		if err != nil {
+			return nil, err
+		}
+		blobs = c.Blobs
+	default:
+		_, attached, err := s.mayReadMessage(ctx, req.GetMessageId(), req.GetCartSecret())
+		if err != nil {
+			return nil, err
+		}
+		blobs = attached
 	}
 	if !contains(blobs, req.GetBlobId()) {
-		return nil, fault.New(connect.CodeNotFound, "ATTACHMENT_UNKNOWN", "the message has no such attachment")
+		return nil, fault.New(connect.CodeNotFound, "ATTACHMENT_UNKNOWN", "there is no such attachment")
 	}
 	res, err := s.host.Blobs.LinkBlob(ctx, &kernelv1.LinkBlobRequest{BlobId: req.GetBlobId(), Seconds: 300})
 	return &aftersalev1.GetAttachmentResponse{Path: res.GetPath()}, host.Relay(err)

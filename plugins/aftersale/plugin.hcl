@@ -30,6 +30,7 @@ publishes = [
 subscription "orders" {
   topics = [
     "entrepot.order.v1.OrderPlaced",
+    "entrepot.order.v1.OrderEdited",
     "entrepot.warehouse.v1.FulfilmentPacked",
     "entrepot.warehouse.v1.FulfilmentHandedOver",
     "entrepot.warehouse.v1.FulfilmentDelivered",

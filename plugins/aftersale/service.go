@@ -51,7 +51,7 @@ func register(_ context.Context, in *plugin.Instance) error {
 	aftersalev1connect.RegisterConversationServiceHandler(in.Server, s)
 	aftersalev1connect.RegisterAftersaleStepServiceHandler(in.Server, s)
 	return errors.Join(
-		in.Subscribe("orders", event.On(onPlaced), event.On(onPacked), event.On(onHandedOver), event.On(onDelivered)),
+		in.Subscribe("orders", event.On(onPlaced), event.On(onEdited), event.On(onPacked), event.On(onHandedOver), event.On(onDelivered)),
 		in.Subscribe("payments", event.On(onCaptured), event.On(onRefunded)),
 		in.Subscribe("shipments", event.On(onBooked), event.On(onMoved)),
 		in.Subscribe("returns", event.On(onReturnReceived), event.On(onReturnGraded), event.On(onVerdict)),

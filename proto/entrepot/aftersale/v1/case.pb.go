@@ -564,7 +564,8 @@ type Eligibility struct {
 	Kind  Kind                   `protobuf:"varint,1,opt,name=kind,proto3,enum=entrepot.aftersale.v1.Kind" json:"kind,omitempty"`
 	// Empty when it can be; else as of Apply: OUT_OF_PERIOD ...
 	Refusal string `protobuf:"bytes,2,opt,name=refusal,proto3" json:"refusal,omitempty"`
-	// Last moment; unset while the period has not begun.
+	// When it is over; unset while it has not begun. Of NOT_MISSING_YET: when it
+	// begins.
 	Until *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until,proto3" json:"until,omitempty"`
 	// Where the period is from, for example "Directive 2011/83/EU, article 9".
 	Source string `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`

@@ -885,10 +885,12 @@ func (x *ListMessagesResponse) GetMore() bool {
 }
 
 type GetAttachmentRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	MessageId     string                 `protobuf:"bytes,1,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
-	BlobId        string                 `protobuf:"bytes,2,opt,name=blob_id,json=blobId,proto3" json:"blob_id,omitempty"`
-	CartSecret    string                 `protobuf:"bytes,3,opt,name=cart_secret,json=cartSecret,proto3" json:"cart_secret,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One of message_id and case_id.
+	MessageId     string `protobuf:"bytes,1,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	BlobId        string `protobuf:"bytes,2,opt,name=blob_id,json=blobId,proto3" json:"blob_id,omitempty"`
+	CartSecret    string `protobuf:"bytes,3,opt,name=cart_secret,json=cartSecret,proto3" json:"cart_secret,omitempty"`
+	CaseId        string `protobuf:"bytes,4,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -940,6 +942,13 @@ func (x *GetAttachmentRequest) GetBlobId() string {
 func (x *GetAttachmentRequest) GetCartSecret() string {
 	if x != nil {
 		return x.CartSecret
+	}
+	return ""
+}
+
+func (x *GetAttachmentRequest) GetCaseId() string {
+	if x != nil {
+		return x.CaseId
 	}
 	return ""
 }
@@ -2060,13 +2069,14 @@ const file_entrepot_aftersale_v1_conversation_proto_rawDesc = "" +
 	"\x14ListMessagesResponse\x12G\n" +
 	"\fconversation\x18\x01 \x01(\v2#.entrepot.aftersale.v1.ConversationR\fconversation\x12:\n" +
 	"\bmessages\x18\x02 \x03(\v2\x1e.entrepot.aftersale.v1.MessageR\bmessages\x12\x12\n" +
-	"\x04more\x18\x03 \x01(\bR\x04more\"\xbb\x01\n" +
-	"\x14GetAttachmentRequest\x12B\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\"\xff\x01\n" +
+	"\x14GetAttachmentRequest\x12E\n" +
 	"\n" +
-	"message_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^msg_[0-9a-hjkmnp-tv-z]{26}$R\tmessageId\x125\n" +
+	"message_id\x18\x01 \x01(\tB&\xbaH#r!2\x1f^(msg_[0-9a-hjkmnp-tv-z]{26})?$R\tmessageId\x125\n" +
 	"\ablob_id\x18\x02 \x01(\tB\x1c\xbaH\x19r\x172\x15^sha256-[0-9a-f]{64}$R\x06blobId\x12(\n" +
 	"\vcart_secret\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
-	"cartSecret\"+\n" +
+	"cartSecret\x12?\n" +
+	"\acase_id\x18\x04 \x01(\tB&\xbaH#r!2\x1f^(afs_[0-9a-hjkmnp-tv-z]{26})?$R\x06caseId\"+\n" +
 	"\x15GetAttachmentResponse\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\"\x86\x01\n" +
 	"\x18ListConversationsRequest\x12\x18\n" +

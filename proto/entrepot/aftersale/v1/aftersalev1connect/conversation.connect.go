@@ -155,8 +155,8 @@ type ConversationServiceClient interface {
 	PutTranslation(context.Context, *v1.PutTranslationRequest) (*v1.PutTranslationResponse, error)
 	// ListMessages pages through a conversation, oldest first.
 	ListMessages(context.Context, *v1.ListMessagesRequest) (*v1.ListMessagesResponse, error)
-	// GetAttachment answers an attachment of a message as a path below the
-	// public base URL, signed and short-lived.
+	// GetAttachment answers an attachment of a message, or a photo of an
+	// application, as a path below the public base URL, signed and short-lived.
 	GetAttachment(context.Context, *v1.GetAttachmentRequest) (*v1.GetAttachmentResponse, error)
 	// ListConversations pages through the caller's own, latest message first.
 	ListConversations(context.Context, *v1.ListConversationsRequest) (*v1.ListConversationsResponse, error)
@@ -219,8 +219,8 @@ type ConversationServiceHandler interface {
 	PutTranslation(context.Context, *v1.PutTranslationRequest) (*v1.PutTranslationResponse, error)
 	// ListMessages pages through a conversation, oldest first.
 	ListMessages(context.Context, *v1.ListMessagesRequest) (*v1.ListMessagesResponse, error)
-	// GetAttachment answers an attachment of a message as a path below the
-	// public base URL, signed and short-lived.
+	// GetAttachment answers an attachment of a message, or a photo of an
+	// application, as a path below the public base URL, signed and short-lived.
 	GetAttachment(context.Context, *v1.GetAttachmentRequest) (*v1.GetAttachmentResponse, error)
 	// ListConversations pages through the caller's own, latest message first.
 	ListConversations(context.Context, *v1.ListConversationsRequest) (*v1.ListConversationsResponse, error)
