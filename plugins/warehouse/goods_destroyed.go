@@ -80,17 +80,15 @@ func (w *writeOff) find(ctx context.Context, tx *store.Tx) error {
 	case !isRefusal(err):
 		return err
 	}
-	if at.known {
-		// Whatever is found: nothing else is to come of this inspection.
-		if _, err := tx.Do(ctx, `UPDATE inspected SET ended = true WHERE case_id = $1`, w.GetCaseId()); err != nil {
+	// Where serials are another good's, or none, nothing tells where they are.
+	if !at.known || at.authenticated {
+		if err := w.bySerial(ctx, tx); err != nil || !at.known {
 			return err
 		}
 	}
-	if at.known && !at.authenticated {
-		// Their serials are another good's, or none: nothing tells where they are.
-		return nil
-	}
-	return w.bySerial(ctx, tx)
+	// Whatever was found: nothing else is to come of this inspection.
+	_, err = tx.Do(ctx, `UPDATE inspected SET ended = true WHERE case_id = $1 AND NOT ended`, w.GetCaseId())
+	return err
 }
 
 // isRefusal tells whether asking again would be answered alike.

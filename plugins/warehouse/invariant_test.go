@@ -259,8 +259,8 @@ func (y *yard) decide(ctx context.Context, pick draw) error {
 	return err
 }
 
-// recount counts the shelf: so many of the goods without serials, and of the
-// serials mostly those that stand there.
+// recount counts the shelf: a few more or less of the goods without serials, and
+// of the serials mostly those that stand there.
 func (y *yard) recount(ctx context.Context, pick draw) error {
 	count := id.New("cnt")
 	if _, err := y.floor.inventory.OpenCount(ctx, &warehousev1.OpenCountRequest{CountId: count, Skus: []string{yardSKU}}); err != nil {
@@ -276,7 +276,18 @@ func (y *yard) recount(ctx context.Context, pick draw) error {
 			scan.UnitIds, scan.Counted = append(scan.UnitIds, u.GetUnitId()), scan.GetCounted()+1
 		}
 	}
-	lines := []*warehousev1.CountLine{{Sku: yardSKU, Counted: int64(pick(8))}, scan}
+	levels, err := y.floor.stock.GetStock(ctx, &warehousev1.GetStockRequest{Skus: []string{yardSKU}})
+	if err != nil {
+		return err
+	}
+	plain := &warehousev1.CountLine{Sku: yardSKU, Counted: int64(pick(5)) - 2}
+	for _, l := range levels.GetLevels() {
+		if !l.GetAuthenticated() {
+			plain.Counted += l.GetSellable() + l.GetReserved()
+		}
+	}
+	plain.Counted = max(plain.GetCounted(), 0)
+	lines := []*warehousev1.CountLine{plain, scan}
 	if _, err := y.floor.inventory.SubmitCount(ctx, &warehousev1.SubmitCountRequest{CountId: count, Lines: lines}); err != nil {
 		return err
 	}
