@@ -224,6 +224,20 @@ func (c *caseFile) assess(ctx context.Context, tx *store.Tx) error {
 	return tx.Signal(c.Saga, signalAssessed, &aftersalev1.RefundCaseRequest{CaseId: c.ID})
 }
 
+// ConcludeReception ends the wait for the rest.
+func (s *service) ConcludeReception(ctx context.Context, req *aftersalev1.ConcludeReceptionRequest) (*aftersalev1.ConcludeReceptionResponse, error) {
+	out, err := s.change(ctx, req.GetCaseId(), "", "", func(ctx context.Context, tx *store.Tx, c *caseFile, who party, _ string) (*saga.Started, error) {
+		if c.Concluded {
+			return nil, nil
+		}
+		if c.State != stateReceived || c.Remedy == remedyRepair {
+			return nil, errNotOpen()
+		}
+		return nil, c.conclude(ctx, tx, who.who)
+	})
+	return &aftersalev1.ConcludeReceptionResponse{Case: out}, err
+}
+
 // conclude waits for nothing more: what did not come can be applied for again.
 func (c *caseFile) conclude(ctx context.Context, tx *store.Tx, who string) error {
 	c.Concluded = true
