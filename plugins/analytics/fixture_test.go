@@ -45,9 +45,9 @@ type house struct {
 	told int
 }
 
-func open(t testing.TB, opts ...plugintest.Option) *house {
+func open(t testing.TB) *house {
 	t.Helper()
-	m := plugintest.Start(t, module(), append([]plugintest.Option{plugintest.Config(map[string]any{"follow": "10ms"})}, opts...)...)
+	m := plugintest.Start(t, module(), plugintest.Config(map[string]any{"follow": "10ms"}))
 	return &house{Module: m, at: time.Now().UTC().Truncate(time.Second), next: make(map[string]int64), subs: make(map[string]int32)}
 }
 
