@@ -42,20 +42,25 @@ func lines(of []*orderv1.Line) (out []any, sum map[string]any) {
 	return out, price(total)
 }
 
+// byMerchant divides an order's lines.
+func byMerchant(all []*orderv1.Line) (names []string, by map[string][]*orderv1.Line) {
+	by = make(map[string][]*orderv1.Line)
+	for _, l := range all {
+		if by[l.GetMerchantId()] == nil {
+			names = append(names, l.GetMerchantId())
+		}
+		by[l.GetMerchantId()] = append(by[l.GetMerchantId()], l)
+	}
+	return names, by
+}
+
 // onPlaced learns whom the news of an order go to, and tells both sides.
 func (s *service) onPlaced(ctx context.Context, tx *store.Tx, events []event.Of[*orderv1.OrderPlaced]) error {
 	var ids, markets, accounts, emails, addresses, merchants []string
 	var all []*news
 	for _, e := range events {
 		o := e.Body
-		by := make(map[string][]*orderv1.Line)
-		var names []string
-		for _, l := range o.GetLines() {
-			if by[l.GetMerchantId()] == nil {
-				names = append(names, l.GetMerchantId())
-			}
-			by[l.GetMerchantId()] = append(by[l.GetMerchantId()], l)
-		}
+		names, by := byMerchant(o.GetLines())
 		ids, markets, accounts = append(ids, o.GetOrderId()), append(markets, o.GetMarket()), append(accounts, o.GetAccountId())
 		emails, addresses = append(emails, o.GetEmailRef()), append(addresses, o.GetShipToRef())
 		merchants = append(merchants, strings.Join(names, " "))

@@ -309,6 +309,7 @@ func TestNumbersOfInboxesBecomeVisibleInTheirOrder(t *testing.T) {
 	// While one transaction holds on to its numbers nobody else gives any out.
 	tx, err := s.Admin.Begin(t.Context())
 	require.NoError(t, err)
+	t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
 	_, err = tx.Exec(t.Context(), `SELECT pg_advisory_xact_lock(7204)`)
 	require.NoError(t, err)
 	s.places(t, "acc_ann", "GB")

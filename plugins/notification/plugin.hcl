@@ -21,6 +21,8 @@ subscription "trade" {
     "entrepot.order.v1.OrderAccepted",
     "entrepot.order.v1.OrderDelivered",
     "entrepot.order.v1.OrderCancelled",
+    "entrepot.order.v1.OrderEditProposed",
+    "entrepot.order.v1.OrderEdited",
     "entrepot.order.v1.ConsignmentOverdue",
     "entrepot.payment.v1.PaymentRefunded",
     "entrepot.logistics.v1.ShipmentBooked",

@@ -96,6 +96,10 @@ func story(o *orderv1.OrderPlaced) []proto.Message {
 		&warehousev1.ReturnClosed{ReturnId: "rma_1", Reference: order, MerchantId: "mrc_a"},
 		&inspectionv1.ConsignmentReceived{ConsignmentId: "con_1", MerchantId: "mrc_a", CaseIds: []string{"cas_1"}},
 		&inspectionv1.VerdictConfirmed{CaseId: "cas_1", MerchantId: "mrc_a", Sku: "sku_1", Quantity: 3, Verdict: inspectionv1.Verdict_VERDICT_COUNTERFEIT},
+		&orderv1.OrderEditProposed{OrderId: order, EditId: "edt_1", ProposedBy: "mrc_b", Awaits: []string{"consumer", "mrc_a"}},
+		&orderv1.OrderEdited{OrderId: order, EditId: "edt_1", Market: "GB", Total: gbp(70), Difference: gbp(-30), Lines: []*orderv1.Line{
+			{Sku: "sku_1", MerchantId: "mrc_a", Title: "Tea pot", Quantity: 1, Total: gbp(50)}, {Sku: "sku_9", MerchantId: "mrc_c", Title: "Spoon", Quantity: 1, Total: gbp(20)},
+		}},
 		&orderv1.ConsignmentOverdue{OrderId: order, MerchantId: "mrc_a", DueBy: timestamppb.Now()},
 		&aftersalev1.ApplicationOpened{CaseId: "afs_1", OrderId: order, MerchantId: "mrc_a", Kind: aftersalev1.Kind_KIND_RETURN, AccountId: "acc_ann"},
 		&aftersalev1.ApplicationOpened{CaseId: "afs_2", OrderId: order, MerchantId: "mrc_a", Kind: aftersalev1.Kind_KIND_WITHDRAWAL, AccountId: "acc_ann"},
@@ -144,7 +148,7 @@ func TestEveryEventOfTheStoryIsToldOnceHoweverOftenItIsHeard(t *testing.T) {
 	require.Equal(t, map[string]int{
 		"order.placed": 1, "order.accepted": 1, "shipment.handed_over": 1, "shipment.trouble": 1, "shipment.out_for_delivery": 1,
 		"shipment.ready_for_pickup": 1, "shipment.delivered": 1, "payment.refunded": 2, "order.cancelled": 1, "case.received": 1, "withdrawal.received": 1,
-		"case.offered": 1, "case.decided": 2, "case.assessed": 1, "case.settled": 1, "message.posted": 2,
+		"order.edit_proposed": 1, "order.edited": 1, "case.offered": 1, "case.decided": 2, "case.assessed": 1, "case.settled": 1, "message.posted": 2,
 	}, count)
 	told := map[string]int{}
 	for _, m := range s.to("https://main.example/hook") {
@@ -161,7 +165,7 @@ func TestEveryEventOfTheStoryIsToldOnceHoweverOftenItIsHeard(t *testing.T) {
 	require.Equal(t, map[string]int{
 		"sale.placed": 1, "sale.cancelled": 1, "sale.delivered": 1, "carriage.trouble": 2, "stock.low": 1, "return.received": 1, "return.closed": 1,
 		"consignment.received": 1, "inspection.verdict": 1, "goods.destroyed": 1, "sale.overdue": 1, "case.opened": 2, "case.escalated": 1, "case.closed": 1,
-		"case.message": 2, "case.overdue": 1,
+		"case.message": 2, "case.overdue": 1, "sale.edit_proposed": 1, "sale.edited": 1,
 	}, told)
 	mails := ""
 	for _, m := range s.to(mailOf("buyer1")) {
@@ -169,6 +173,12 @@ func TestEveryEventOfTheStoryIsToldOnceHoweverOftenItIsHeard(t *testing.T) {
 	}
 	require.Contains(t, mails, "N1\nN2", "tracking numbers are told")
 	require.Equal(t, 2, strings.Count(mails, "We have refunded GBP 1.00"))
+	require.Contains(t, mails, "Total: GBP 0.70\nDifference: GBP -0.30")
+	var merchants []string
+	for _, n := range s.reads(t, member("acc_c", "mrc_c")) {
+		merchants = append(merchants, n.GetTopic())
+	}
+	require.Contains(t, merchants, "sale.edited", "whose goods came in by the change")
 }
 
 func TestNewsOfAnOrderThatIsNotKnownYetWaitForIt(t *testing.T) {
