@@ -145,6 +145,25 @@ func (s *service) revokeCertificates(ctx context.Context, tx *store.Tx, unitIDs 
 	})
 }
 
+// lost are the dispositions of goods that are out of their holders' hands for
+// good, and why their certificates are revoked: whoever has such a good, or its
+// serial, shall not show one. A good that is found again is inspected, and gets
+// another.
+var lost = map[string]string{"stolen": "STOLEN", "disposed": "DISPOSED"}
+
+// lose revokes what is certified of units that steps tell to be lost. Others
+// cost no statement.
+func (s *service) lose(ctx context.Context, tx *store.Tx, steps []step) error {
+	for _, st := range steps {
+		if reason := lost[st.disposition]; reason != "" && len(st.units) > 0 {
+			if err := s.revokeCertificates(ctx, tx, ids(st.units), reason); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // countCertificates tells how many were issued and revoked.
 func (s *service) countCertificates(ctx context.Context) (issued, revoked int64, err error) {
 	return issued, revoked, s.db.Row(ctx, `SELECT count(*), count(revoked_at) FROM certificate`).Scan(&issued, &revoked)

@@ -61,5 +61,8 @@ func (s *service) recordStep(ctx context.Context, tx *store.Tx, steps ...step) e
 	_, err = tx.Do(ctx, `INSERT INTO unit_step (unit, at, biz_step, disposition, holder, reference, event_id)
 		SELECT u, a, b, d, h, r, e FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
 		WITH ORDINALITY x(u, a, b, d, h, r, e, n) ORDER BY n`, units, ats, bizSteps, dispositions, holders, documents, eventIDs)
-	return err
+	if err != nil {
+		return err
+	}
+	return s.lose(ctx, tx, steps)
 }
