@@ -59,7 +59,11 @@ func (s *service) Checkout(ctx context.Context, req *orderv1.CheckoutRequest) (*
 			return s.joinCheckout(ctx, o)
 		}
 		if err := s.host.RunSaga(ctx, started); err != nil {
-			return nil, err
+			m := missed{market: o.market, lines: o.lines}
+			if req.GetNotifyMe() {
+				m.account = o.account
+			}
+			return nil, s.recordShort(ctx, err, m)
 		}
 		o.state = orderv1.Order_STATE_PLACED
 		return &orderv1.CheckoutResponse{Order: o.proto()}, nil

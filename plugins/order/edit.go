@@ -81,6 +81,18 @@ func (e *edit) after(o *order) []line {
 	return out
 }
 
+// wanted is what an edit needed further.
+func (e *edit) wanted(o *order) missed {
+	m := missed{market: o.market}
+	for _, l := range e.lines {
+		if more := l.line; l.Quantity > l.Before {
+			more.Quantity = l.Quantity - l.Before
+			m.lines = append(m.lines, more)
+		}
+	}
+	return m
+}
+
 // merchants are those whose goods or parcels change.
 func (e *edit) merchants(o *order) (all []string) {
 	for _, l := range e.lines {

@@ -68,7 +68,9 @@ func (s *service) AcceptEdit(ctx context.Context, req *orderv1.AcceptEditRequest
 	}
 	switch {
 	case started != nil:
-		err = s.host.RunSaga(ctx, started)
+		if err = s.host.RunSaga(ctx, started); err != nil {
+			err = s.recordShort(ctx, err, e.wanted(o))
+		}
 	case e.state == orderv1.OrderEdit_STATE_APPLYING:
 		err = s.host.AwaitSaga(ctx, e.saga)
 	}

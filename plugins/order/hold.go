@@ -205,7 +205,7 @@ func shipReleased(ctx context.Context, tx *store.Tx, orderIDs []string, p call.P
 
 // clockBatch keeps a tick's transaction short, and its events within what one
 // may publish. What is left is told at the next tick.
-const clockBatch = 400
+const clockBatch = 150
 
 // Cancelled orders' parts are marked too, so that no tick looks at them again.
 const overdue = `WITH due AS (SELECT c.order_id, c.merchant, o.state FROM consignment c JOIN orders o ON o.id = c.order_id
@@ -223,9 +223,18 @@ func onTicks(ctx context.Context, tx *store.Tx, events []event.Of[*pluginv1.Tick
 		fired[e.Body.GetSchedule()] = true
 	}
 	if fired["order/clock"] {
-		return tellOverdue(ctx, tx)
+		if err := tellOverdue(ctx, tx); err != nil {
+			return err
+		}
 	}
-	return nil
+	if !fired["order/shortages"] {
+		return nil
+	}
+	// The batches together stay below what one transaction may publish.
+	if err := tellWaiters(ctx, tx); err != nil {
+		return err
+	}
+	return remindMerchants(ctx, tx)
 }
 
 func tellOverdue(ctx context.Context, tx *store.Tx) error {

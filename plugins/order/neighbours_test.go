@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -94,7 +95,7 @@ func (w *world) ReserveStock(_ context.Context, req *warehousev1.ReserveStockReq
 	}
 	for _, l := range req.GetLines() {
 		if w.stock[l.GetSku()] < l.GetQuantity() {
-			return nil, fault.New(connect.CodeFailedPrecondition, "OUT_OF_STOCK", "not enough", l.GetSku(), "0")
+			return nil, fault.New(connect.CodeFailedPrecondition, "OUT_OF_STOCK", "not enough", l.GetSku(), strconv.FormatInt(w.stock[l.GetSku()], 10))
 		}
 	}
 	for _, l := range req.GetLines() {
@@ -188,6 +189,14 @@ func (w *world) GetAvailability(_ context.Context, req *warehousev1.GetAvailabil
 	res := &warehousev1.GetAvailabilityResponse{}
 	for _, sku := range req.GetSkus() {
 		res.Availabilities = append(res.Availabilities, &warehousev1.Availability{Sku: sku, Available: w.stock[sku]})
+	}
+	return res, nil
+}
+
+func (w *world) GetStock(_ context.Context, req *warehousev1.GetStockRequest) (*warehousev1.GetStockResponse, error) {
+	res := &warehousev1.GetStockResponse{}
+	for _, sku := range req.GetSkus() {
+		res.Levels = append(res.Levels, &warehousev1.StockLevel{Sku: sku, Further: map[string]int64{"incoming": 4, "receiving": 1}})
 	}
 	return res, nil
 }

@@ -23,6 +23,8 @@ publishes = [
   "entrepot.order.v1.ConsignmentReleased",
   "entrepot.order.v1.OrderEditProposed",
   "entrepot.order.v1.OrderEdited",
+  "entrepot.order.v1.ShortageReminder",
+  "entrepot.order.v1.BackInStock",
   "entrepot.order.v1.OrderEditTimedOut",
 ]
 
@@ -53,6 +55,17 @@ subscription "shipments" {
   ]
 }
 
+# What is short until it is here.
+subscription "stock" {
+  topics = [
+    "entrepot.warehouse.v1.StockReceived",
+    "entrepot.warehouse.v1.StockPutAway",
+    "entrepot.warehouse.v1.StockMoved",
+    "entrepot.warehouse.v1.StockAdjusted",
+    "entrepot.warehouse.v1.ReservationReleased",
+  ]
+}
+
 subscription "timers" {
   topics = ["entrepot.order.v1.OrderEditTimedOut"]
 }
@@ -61,3 +74,6 @@ reveals = ["show-to-owner"]
 
 # Consignments past their time are told.
 schedule "clock" { every = "1m" }
+
+# Merchants are reminded of what they are short of; who waits is told.
+schedule "shortages" { every = "1m" }

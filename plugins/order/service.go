@@ -8,6 +8,7 @@ import (
 	"github.com/entrepot/entrepot/proto/entrepot/order/v1/orderv1connect"
 	paymentv1 "github.com/entrepot/entrepot/proto/entrepot/payment/v1"
 	"github.com/entrepot/entrepot/proto/entrepot/payment/v1/paymentv1connect"
+	warehousev1 "github.com/entrepot/entrepot/proto/entrepot/warehouse/v1"
 	"github.com/entrepot/entrepot/proto/entrepot/warehouse/v1/warehousev1connect"
 	"github.com/entrepot/entrepot/sdk/event"
 	"github.com/entrepot/entrepot/sdk/host"
@@ -44,6 +45,8 @@ func register(ctx context.Context, in *plugin.Instance) error {
 	orderv1connect.RegisterProcessingServiceHandler(in.Server, s)
 	orderv1connect.RegisterQueueServiceHandler(in.Server, s)
 	orderv1connect.RegisterOrderStepServiceHandler(in.Server, s)
+	orderv1connect.RegisterShortageServiceHandler(in.Server, s)
+	orderv1connect.RegisterOrderInformationServiceHandler(in.Server, s)
 	orderv1connect.RegisterOrderEditServiceHandler(in.Server, s)
 	orderv1connect.RegisterOrderEditStepServiceHandler(in.Server, s)
 	return errors.Join(
@@ -53,6 +56,8 @@ func register(ctx context.Context, in *plugin.Instance) error {
 		in.Subscribe("fulfilment",
 			event.On(opened), event.On(split), event.On(packed), event.On(handedOver), event.On(delivered), event.On(cancelled)),
 		in.Subscribe("shipments", event.On(booked), event.On(moved)),
+		in.Subscribe("stock", onLevels[*warehousev1.StockReceived](), onLevels[*warehousev1.StockPutAway](), onLevels[*warehousev1.StockMoved](),
+			onLevels[*warehousev1.ReservationReleased](), event.On(onAdjusted)),
 		in.Subscribe("timers", event.On(timedOut)),
 		in.Subscribe("schedules", event.OnBatch(onTicks)))
 }
@@ -64,6 +69,8 @@ var (
 	_ orderv1connect.QueueServiceHandler      = (*service)(nil)
 	_ orderv1connect.OrderStepServiceHandler  = (*service)(nil)
 
-	_ orderv1connect.OrderEditServiceHandler     = (*service)(nil)
-	_ orderv1connect.OrderEditStepServiceHandler = (*service)(nil)
+	_ orderv1connect.OrderEditServiceHandler        = (*service)(nil)
+	_ orderv1connect.OrderEditStepServiceHandler    = (*service)(nil)
+	_ orderv1connect.ShortageServiceHandler         = (*service)(nil)
+	_ orderv1connect.OrderInformationServiceHandler = (*service)(nil)
 )

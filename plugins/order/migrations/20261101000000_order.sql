@@ -122,6 +122,41 @@ CREATE TABLE order_edit (
   expires_at   timestamptz NOT NULL) WITH (fillfactor = 80);
 CREATE INDEX order_edit_order ON order_edit (order_id, created_at);
 
+-- Attempts to buy what is not there, summed.
+CREATE TABLE shortage (
+  merchant text NOT NULL,
+  market   text NOT NULL,
+  sku      text NOT NULL,
+  day      date NOT NULL,
+  attempts bigint NOT NULL,
+  asked    bigint NOT NULL,
+  missing  bigint NOT NULL,
+  PRIMARY KEY (merchant, market, sku, day)) WITH (fillfactor = 80);
+
+-- What a merchant is short of, until stock arrives.
+CREATE TABLE gap (
+  merchant  text NOT NULL,
+  market    text NOT NULL,
+  sku       text NOT NULL,
+  since     timestamptz NOT NULL DEFAULT now(),
+  remind_at timestamptz NOT NULL,
+  reminders int NOT NULL DEFAULT 1,
+  PRIMARY KEY (merchant, market, sku)) WITH (fillfactor = 80);
+CREATE INDEX gap_sku ON gap (sku);
+CREATE INDEX gap_due ON gap (remind_at);
+
+-- Who asked to be told when it is there. The row goes with the telling.
+CREATE TABLE waiter (
+  account  text NOT NULL,
+  market   text NOT NULL,
+  sku      text NOT NULL,
+  quantity bigint NOT NULL,
+  since    timestamptz NOT NULL DEFAULT now(),
+  arrived  boolean NOT NULL DEFAULT false,
+  PRIMARY KEY (account, market, sku)) WITH (fillfactor = 80);
+CREATE INDEX waiter_sku ON waiter (sku, market);
+CREATE INDEX waiter_arrived ON waiter (account, market, sku) WHERE arrived;
+
 -- What happened, in order. Append only.
 CREATE TABLE timeline (
   id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

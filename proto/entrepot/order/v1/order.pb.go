@@ -818,8 +818,10 @@ type CheckoutRequest struct {
 	Email string `protobuf:"bytes,4,opt,name=email,proto3" json:"email,omitempty"`
 	// Token of the means of payment, from the provider's hosted fields.
 	PaymentMethodToken string `protobuf:"bytes,5,opt,name=payment_method_token,json=paymentMethodToken,proto3" json:"payment_method_token,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// A consumer wants to be told when what is out of stock is there.
+	NotifyMe      bool `protobuf:"varint,6,opt,name=notify_me,json=notifyMe,proto3" json:"notify_me,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CheckoutRequest) Reset() {
@@ -885,6 +887,13 @@ func (x *CheckoutRequest) GetPaymentMethodToken() string {
 		return x.PaymentMethodToken
 	}
 	return ""
+}
+
+func (x *CheckoutRequest) GetNotifyMe() bool {
+	if x != nil {
+		return x.NotifyMe
+	}
+	return false
 }
 
 type CheckoutResponse struct {
@@ -3060,7 +3069,7 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	"\bquantity\x18\x04 \x01(\x03R\bquantity\x126\n" +
 	"\n" +
 	"unit_price\x18\x05 \x01(\v2\x17.entrepot.type.v1.MoneyR\tunitPrice\x12-\n" +
-	"\x05total\x18\x06 \x01(\v2\x17.entrepot.type.v1.MoneyR\x05total\"\x97\x02\n" +
+	"\x05total\x18\x06 \x01(\v2\x17.entrepot.type.v1.MoneyR\x05total\"\xb4\x02\n" +
 	"\x0fCheckoutRequest\x12<\n" +
 	"\acart_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^crt_[0-9a-hjkmnp-tv-z]{26}$R\x06cartId\x12(\n" +
 	"\vcart_secret\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
@@ -3068,7 +3077,8 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	"\aship_to\x18\x03 \x01(\v2\x19.entrepot.type.v1.AddressB\x06\xbaH\x03\xc8\x01\x01R\x06shipTo\x12\"\n" +
 	"\x05email\x18\x04 \x01(\tB\f\xbaH\x05r\x03\x18\xfe\x01\xe8\xb5\x18\x01R\x05email\x12<\n" +
 	"\x14payment_method_token\x18\x05 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x12paymentMethodToken\"B\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x12paymentMethodToken\x12\x1b\n" +
+	"\tnotify_me\x18\x06 \x01(\bR\bnotifyMe\"B\n" +
 	"\x10CheckoutResponse\x12.\n" +
 	"\x05order\x18\x01 \x01(\v2\x18.entrepot.order.v1.OrderR\x05order\"\xe2\x05\n" +
 	"\x05Order\x12\x19\n" +
