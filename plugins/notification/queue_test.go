@@ -23,25 +23,38 @@ import (
 
 const annsMail = "mail acc_ann order.placed"
 
+// goes has a guest's order whose confirmation goes as it is told, and answers
+// its place in the queue.
+func (s *shop) goes(t *testing.T, how string) (way string) {
+	t.Helper()
+	o := s.places(t, "", "GB", func(o *orderv1.OrderPlaced) {
+		s.world.mu.Lock()
+		defer s.world.mu.Unlock()
+		if s.of == nil {
+			s.of = map[string][]string{}
+		}
+		s.of["Your order "+o.GetOrderId()] = []string{how}
+	})
+	return "mail " + o.GetOrderId() + " order.placed"
+}
+
 func TestATryInVainIsFollowedByAnother(t *testing.T) {
 	t.Parallel()
+	s := openShop(t, nil)
 	for how, want := range map[string]string{
 		"defer": "QUEUED 451", "timeout-before": "UNKNOWN OUTCOME_UNKNOWN", "timeout-after": "UNKNOWN OUTCOME_UNKNOWN", "other-key": "UNKNOWN OUTCOME_UNKNOWN",
 	} {
-		t.Run(how, func(t *testing.T) {
-			t.Parallel()
-			s := openShop(t, nil)
-			s.does(how)
-			s.places(t, "acc_ann", "GB")
-			require.Equal(t, want, s.settles(t)[annsMail])
-			require.NotContains(t, fmt.Sprint(s.Published(t)), "notification_id", "nothing is told of what has not ended")
-			s.due(t)
-			require.Equal(t, "SENT", s.settles(t)[annsMail])
-			require.Len(t, s.to(mailOf("buyer1")), 1, "it left once")
-			require.Equal(t, how != "defer", s.lookups > 0, "what may have left is asked for first")
-			require.Len(t, s.Published(t), 1)
-			require.Equal(t, "smtp", s.Published(t)[0].(*notificationv1.NotificationSent).GetInstance())
-		})
+		before, asked := len(s.Published(t)), s.lookups
+		way := s.goes(t, how)
+		require.Equal(t, want, s.settles(t)[way], how)
+		require.Len(t, s.Published(t), before, "nothing is told of what has not ended")
+		s.due(t)
+		require.Equal(t, "SENT", s.settles(t)[way], how)
+		require.Len(t, s.to(mailOf(fmt.Sprintf("buyer%d", s.n))), 1, "it left once")
+		require.Equal(t, how != "defer", s.lookups > asked, "what may have left is asked for first")
+		told := s.Published(t)
+		require.Len(t, told, before+1)
+		require.Equal(t, "smtp", told[before].(*notificationv1.NotificationSent).GetInstance())
 	}
 }
 
@@ -61,18 +74,15 @@ func TestWhatNobodyKnowsOfIsSentAgainUnderTheSameKey(t *testing.T) {
 
 func TestARefusalIsTheEnd(t *testing.T) {
 	t.Parallel()
+	s := openShop(t, nil)
 	for how, code := range map[string]string{"refuse": "554", "gone": "550 5.1.1", "final": "CHANNEL_UNKNOWN"} {
-		t.Run(how, func(t *testing.T) {
-			t.Parallel()
-			s := openShop(t, nil)
-			s.does(how)
-			s.places(t, "acc_ann", "GB")
-			require.Equal(t, "FAILED "+code, s.settles(t)[annsMail])
-			failed := s.Published(t)[0].(*notificationv1.NotificationFailed)
-			require.Equal(t, code, failed.GetCode())
-			require.Equal(t, notificationv1.Category_CATEGORY_LEGAL, failed.GetCategory())
-			require.Empty(t, s.to(mailOf("buyer1")))
-		})
+		before := len(s.Published(t))
+		way := s.goes(t, how)
+		require.Equal(t, "FAILED "+code, s.settles(t)[way])
+		failed := s.Published(t)[before].(*notificationv1.NotificationFailed)
+		require.Equal(t, code, failed.GetCode())
+		require.Equal(t, notificationv1.Category_CATEGORY_LEGAL, failed.GetCategory())
+		require.Empty(t, s.to(mailOf(fmt.Sprintf("buyer%d", s.n))))
 	}
 }
 
