@@ -67,13 +67,21 @@ func (s *service) CapturePayment(ctx context.Context, req *paymentv1.CapturePaym
 
 // RefundPayment returns captured money.
 func (s *service) RefundPayment(ctx context.Context, req *paymentv1.RefundPaymentRequest) (*paymentv1.RefundPaymentResponse, error) {
-	return move(ctx, s, refunding, req, nil, func(p *payment) *paymentv1.RefundPaymentResponse {
+	parts, err := sharesOf(req)
+	if err != nil {
+		return refuse[*paymentv1.RefundPaymentResponse](ctx, s, req, err)
+	}
+	return move(ctx, s, refunding, req, parts, func(p *payment) *paymentv1.RefundPaymentResponse {
 		return &paymentv1.RefundPaymentResponse{Payment: p.proto()}
 	})
 }
 
 // sharesOf sums the shares by merchant, and checks that they are the amount.
-func sharesOf(req *paymentv1.CapturePaymentRequest) (shares, error) {
+func sharesOf(req interface {
+	GetAmount() *typev1.Money
+	GetShares() []*paymentv1.MerchantShare
+},
+) (shares, error) {
 	var out shares
 	var sum int64
 	for _, in := range req.GetShares() {

@@ -13,8 +13,37 @@ publishes = [
   "entrepot.payment.v1.PaymentVoided",
   "entrepot.payment.v1.PaymentRefunded",
   "entrepot.payment.v1.PaymentDeclined",
+  "entrepot.payment.v1.BalanceReleased",
+  "entrepot.payment.v1.ReleaseDue",
 ]
+
+config "holding_period" {
+  type        = "duration"
+  description = "from delivery until a merchant's share may be paid out; without it, 336h: the 14 days of withdrawal (Directive 2011/83/EU, article 9)"
+}
 
 subscription "providers" {
   topics = ["entrepot.payment.provider.v1.TransactionUpdated"]
+}
+
+# All have the order as key: a part that is opened comes before it arrives.
+subscription "deliveries" {
+  topics = [
+    "entrepot.warehouse.v1.FulfilmentOpened",
+    "entrepot.warehouse.v1.FulfilmentSplit",
+    "entrepot.warehouse.v1.FulfilmentDelivered",
+    "entrepot.warehouse.v1.FulfilmentCancelled",
+  ]
+}
+
+# A case holds the money until its goods are judged and its refund is made.
+subscription "cases" {
+  topics = [
+    "entrepot.aftersale.v1.ApplicationOpened",
+    "entrepot.aftersale.v1.CaseSettled",
+  ]
+}
+
+subscription "timers" {
+  topics = ["entrepot.payment.v1.ReleaseDue"]
 }

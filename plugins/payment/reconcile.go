@@ -164,14 +164,18 @@ const checkLedger = `WITH l AS (SELECT payment, min(currency) AS currency, count
   coalesce(sum(amount) FILTER (WHERE kind = 'authorize'), 0) AS authorized, coalesce(sum(amount) FILTER (WHERE kind = 'settle'), 0) AS settled,
   coalesce(sum(amount) FILTER (WHERE kind = 'capture'), 0) AS captured,     coalesce(sum(amount) FILTER (WHERE kind = 'void'), 0) AS voided,
   coalesce(sum(amount) FILTER (WHERE kind = 'refund'), 0) AS refunded,      coalesce(sum(amount) FILTER (WHERE kind = 'share'), 0) AS shared,
-  coalesce(sum(amount) FILTER (WHERE kind = 'unshare'), 0) AS unshared,
+  coalesce(sum(amount) FILTER (WHERE kind IN ('unshare', 'recover')), 0) AS unshared,
   sum(CASE WHEN credit = 'consumer:' || payment THEN amount WHEN debit = 'consumer:' || payment THEN -amount ELSE 0 END) AS held
-  FROM transfer GROUP BY payment)
+  FROM transfer WHERE kind NOT IN ('payout', 'payout_paid', 'payout_back') GROUP BY payment),
+k AS (SELECT account, currency, instance, sum(amount) AS amount FROM (
+    SELECT credit AS account, currency, instance, amount FROM transfer WHERE credit LIKE 'merchant:%:available'
+    UNION ALL SELECT debit, currency, instance, -amount FROM transfer WHERE debit LIKE 'merchant:%:available') x GROUP BY 1, 2, 3)
 SELECT (SELECT count(*) FROM payment p FULL JOIN l ON l.payment = p.id WHERE p.id IS NULL
     OR l.payment IS NULL AND p.authorized + p.captured + p.voided + p.refunded <> 0
     OR l.payment IS NOT NULL AND ((l.currency, l.kinds, l.authorized, l.captured, l.settled, l.voided, l.refunded, l.held)
          <> (p.currency, 1, p.authorized, p.captured, p.captured, p.voided, p.refunded, p.authorized - p.captured - p.voided)
-       OR l.unshared > l.shared OR l.shared > l.captured)),
+       OR l.unshared > l.shared OR l.shared > l.captured))
+  + (SELECT count(*) FROM k FULL JOIN balance b USING (account, currency, instance) WHERE k.amount IS DISTINCT FROM b.amount),
   (SELECT count(*) FROM attempt WHERE state IN (1, 4, 5))`
 
 // SumPayments sums the ledger and checks that it balances.

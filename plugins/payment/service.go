@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -22,6 +24,8 @@ type service struct {
 	db        *store.DB
 	providers *providers
 	log       *slog.Logger
+	// holding is the time from delivery until a share may be released.
+	holding time.Duration
 }
 
 func register(in *plugin.Instance) error {
@@ -29,11 +33,42 @@ func register(in *plugin.Instance) error {
 		db: in.DB, log: in.Log,
 		providers: &providers{client: providerv1connect.NewPaymentProviderServiceClient(in.Host.Client()), byMarket: make(map[string]pin)},
 	}
+	if err := s.configure(in); err != nil {
+		return err
+	}
 	paymentv1connect.RegisterPaymentServiceHandler(in.Server, s)
-	return in.Subscribe("providers", event.OnBatch(s.onTransactionUpdated))
+	paymentv1connect.RegisterSettlementServiceHandler(in.Server, s)
+	return errors.Join(
+		in.Subscribe("providers", event.OnBatch(s.onTransactionUpdated)),
+		in.Subscribe("deliveries", event.On(opened), event.On(split), event.On(s.delivered), event.On(s.cancelled)),
+		in.Subscribe("cases", event.On(caseOpened), event.On(caseSettled)),
+		in.Subscribe("timers", event.On(releaseDue)))
 }
 
-var _ paymentv1connect.PaymentServiceHandler = (*service)(nil)
+// configure takes the instance's configuration.
+func (s *service) configure(in *plugin.Instance) error {
+	var config struct {
+		Holding string `json:"holding_period"`
+	}
+	if err := in.Config(&config); err != nil {
+		return err
+	}
+	s.holding = 14 * 24 * time.Hour
+	if config.Holding == "" {
+		return nil
+	}
+	d, err := time.ParseDuration(config.Holding)
+	if err != nil || d < 0 {
+		return fmt.Errorf("holding_period %q is no duration", config.Holding)
+	}
+	s.holding = d
+	return nil
+}
+
+var (
+	_ paymentv1connect.PaymentServiceHandler    = (*service)(nil)
+	_ paymentv1connect.SettlementServiceHandler = (*service)(nil)
+)
 
 // GetPayment tells a payment with every call that was made for it.
 func (s *service) GetPayment(ctx context.Context, req *paymentv1.GetPaymentRequest) (*paymentv1.GetPaymentResponse, error) {

@@ -48,17 +48,29 @@ t AS (INSERT INTO transfer (kind, key, debit, credit, currency, amount, instance
       ON e.operation = p.operation WHERE p.posted > 0),
 s AS (INSERT INTO transfer (kind, key, debit, credit, currency, amount, instance, payment)
   SELECT 'share', p.key || '/' || x.merchant, 'platform:unallocated', 'merchant:' || x.merchant || ':pending', p.currency, x.amount, p.instance, p.id
-    FROM p, jsonb_to_recordset(p.shares) x(merchant text, amount bigint) WHERE p.posted > 0 AND x.amount > 0)
+    FROM p, jsonb_to_recordset(p.shares) x(merchant text, amount bigint) WHERE p.operation = 2 AND p.posted > 0 AND x.amount > 0)
 SELECT ` + paymentColumns + `, p.posted FROM p`
 
-// unshare takes back what merchants were credited with, when everything that
-// was captured has been returned. A refund of a part names no merchant: until
-// somebody assigns it the platform bears it.
-const unshare = `INSERT INTO transfer (kind, key, debit, credit, currency, amount, instance, payment)
-SELECT 'unshare', $2::text || '/' || split_part(m.account, ':', 2), m.account, 'platform:unallocated', m.currency, m.net, m.instance, $1::text
-  FROM (SELECT CASE kind WHEN 'share' THEN credit ELSE debit END AS account, currency, instance,
-               sum(CASE kind WHEN 'share' THEN amount ELSE -amount END) AS net
-          FROM transfer WHERE payment = $1::text AND kind IN ('share', 'unshare') GROUP BY 1, 2, 3) m WHERE m.net > 0`
+// takeBack takes a refund from the merchants it is of: all there is when
+// everything captured has been returned; else those the refund names; else the
+// one merchant who has all of the payment. It is taken from what is pending
+// first, then from what is available, and the commission goes back in
+// proportion. The payment's row is locked.
+const takeBack = `WITH m AS (SELECT x.merchant, min(t.currency) AS currency, min(t.instance) AS instance,
+    sum(CASE WHEN t.kind = 'share' THEN t.amount WHEN t.kind IN ('unshare', 'recover') THEN -t.amount ELSE 0 END) AS base,
+    sum(CASE WHEN t.credit = 'merchant:' || x.merchant || ':pending' THEN t.amount WHEN t.debit = 'merchant:' || x.merchant || ':pending' THEN -t.amount ELSE 0 END) AS pending,
+    sum(CASE t.kind WHEN 'commission' THEN t.amount WHEN 'fee_return' THEN -t.amount ELSE 0 END) AS fee,
+    sum(t.amount) FILTER (WHERE t.kind = 'share') AS shared
+    FROM transfer t, LATERAL (SELECT split_part(CASE WHEN t.credit LIKE 'merchant:%' THEN t.credit ELSE t.debit END, ':', 2) AS merchant) x
+   WHERE t.payment = $1::text AND (t.credit LIKE 'merchant:%' OR t.debit LIKE 'merchant:%') GROUP BY 1),
+r AS (SELECT m.*, least(m.base, CASE WHEN $4::bool THEN m.base WHEN $5::jsonb <> '[]' THEN coalesce(n.amount, 0) WHEN m.shared = $6::int8 THEN $3::int8 ELSE 0 END) AS taken
+    FROM m LEFT JOIN jsonb_to_recordset($5::jsonb) n(merchant text, amount bigint) USING (merchant))
+INSERT INTO transfer (kind, key, debit, credit, currency, amount, instance, payment)
+SELECT e.kind, $2::text || '/' || r.merchant, e.debit, e.credit, r.currency, e.amount, r.instance, $1::text
+  FROM r, LATERAL (VALUES ('unshare', 'merchant:' || r.merchant || ':pending', 'platform:unallocated', least(r.taken, r.pending)),
+                          ('recover', 'merchant:' || r.merchant || ':available', 'platform:unallocated', r.taken - least(r.taken, r.pending)),
+                          ('fee_return', 'platform:fees', 'merchant:' || r.merchant || ':available', r.fee - round(r.fee * (r.base - r.taken) / nullif(r.base, 0)))
+  ) e(kind, debit, credit, amount) WHERE r.taken > 0 AND e.amount > 0 ORDER BY r.merchant, e.kind`
 
 // neverSeen is the code of an attempt that certainly did not happen.
 const neverSeen = "NEVER_SEEN"
@@ -90,8 +102,12 @@ func (a *attempt) settleAfter(ctx context.Context, tx *store.Tx, o *providerv1.O
 	if err != nil {
 		return nil, err
 	}
-	if a.operation == refund && posted > 0 && p.refunded == p.captured {
-		if _, err := tx.Do(ctx, unshare, p.id, a.key); err != nil {
+	if a.operation == refund && posted > 0 {
+		named, err := a.shares.json()
+		if err != nil {
+			return nil, err
+		}
+		if _, err := tx.Do(ctx, takeBack, p.id, a.key, posted, p.refunded == p.captured, named, p.captured); err != nil {
 			return nil, err
 		}
 	}

@@ -79,20 +79,28 @@ REVOKE DELETE, TRUNCATE ON attempt FROM p_payment;
 --   provider:<instance>:clearing     what was taken there and not returned
 --   consumer:<payment>               the counterpart of what is held
 --   platform:unallocated             taken, and nobody's share yet
---   merchant:<merchant>:pending      shares of merchants, not paid out
+--   platform:fees                    commissions
+--   merchant:<merchant>:pending      shares of merchants, not released
+--   merchant:<merchant>:available    released, may be paid out; refunds may
+--                                    bring it below zero
+--   merchant:<merchant>:payout       on its way to the merchant
 CREATE TABLE transfer (
   id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  kind     text NOT NULL CHECK (kind IN ('authorize', 'settle', 'capture', 'share', 'void', 'refund', 'unshare')),
+  kind     text NOT NULL CHECK (kind IN ('authorize', 'settle', 'capture', 'share', 'void', 'refund', 'unshare',
+    'release', 'commission', 'recover', 'fee_return', 'payout', 'payout_paid', 'payout_back')),
   key      text NOT NULL,                          -- of the attempt, with shares also the merchant
   debit    text NOT NULL,
   credit   text NOT NULL CHECK (credit <> debit),
   currency text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
   amount   bigint NOT NULL CHECK (amount > 0),
   instance text NOT NULL,
-  payment  text NOT NULL,
+  payment  text NOT NULL,                          -- of a payout: its id
   at       timestamptz NOT NULL DEFAULT now(),
   UNIQUE (kind, key));
 CREATE INDEX transfer_payment ON transfer (payment);
+CREATE INDEX transfer_to_merchant ON transfer (credit) WHERE credit LIKE 'merchant:%';
+CREATE INDEX transfer_from_merchant ON transfer (debit) WHERE debit LIKE 'merchant:%';
+CREATE INDEX payment_reference ON payment (reference);
 REVOKE UPDATE, DELETE, TRUNCATE ON transfer FROM p_payment;
 
 CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -611,8 +611,13 @@ type RefundPaymentRequest struct {
 	// Chosen by the caller, "rfd_...".
 	OperationId string `protobuf:"bytes,2,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
 	// Unset: all that is captured and not refunded.
-	Amount        *v1.Money `protobuf:"bytes,3,opt,name=amount,proto3" json:"amount,omitempty"`
-	Reason        string    `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Amount *v1.Money `protobuf:"bytes,3,opt,name=amount,proto3" json:"amount,omitempty"`
+	Reason string    `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Whose shares it is taken from; they sum to the amount. Unset: from the
+	// merchant who has all of the payment, and where there are several the
+	// marketplace bears it until everything is refunded. What a merchant no
+	// longer has of the payment is not taken from it again.
+	Shares        []*MerchantShare `protobuf:"bytes,5,rep,name=shares,proto3" json:"shares,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -673,6 +678,13 @@ func (x *RefundPaymentRequest) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *RefundPaymentRequest) GetShares() []*MerchantShare {
+	if x != nil {
+		return x.Shares
+	}
+	return nil
 }
 
 type RefundPaymentResponse struct {
@@ -1798,13 +1810,14 @@ const file_entrepot_payment_v1_payment_proto_rawDesc = "" +
 	"payment_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^pay_[0-9a-hjkmnp-tv-z]{26}$R\tpaymentId\x12 \n" +
 	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"P\n" +
 	"\x16ReversePaymentResponse\x126\n" +
-	"\apayment\x18\x01 \x01(\v2\x1c.entrepot.payment.v1.PaymentR\apayment\"\xf5\x01\n" +
+	"\apayment\x18\x01 \x01(\v2\x1c.entrepot.payment.v1.PaymentR\apayment\"\xbc\x02\n" +
 	"\x14RefundPaymentRequest\x12B\n" +
 	"\n" +
 	"payment_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^pay_[0-9a-hjkmnp-tv-z]{26}$R\tpaymentId\x12F\n" +
 	"\foperation_id\x18\x02 \x01(\tB#\xbaH r\x1e2\x1c^rfd_[0-9a-hjkmnp-tv-z]{26}$R\voperationId\x12/\n" +
 	"\x06amount\x18\x03 \x01(\v2\x17.entrepot.type.v1.MoneyR\x06amount\x12 \n" +
-	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"O\n" +
+	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\x12E\n" +
+	"\x06shares\x18\x05 \x03(\v2\".entrepot.payment.v1.MerchantShareB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\x06shares\"O\n" +
 	"\x15RefundPaymentResponse\x126\n" +
 	"\apayment\x18\x01 \x01(\v2\x1c.entrepot.payment.v1.PaymentR\apayment\"W\n" +
 	"\x11GetPaymentRequest\x12B\n" +
@@ -2007,46 +2020,47 @@ var file_entrepot_payment_v1_payment_proto_depIdxs = []int32{
 	14, // 4: entrepot.payment.v1.CapturePaymentResponse.payment:type_name -> entrepot.payment.v1.Payment
 	14, // 5: entrepot.payment.v1.ReversePaymentResponse.payment:type_name -> entrepot.payment.v1.Payment
 	27, // 6: entrepot.payment.v1.RefundPaymentRequest.amount:type_name -> entrepot.type.v1.Money
-	14, // 7: entrepot.payment.v1.RefundPaymentResponse.payment:type_name -> entrepot.payment.v1.Payment
-	14, // 8: entrepot.payment.v1.GetPaymentResponse.payment:type_name -> entrepot.payment.v1.Payment
-	15, // 9: entrepot.payment.v1.GetPaymentResponse.attempts:type_name -> entrepot.payment.v1.Attempt
-	0,  // 10: entrepot.payment.v1.Payment.state:type_name -> entrepot.payment.v1.Payment.State
-	27, // 11: entrepot.payment.v1.Payment.authorized:type_name -> entrepot.type.v1.Money
-	27, // 12: entrepot.payment.v1.Payment.captured:type_name -> entrepot.type.v1.Money
-	27, // 13: entrepot.payment.v1.Payment.refunded:type_name -> entrepot.type.v1.Money
-	28, // 14: entrepot.payment.v1.Payment.created_at:type_name -> google.protobuf.Timestamp
-	1,  // 15: entrepot.payment.v1.Attempt.operation:type_name -> entrepot.payment.v1.Attempt.Operation
-	2,  // 16: entrepot.payment.v1.Attempt.state:type_name -> entrepot.payment.v1.Attempt.State
-	27, // 17: entrepot.payment.v1.Attempt.amount:type_name -> entrepot.type.v1.Money
-	28, // 18: entrepot.payment.v1.Attempt.at:type_name -> google.protobuf.Timestamp
-	18, // 19: entrepot.payment.v1.SumPaymentsResponse.sums:type_name -> entrepot.payment.v1.PaymentSum
-	21, // 20: entrepot.payment.v1.ReconcilePaymentsResponse.differences:type_name -> entrepot.payment.v1.Difference
-	27, // 21: entrepot.payment.v1.PaymentAuthorized.amount:type_name -> entrepot.type.v1.Money
-	27, // 22: entrepot.payment.v1.PaymentCaptured.amount:type_name -> entrepot.type.v1.Money
-	27, // 23: entrepot.payment.v1.PaymentCaptured.captured:type_name -> entrepot.type.v1.Money
-	6,  // 24: entrepot.payment.v1.PaymentCaptured.shares:type_name -> entrepot.payment.v1.MerchantShare
-	27, // 25: entrepot.payment.v1.PaymentVoided.amount:type_name -> entrepot.type.v1.Money
-	27, // 26: entrepot.payment.v1.PaymentRefunded.amount:type_name -> entrepot.type.v1.Money
-	27, // 27: entrepot.payment.v1.PaymentRefunded.refunded:type_name -> entrepot.type.v1.Money
-	3,  // 28: entrepot.payment.v1.PaymentService.AuthorizePayment:input_type -> entrepot.payment.v1.AuthorizePaymentRequest
-	5,  // 29: entrepot.payment.v1.PaymentService.CapturePayment:input_type -> entrepot.payment.v1.CapturePaymentRequest
-	8,  // 30: entrepot.payment.v1.PaymentService.ReversePayment:input_type -> entrepot.payment.v1.ReversePaymentRequest
-	10, // 31: entrepot.payment.v1.PaymentService.RefundPayment:input_type -> entrepot.payment.v1.RefundPaymentRequest
-	12, // 32: entrepot.payment.v1.PaymentService.GetPayment:input_type -> entrepot.payment.v1.GetPaymentRequest
-	16, // 33: entrepot.payment.v1.PaymentService.SumPayments:input_type -> entrepot.payment.v1.SumPaymentsRequest
-	19, // 34: entrepot.payment.v1.PaymentService.ReconcilePayments:input_type -> entrepot.payment.v1.ReconcilePaymentsRequest
-	4,  // 35: entrepot.payment.v1.PaymentService.AuthorizePayment:output_type -> entrepot.payment.v1.AuthorizePaymentResponse
-	7,  // 36: entrepot.payment.v1.PaymentService.CapturePayment:output_type -> entrepot.payment.v1.CapturePaymentResponse
-	9,  // 37: entrepot.payment.v1.PaymentService.ReversePayment:output_type -> entrepot.payment.v1.ReversePaymentResponse
-	11, // 38: entrepot.payment.v1.PaymentService.RefundPayment:output_type -> entrepot.payment.v1.RefundPaymentResponse
-	13, // 39: entrepot.payment.v1.PaymentService.GetPayment:output_type -> entrepot.payment.v1.GetPaymentResponse
-	17, // 40: entrepot.payment.v1.PaymentService.SumPayments:output_type -> entrepot.payment.v1.SumPaymentsResponse
-	20, // 41: entrepot.payment.v1.PaymentService.ReconcilePayments:output_type -> entrepot.payment.v1.ReconcilePaymentsResponse
-	35, // [35:42] is the sub-list for method output_type
-	28, // [28:35] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	6,  // 7: entrepot.payment.v1.RefundPaymentRequest.shares:type_name -> entrepot.payment.v1.MerchantShare
+	14, // 8: entrepot.payment.v1.RefundPaymentResponse.payment:type_name -> entrepot.payment.v1.Payment
+	14, // 9: entrepot.payment.v1.GetPaymentResponse.payment:type_name -> entrepot.payment.v1.Payment
+	15, // 10: entrepot.payment.v1.GetPaymentResponse.attempts:type_name -> entrepot.payment.v1.Attempt
+	0,  // 11: entrepot.payment.v1.Payment.state:type_name -> entrepot.payment.v1.Payment.State
+	27, // 12: entrepot.payment.v1.Payment.authorized:type_name -> entrepot.type.v1.Money
+	27, // 13: entrepot.payment.v1.Payment.captured:type_name -> entrepot.type.v1.Money
+	27, // 14: entrepot.payment.v1.Payment.refunded:type_name -> entrepot.type.v1.Money
+	28, // 15: entrepot.payment.v1.Payment.created_at:type_name -> google.protobuf.Timestamp
+	1,  // 16: entrepot.payment.v1.Attempt.operation:type_name -> entrepot.payment.v1.Attempt.Operation
+	2,  // 17: entrepot.payment.v1.Attempt.state:type_name -> entrepot.payment.v1.Attempt.State
+	27, // 18: entrepot.payment.v1.Attempt.amount:type_name -> entrepot.type.v1.Money
+	28, // 19: entrepot.payment.v1.Attempt.at:type_name -> google.protobuf.Timestamp
+	18, // 20: entrepot.payment.v1.SumPaymentsResponse.sums:type_name -> entrepot.payment.v1.PaymentSum
+	21, // 21: entrepot.payment.v1.ReconcilePaymentsResponse.differences:type_name -> entrepot.payment.v1.Difference
+	27, // 22: entrepot.payment.v1.PaymentAuthorized.amount:type_name -> entrepot.type.v1.Money
+	27, // 23: entrepot.payment.v1.PaymentCaptured.amount:type_name -> entrepot.type.v1.Money
+	27, // 24: entrepot.payment.v1.PaymentCaptured.captured:type_name -> entrepot.type.v1.Money
+	6,  // 25: entrepot.payment.v1.PaymentCaptured.shares:type_name -> entrepot.payment.v1.MerchantShare
+	27, // 26: entrepot.payment.v1.PaymentVoided.amount:type_name -> entrepot.type.v1.Money
+	27, // 27: entrepot.payment.v1.PaymentRefunded.amount:type_name -> entrepot.type.v1.Money
+	27, // 28: entrepot.payment.v1.PaymentRefunded.refunded:type_name -> entrepot.type.v1.Money
+	3,  // 29: entrepot.payment.v1.PaymentService.AuthorizePayment:input_type -> entrepot.payment.v1.AuthorizePaymentRequest
+	5,  // 30: entrepot.payment.v1.PaymentService.CapturePayment:input_type -> entrepot.payment.v1.CapturePaymentRequest
+	8,  // 31: entrepot.payment.v1.PaymentService.ReversePayment:input_type -> entrepot.payment.v1.ReversePaymentRequest
+	10, // 32: entrepot.payment.v1.PaymentService.RefundPayment:input_type -> entrepot.payment.v1.RefundPaymentRequest
+	12, // 33: entrepot.payment.v1.PaymentService.GetPayment:input_type -> entrepot.payment.v1.GetPaymentRequest
+	16, // 34: entrepot.payment.v1.PaymentService.SumPayments:input_type -> entrepot.payment.v1.SumPaymentsRequest
+	19, // 35: entrepot.payment.v1.PaymentService.ReconcilePayments:input_type -> entrepot.payment.v1.ReconcilePaymentsRequest
+	4,  // 36: entrepot.payment.v1.PaymentService.AuthorizePayment:output_type -> entrepot.payment.v1.AuthorizePaymentResponse
+	7,  // 37: entrepot.payment.v1.PaymentService.CapturePayment:output_type -> entrepot.payment.v1.CapturePaymentResponse
+	9,  // 38: entrepot.payment.v1.PaymentService.ReversePayment:output_type -> entrepot.payment.v1.ReversePaymentResponse
+	11, // 39: entrepot.payment.v1.PaymentService.RefundPayment:output_type -> entrepot.payment.v1.RefundPaymentResponse
+	13, // 40: entrepot.payment.v1.PaymentService.GetPayment:output_type -> entrepot.payment.v1.GetPaymentResponse
+	17, // 41: entrepot.payment.v1.PaymentService.SumPayments:output_type -> entrepot.payment.v1.SumPaymentsResponse
+	20, // 42: entrepot.payment.v1.PaymentService.ReconcilePayments:output_type -> entrepot.payment.v1.ReconcilePaymentsResponse
+	36, // [36:43] is the sub-list for method output_type
+	29, // [29:36] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_payment_v1_payment_proto_init() }

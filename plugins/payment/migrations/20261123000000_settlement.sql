@@ -1,0 +1,66 @@
+-- What merchants are owed: what was delivered, whose cases are open, what the
+-- marketplace keeps, and what may be paid out.
+
+-- What is available of each merchant, kept by the ledger's own trigger: it is
+-- the sum of the postings of its account, and nobody writes it. A payout that
+-- would bring it below zero is refused here, whoever posts it.
+CREATE TABLE balance (
+  account  text NOT NULL,
+  currency text NOT NULL,
+  instance text NOT NULL,
+  amount   bigint NOT NULL,
+  PRIMARY KEY (account, currency, instance)) WITH (fillfactor = 70);
+REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON balance FROM p_payment;
+
+CREATE FUNCTION keep_balance() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+  kept text := CASE WHEN NEW.credit LIKE 'merchant:%:available' THEN NEW.credit ELSE NEW.debit END;
+  left_over bigint;
+BEGIN
+  INSERT INTO balance AS b (account, currency, instance, amount)
+    VALUES (kept, NEW.currency, NEW.instance, CASE kept WHEN NEW.credit THEN NEW.amount ELSE -NEW.amount END)
+    ON CONFLICT (account, currency, instance) DO UPDATE SET amount = b.amount + excluded.amount RETURNING amount INTO left_over;
+  IF NEW.kind = 'payout' AND left_over < 0 THEN
+    RAISE EXCEPTION 'payout of more than is available' USING ERRCODE = 'PM002';
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER transfer_keeps_balance AFTER INSERT ON transfer FOR EACH ROW
+  WHEN (NEW.credit LIKE 'merchant:%:available' OR NEW.debit LIKE 'merchant:%:available') EXECUTE FUNCTION keep_balance();
+
+-- The parts in which a merchant's goods of an order travel.
+CREATE TABLE part (
+  fulfilment text PRIMARY KEY,
+  reference  text NOT NULL,
+  merchant   text NOT NULL,
+  state      smallint NOT NULL DEFAULT 1 CHECK (state BETWEEN 1 AND 3)); -- on its way, delivered, cancelled
+CREATE INDEX part_reference ON part (reference, merchant);
+
+-- A merchant's goods of an order of which everything has arrived. The share is
+-- released at due, unless a case is open then.
+CREATE TABLE delivery (
+  reference text NOT NULL,
+  merchant  text NOT NULL,
+  due       timestamptz NOT NULL,
+  PRIMARY KEY (reference, merchant));
+
+-- After-sale cases. One that has ended stays: what opens it may be heard late.
+CREATE TABLE claim (
+  case_id   text PRIMARY KEY,
+  reference text NOT NULL,
+  merchant  text NOT NULL,
+  ended     boolean NOT NULL);
+CREATE INDEX claim_open ON claim (reference, merchant) WHERE NOT ended;
+
+-- What the marketplace keeps. '' is any.
+CREATE TABLE commission_rule (
+  merchant     text NOT NULL,
+  market       text NOT NULL,
+  currency     text NOT NULL,
+  valid_from   timestamptz NOT NULL,
+  basis_points integer NOT NULL CHECK (basis_points BETWEEN 0 AND 10000),
+  fixed        bigint NOT NULL CHECK (fixed >= 0),
+  set_by       text NOT NULL,
+  PRIMARY KEY (merchant, market, currency, valid_from),
+  CHECK ((fixed > 0) = (currency <> '')));
+REVOKE DELETE, TRUNCATE ON commission_rule FROM p_payment;
