@@ -173,7 +173,7 @@ func TestWhatIsNoEventIsRefusedWithItsPlace(t *testing.T) {
 		"no zone":            {good.with(object{"eventTime": "2026-11-23T00:00:00"}), "event 2: no EPCIS 2.0: event eventTime"},
 		"no action":          {good.with(object{"action": "LOOK"}), "event 2: no EPCIS 2.0: event action"},
 		"no type":            {good.with(object{"type": "Event"}), "event 2: no EPCIS 2.0: event"},
-		"no word of the CBV": {good.with(object{"bizStep": "recieving"}), "event 2: no EPCIS 2.0: event bizStep"},
+		"no word of the CBV": {good.with(object{"bizStep": "arrival"}), "event 2: no EPCIS 2.0: event bizStep"},
 		"something else":     {good.with(object{"epcLists": []string{u}}), "event 2: no EPCIS 2.0: event has a member \"epcLists\""},
 		"the future":         {good.with(object{"eventTime": "2999-01-01T00:00:00Z"}), "event 2 has not happened yet"},
 		"another's hash":     {good.with(object{"eventID": "ni:///sha-256;" + strings.Repeat("0", 64) + "?ver=CBV2.0"}), "event 2 has the hash id of another event; its own is ni:///sha-256;"},

@@ -58,7 +58,7 @@ alone.
 
 Exit code 0: the signature is the issuer's and the certificate is not known to
 be revoked. 1: it does not verify, it was revoked, or what was asked for could
-not be read.`,
+not be read. 4: nobody answers at --url.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := v.check(); err != nil {
 				return err
@@ -121,7 +121,7 @@ func (v *verifying) run(ctx context.Context, file string, out io.Writer) error {
 	status, err := v.revoked(ctx, c, issuer, now)
 	if err != nil {
 		say(out, "status     unknown")
-		return fmt.Errorf("whether %s was revoked is not known: %s", file, plain(err))
+		return fmt.Errorf("whether %s was revoked is not known: %w", file, err)
 	}
 	say(out, "status     %s", status)
 	if status == revoked {
