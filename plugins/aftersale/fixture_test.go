@@ -200,6 +200,10 @@ func (w *world) RefundPayment(_ context.Context, req *paymentv1.RefundPaymentReq
 			beyond = fault.New(connect.CodeFailedPrecondition, "REFUND_EXCEEDS_CAPTURE", "more than was captured")
 			return
 		}
+		if len(req.GetShares()) != 1 || req.GetShares()[0].GetMinorUnits() != req.GetAmount().GetMinorUnits() {
+			beyond = fault.New(connect.CodeInvalidArgument, "SHARES", "whose is it?")
+			return
+		}
 		all[req.GetOperationId()] = req.GetAmount().GetMinorUnits()
 	})
 	if beyond != nil {

@@ -72,6 +72,7 @@ func (s *service) pay(ctx context.Context, c *caseFile) (paid []string, refusal,
 		}
 		_, err := s.payments.RefundPayment(host.InMarket(ctx, c.Market), &paymentv1.RefundPaymentRequest{
 			PaymentId: p.payment, OperationId: operation, Amount: amount(c.Currency, p.amount), Reason: c.ID,
+			Shares: []*paymentv1.MerchantShare{{MerchantId: c.Merchant, MinorUnits: p.amount}},
 		})
 		switch err = host.Relay(err); {
 		case err == nil:
