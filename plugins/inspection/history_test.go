@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/stretchr/testify/require"
@@ -126,6 +127,14 @@ func (s *story) actions() map[string]func(*rapid.T) {
 			})
 			takes(t, err)
 		},
+		"capture": func(t *rapid.T) {
+			e := observed(fmt.Sprintf("https://maker.example/01/%s/21/%s", gtin, s.serial(t)))
+			e["eventTime"] = time.Now().UTC().Format(time.RFC3339Nano)
+			e["bizLocation"] = object{"id": links + "/place/" + rapid.SampledFrom([]string{"warehouse/north", "merchant/mrc_one", "carrier/x"}).Draw(t, "at")}
+			e["disposition"] = rapid.SampledFrom([]string{"in_progress", "in_transit", "stolen"}).Draw(t, "disposition")
+			_, err := s.scanner().CaptureEvents(ctx, document(t, e))
+			takes(t, err)
+		},
 		"sell": func(t *rapid.T) {
 			u, f := s.unit(t), reference()
 			require.NoError(t, s.Deliver(ctx, "warehouse", &warehousev1.FulfilmentHandedOver{FulfilmentId: f, Reference: f, ShipmentId: "shp_1", UnitIds: []string{u}}))
@@ -173,6 +182,9 @@ func (s *story) holds(t *rapid.T) {
 	require.NoError(t, s.Admin.QueryRow(ctx, `SELECT count(*) FROM p_inspection.unit WHERE sku = $1 AND certificate_id <> '' AND
 		(verdict <> 1 OR clone_suspected OR disposition = 'destroyed')`, s.sku).Scan(&astray))
 	require.Zero(t, astray, "something else than genuine goods is certified")
+	require.NoError(t, s.Admin.QueryRow(ctx, `SELECT count(*) FROM p_inspection.certificate c JOIN p_inspection.unit u ON u.id = c.unit
+		WHERE u.sku = $1 AND (c.revoked_at IS NULL) <> (u.certificate_id = c.id)`, s.sku).Scan(&astray))
+	require.Zero(t, astray, "a certificate is in force that its unit does not have")
 	s.mu.Lock()
 	admitted := s.admitted
 	s.mu.Unlock()
