@@ -315,3 +315,23 @@ func TestAStopThatComesTooLateUndoesTheEdit(t *testing.T) {
 	require.Len(t, s.world.halted, 2)
 	s.reconcile(t, s.order(t, o))
 }
+
+// Neighbours do what they are asked, and the first answer of each operation is
+// lost: asked again, nothing is done twice.
+func TestAnEditWhoseAnswersAreLostIsMadeOnce(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	o, secret := accepted(t, s)
+	e := s.propose(t, guest, o, secret, "sku_tea", 1, "sku_pot", 2)
+	_, err := s.agree(t, member("mrc_one"), e, "", "")
+	require.NoError(t, err)
+	s.world.loses = true
+	got, err := s.agree(t, guest, e, secret, "tok_ok")
+	require.NoError(t, err)
+	require.Equal(t, orderv1.OrderEdit_STATE_APPLIED, got.GetState())
+	less := s.propose(t, member("mrc_one"), o, "", "sku_pot", 1)
+	_, err = s.agree(t, member("mrc_one"), less, "", "")
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, len(s.world.lost), 4, "a reservation, an authorisation, a capture and a refund")
+	s.reconcile(t, s.order(t, o))
+}

@@ -44,6 +44,10 @@ type world struct {
 	refunded map[string]int64
 	done     map[string]bool // operations of payment and reductions
 	declines map[string]bool // by method token
+	// loses: the first call of each operation has its effect, and its answer is
+	// lost. lost are those that were.
+	loses bool
+	lost  map[string]bool
 
 	hands // see hands_test.go
 }
@@ -102,7 +106,7 @@ func (w *world) ReserveStock(_ context.Context, req *warehousev1.ReserveStockReq
 		w.stock[l.GetSku()] -= l.GetQuantity()
 	}
 	w.held[req.GetReservationId()] = req.GetLines()
-	return &warehousev1.ReserveStockResponse{}, nil
+	return &warehousev1.ReserveStockResponse{}, w.answer(req.GetReservationId())
 }
 
 func (w *world) ReleaseReservation(_ context.Context, req *warehousev1.ReleaseReservationRequest) (*warehousev1.ReleaseReservationResponse, error) {
@@ -121,8 +125,8 @@ func (w *world) AuthorizePayment(_ context.Context, req *paymentv1.AuthorizePaym
 	if w.declines[req.GetMethodToken()] {
 		return nil, fault.New(connect.CodeFailedPrecondition, "PAYMENT_DECLINED", "declined")
 	}
-	w.payments[req.GetPaymentId()] += req.GetAmount().GetMinorUnits()
-	return &paymentv1.AuthorizePaymentResponse{}, nil
+	w.payments[req.GetPaymentId()] = req.GetAmount().GetMinorUnits()
+	return &paymentv1.AuthorizePaymentResponse{}, w.answer(req.GetPaymentId())
 }
 
 func (w *world) CapturePayment(_ context.Context, req *paymentv1.CapturePaymentRequest) (*paymentv1.CapturePaymentResponse, error) {
@@ -136,7 +140,7 @@ func (w *world) CapturePayment(_ context.Context, req *paymentv1.CapturePaymentR
 	}
 	w.done[req.GetOperationId()] = true
 	w.captured[req.GetPaymentId()] += req.GetAmount().GetMinorUnits()
-	return &paymentv1.CapturePaymentResponse{}, nil
+	return &paymentv1.CapturePaymentResponse{}, w.answer(req.GetOperationId())
 }
 
 func (w *world) ReversePayment(_ context.Context, req *paymentv1.ReversePaymentRequest) (*paymentv1.ReversePaymentResponse, error) {
@@ -158,7 +162,7 @@ func (w *world) RefundPayment(_ context.Context, req *paymentv1.RefundPaymentReq
 	}
 	w.done[req.GetOperationId()] = true
 	w.refunded[req.GetPaymentId()] += req.GetAmount().GetMinorUnits()
-	return &paymentv1.RefundPaymentResponse{}, nil
+	return &paymentv1.RefundPaymentResponse{}, w.answer(req.GetOperationId())
 }
 
 func (w *world) ReduceReservation(_ context.Context, req *warehousev1.ReduceReservationRequest) (*warehousev1.ReduceReservationResponse, error) {
@@ -199,6 +203,16 @@ func (w *world) GetStock(_ context.Context, req *warehousev1.GetStockRequest) (*
 		res.Levels = append(res.Levels, &warehousev1.StockLevel{Sku: sku, Further: map[string]int64{"incoming": 4, "receiving": 1}})
 	}
 	return res, nil
+}
+
+// answer is nil, or that nobody knows: the first time in a world that loses
+// answers. The lock is held.
+func (w *world) answer(operation string) error {
+	if !w.loses || w.lost[operation] {
+		return nil
+	}
+	put(&w.lost, operation, true)
+	return fault.New(connect.CodeUnavailable, "OUTCOME_UNKNOWN", "nobody knows")
 }
 
 // shop is the order module in a world, with its callers.
