@@ -205,6 +205,16 @@ func (w *world) GetStock(_ context.Context, req *warehousev1.GetStockRequest) (*
 	return res, nil
 }
 
+func (w *world) AdjustStock(ctx context.Context, req *warehousev1.AdjustStockRequest) (*warehousev1.AdjustStockResponse, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if key := call.From(ctx).IdempotencyKey; !w.done[key] {
+		w.done[key] = true
+		w.stock[req.GetSku()] += req.GetDelta()
+	}
+	return &warehousev1.AdjustStockResponse{Level: &warehousev1.StockLevel{Sku: req.GetSku(), Sellable: w.stock[req.GetSku()]}}, nil
+}
+
 // answer is nil, or that nobody knows: the first time in a world that loses
 // answers. The lock is held.
 func (w *world) answer(operation string) error {

@@ -220,3 +220,19 @@ func TestASplitPartIsAskedForByItself(t *testing.T) {
 	requireReason(t, connect.CodeFailedPrecondition, "ACCEPTED", split("mrc_one", &orderv1.ConsignmentPart{Lines: lines("sku_tea", 1)}))
 	s.reconcile(t, s.order(t, o))
 }
+
+func TestAMerchantCorrectsTheShelfOncePerKey(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	adjust := func(key string) (*orderv1.AdjustShelfResponse, error) {
+		c := orderv1connect.NewQueueServiceClient(s.Client(call.Info{Principal: member("mrc_one"), Market: "DE", IdempotencyKey: key}))
+		return c.AdjustShelf(t.Context(), &orderv1.AdjustShelfRequest{Sku: "sku_tea", Delta: -3, Cause: "broken"})
+	}
+	for range 2 {
+		res, err := adjust("k1")
+		require.NoError(t, err)
+		require.EqualValues(t, 997, res.GetSellable())
+	}
+	_, err := adjust("")
+	requireReason(t, connect.CodeInvalidArgument, "IDEMPOTENCY_KEY_REQUIRED", err)
+}

@@ -595,6 +595,121 @@ func (*SplitConsignmentResponse) Descriptor() ([]byte, []int) {
 	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{9}
 }
 
+type AdjustShelfRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Sku   string                 `protobuf:"bytes,1,opt,name=sku,proto3" json:"sku,omitempty"`
+	// Empty means "main".
+	Site string `protobuf:"bytes,2,opt,name=site,proto3" json:"site,omitempty"`
+	// Added to what can be sold; negative takes away. Never zero.
+	Delta         int64  `protobuf:"varint,3,opt,name=delta,proto3" json:"delta,omitempty"`
+	Cause         string `protobuf:"bytes,4,opt,name=cause,proto3" json:"cause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdjustShelfRequest) Reset() {
+	*x = AdjustShelfRequest{}
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdjustShelfRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdjustShelfRequest) ProtoMessage() {}
+
+func (x *AdjustShelfRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdjustShelfRequest.ProtoReflect.Descriptor instead.
+func (*AdjustShelfRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *AdjustShelfRequest) GetSku() string {
+	if x != nil {
+		return x.Sku
+	}
+	return ""
+}
+
+func (x *AdjustShelfRequest) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *AdjustShelfRequest) GetDelta() int64 {
+	if x != nil {
+		return x.Delta
+	}
+	return 0
+}
+
+func (x *AdjustShelfRequest) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+type AdjustShelfResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What can be sold there now.
+	Sellable      int64 `protobuf:"varint,1,opt,name=sellable,proto3" json:"sellable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdjustShelfResponse) Reset() {
+	*x = AdjustShelfResponse{}
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdjustShelfResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdjustShelfResponse) ProtoMessage() {}
+
+func (x *AdjustShelfResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdjustShelfResponse.ProtoReflect.Descriptor instead.
+func (*AdjustShelfResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *AdjustShelfResponse) GetSellable() int64 {
+	if x != nil {
+		return x.Sellable
+	}
+	return 0
+}
+
 type SetHandlingTimeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Of all days of the week; 48 while nobody said.
@@ -605,7 +720,7 @@ type SetHandlingTimeRequest struct {
 
 func (x *SetHandlingTimeRequest) Reset() {
 	*x = SetHandlingTimeRequest{}
-	mi := &file_entrepot_order_v1_processing_proto_msgTypes[10]
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -617,7 +732,7 @@ func (x *SetHandlingTimeRequest) String() string {
 func (*SetHandlingTimeRequest) ProtoMessage() {}
 
 func (x *SetHandlingTimeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_processing_proto_msgTypes[10]
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -630,7 +745,7 @@ func (x *SetHandlingTimeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetHandlingTimeRequest.ProtoReflect.Descriptor instead.
 func (*SetHandlingTimeRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{10}
+	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SetHandlingTimeRequest) GetHours() int32 {
@@ -648,7 +763,7 @@ type SetHandlingTimeResponse struct {
 
 func (x *SetHandlingTimeResponse) Reset() {
 	*x = SetHandlingTimeResponse{}
-	mi := &file_entrepot_order_v1_processing_proto_msgTypes[11]
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -660,7 +775,7 @@ func (x *SetHandlingTimeResponse) String() string {
 func (*SetHandlingTimeResponse) ProtoMessage() {}
 
 func (x *SetHandlingTimeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_processing_proto_msgTypes[11]
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -673,7 +788,7 @@ func (x *SetHandlingTimeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetHandlingTimeResponse.ProtoReflect.Descriptor instead.
 func (*SetHandlingTimeResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{11}
+	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{13}
 }
 
 // A consignment is not handed over and its time is past. Told once.
@@ -688,7 +803,7 @@ type ConsignmentOverdue struct {
 
 func (x *ConsignmentOverdue) Reset() {
 	*x = ConsignmentOverdue{}
-	mi := &file_entrepot_order_v1_processing_proto_msgTypes[12]
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -700,7 +815,7 @@ func (x *ConsignmentOverdue) String() string {
 func (*ConsignmentOverdue) ProtoMessage() {}
 
 func (x *ConsignmentOverdue) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_processing_proto_msgTypes[12]
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -713,7 +828,7 @@ func (x *ConsignmentOverdue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsignmentOverdue.ProtoReflect.Descriptor instead.
 func (*ConsignmentOverdue) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{12}
+	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ConsignmentOverdue) GetOrderId() string {
@@ -749,7 +864,7 @@ type ConsignmentHeld struct {
 
 func (x *ConsignmentHeld) Reset() {
 	*x = ConsignmentHeld{}
-	mi := &file_entrepot_order_v1_processing_proto_msgTypes[13]
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +876,7 @@ func (x *ConsignmentHeld) String() string {
 func (*ConsignmentHeld) ProtoMessage() {}
 
 func (x *ConsignmentHeld) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_processing_proto_msgTypes[13]
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +889,7 @@ func (x *ConsignmentHeld) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsignmentHeld.ProtoReflect.Descriptor instead.
 func (*ConsignmentHeld) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{13}
+	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ConsignmentHeld) GetOrderId() string {
@@ -809,7 +924,7 @@ type ConsignmentReleased struct {
 
 func (x *ConsignmentReleased) Reset() {
 	*x = ConsignmentReleased{}
-	mi := &file_entrepot_order_v1_processing_proto_msgTypes[14]
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -821,7 +936,7 @@ func (x *ConsignmentReleased) String() string {
 func (*ConsignmentReleased) ProtoMessage() {}
 
 func (x *ConsignmentReleased) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_processing_proto_msgTypes[14]
+	mi := &file_entrepot_order_v1_processing_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -834,7 +949,7 @@ func (x *ConsignmentReleased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsignmentReleased.ProtoReflect.Descriptor instead.
 func (*ConsignmentReleased) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{14}
+	return file_entrepot_order_v1_processing_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ConsignmentReleased) GetOrderId() string {
@@ -892,7 +1007,15 @@ const file_entrepot_order_v1_processing_proto_rawDesc = "" +
 	"\xbaH\a\x92\x01\x04\b\x01\x10\x14R\x05parts\"R\n" +
 	"\x0fConsignmentPart\x12?\n" +
 	"\x05lines\x18\x01 \x03(\v2\x1c.entrepot.order.v1.LineInputB\v\xbaH\b\x92\x01\x05\b\x01\x10\xc8\x01R\x05lines\"\x1a\n" +
-	"\x18SplitConsignmentResponse\":\n" +
+	"\x18SplitConsignmentResponse\"\xb9\x01\n" +
+	"\x12AdjustShelfRequest\x12\x1b\n" +
+	"\x03sku\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x03sku\x124\n" +
+	"\x04site\x18\x02 \x01(\tB \xbaH\x1dr\x1b2\x19^([a-z][a-z0-9-]{0,31})?$R\x04site\x12.\n" +
+	"\x05delta\x18\x03 \x01(\x03B\x18\xbaH\x15\"\x138\x00\x18\x80\x94\xeb\xdc\x03(\x80씣\xfc\xff\xff\xff\xff\x01R\x05delta\x12 \n" +
+	"\x05cause\x18\x04 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x03\x18\xc8\x01R\x05cause\"1\n" +
+	"\x13AdjustShelfResponse\x12\x1a\n" +
+	"\bsellable\x18\x01 \x01(\x03R\bsellable\":\n" +
 	"\x16SetHandlingTimeRequest\x12 \n" +
 	"\x05hours\x18\x01 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xa0\v(\x01R\x05hours\"\x19\n" +
@@ -916,7 +1039,7 @@ const file_entrepot_order_v1_processing_proto_rawDesc = "" +
 	"\vmerchant_id\x18\x02 \x01(\tR\n" +
 	"merchantId:\x0e\xe2\xb5\x18\n" +
 	"\n" +
-	"\border_id2\xcb\x05\n" +
+	"\border_id2\xbf\x06\n" +
 	"\fQueueService\x12n\n" +
 	"\tListQueue\x12#.entrepot.order.v1.ListQueueRequest\x1a$.entrepot.order.v1.ListQueueResponse\"\x16ҵ\x18\x0f\n" +
 	"\x01\x03\x12\n" +
@@ -930,7 +1053,9 @@ const file_entrepot_order_v1_processing_proto_rawDesc = "" +
 	"\x10SplitConsignment\x12*.entrepot.order.v1.SplitConsignmentRequest\x1a+.entrepot.order.v1.SplitConsignmentResponse\"\"ҵ\x18\x10\n" +
 	"\x01\x03\x12\vorder.writeڵ\x18\n" +
 	"\n" +
-	"\border_id\x12\x89\x01\n" +
+	"\border_id\x12r\n" +
+	"\vAdjustShelf\x12%.entrepot.order.v1.AdjustShelfRequest\x1a&.entrepot.order.v1.AdjustShelfResponse\"\x14ҵ\x18\x10\n" +
+	"\x01\x03\x12\vstock.write\x12\x89\x01\n" +
 	"\x0fSetHandlingTime\x12).entrepot.order.v1.SetHandlingTimeRequest\x1a*.entrepot.order.v1.SetHandlingTimeResponse\"\x1fҵ\x18\x10\n" +
 	"\x01\x03\x12\vorder.writeڵ\x18\a\n" +
 	"\x05hoursB>Z<github.com/entrepot/entrepot/proto/entrepot/order/v1;orderv1b\x06proto3"
@@ -948,7 +1073,7 @@ func file_entrepot_order_v1_processing_proto_rawDescGZIP() []byte {
 }
 
 var file_entrepot_order_v1_processing_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_entrepot_order_v1_processing_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_entrepot_order_v1_processing_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_entrepot_order_v1_processing_proto_goTypes = []any{
 	(ListQueueRequest_Held)(0),          // 0: entrepot.order.v1.ListQueueRequest.Held
 	(*ListQueueRequest)(nil),            // 1: entrepot.order.v1.ListQueueRequest
@@ -961,41 +1086,45 @@ var file_entrepot_order_v1_processing_proto_goTypes = []any{
 	(*SplitConsignmentRequest)(nil),     // 8: entrepot.order.v1.SplitConsignmentRequest
 	(*ConsignmentPart)(nil),             // 9: entrepot.order.v1.ConsignmentPart
 	(*SplitConsignmentResponse)(nil),    // 10: entrepot.order.v1.SplitConsignmentResponse
-	(*SetHandlingTimeRequest)(nil),      // 11: entrepot.order.v1.SetHandlingTimeRequest
-	(*SetHandlingTimeResponse)(nil),     // 12: entrepot.order.v1.SetHandlingTimeResponse
-	(*ConsignmentOverdue)(nil),          // 13: entrepot.order.v1.ConsignmentOverdue
-	(*ConsignmentHeld)(nil),             // 14: entrepot.order.v1.ConsignmentHeld
-	(*ConsignmentReleased)(nil),         // 15: entrepot.order.v1.ConsignmentReleased
-	(Consignment_State)(0),              // 16: entrepot.order.v1.Consignment.State
-	(*Order)(nil),                       // 17: entrepot.order.v1.Order
-	(Hold_Reason)(0),                    // 18: entrepot.order.v1.Hold.Reason
-	(*timestamppb.Timestamp)(nil),       // 19: google.protobuf.Timestamp
-	(*LineInput)(nil),                   // 20: entrepot.order.v1.LineInput
+	(*AdjustShelfRequest)(nil),          // 11: entrepot.order.v1.AdjustShelfRequest
+	(*AdjustShelfResponse)(nil),         // 12: entrepot.order.v1.AdjustShelfResponse
+	(*SetHandlingTimeRequest)(nil),      // 13: entrepot.order.v1.SetHandlingTimeRequest
+	(*SetHandlingTimeResponse)(nil),     // 14: entrepot.order.v1.SetHandlingTimeResponse
+	(*ConsignmentOverdue)(nil),          // 15: entrepot.order.v1.ConsignmentOverdue
+	(*ConsignmentHeld)(nil),             // 16: entrepot.order.v1.ConsignmentHeld
+	(*ConsignmentReleased)(nil),         // 17: entrepot.order.v1.ConsignmentReleased
+	(Consignment_State)(0),              // 18: entrepot.order.v1.Consignment.State
+	(*Order)(nil),                       // 19: entrepot.order.v1.Order
+	(Hold_Reason)(0),                    // 20: entrepot.order.v1.Hold.Reason
+	(*timestamppb.Timestamp)(nil),       // 21: google.protobuf.Timestamp
+	(*LineInput)(nil),                   // 22: entrepot.order.v1.LineInput
 }
 var file_entrepot_order_v1_processing_proto_depIdxs = []int32{
 	0,  // 0: entrepot.order.v1.ListQueueRequest.held:type_name -> entrepot.order.v1.ListQueueRequest.Held
-	16, // 1: entrepot.order.v1.ListQueueRequest.state:type_name -> entrepot.order.v1.Consignment.State
-	17, // 2: entrepot.order.v1.ListQueueResponse.orders:type_name -> entrepot.order.v1.Order
-	18, // 3: entrepot.order.v1.HoldConsignmentsRequest.reason:type_name -> entrepot.order.v1.Hold.Reason
+	18, // 1: entrepot.order.v1.ListQueueRequest.state:type_name -> entrepot.order.v1.Consignment.State
+	19, // 2: entrepot.order.v1.ListQueueResponse.orders:type_name -> entrepot.order.v1.Order
+	20, // 3: entrepot.order.v1.HoldConsignmentsRequest.reason:type_name -> entrepot.order.v1.Hold.Reason
 	7,  // 4: entrepot.order.v1.HoldConsignmentsResponse.results:type_name -> entrepot.order.v1.ConsignmentResult
 	7,  // 5: entrepot.order.v1.ReleaseConsignmentsResponse.results:type_name -> entrepot.order.v1.ConsignmentResult
-	19, // 6: entrepot.order.v1.ConsignmentResult.due_by:type_name -> google.protobuf.Timestamp
+	21, // 6: entrepot.order.v1.ConsignmentResult.due_by:type_name -> google.protobuf.Timestamp
 	9,  // 7: entrepot.order.v1.SplitConsignmentRequest.parts:type_name -> entrepot.order.v1.ConsignmentPart
-	20, // 8: entrepot.order.v1.ConsignmentPart.lines:type_name -> entrepot.order.v1.LineInput
-	19, // 9: entrepot.order.v1.ConsignmentOverdue.due_by:type_name -> google.protobuf.Timestamp
-	18, // 10: entrepot.order.v1.ConsignmentHeld.reason:type_name -> entrepot.order.v1.Hold.Reason
+	22, // 8: entrepot.order.v1.ConsignmentPart.lines:type_name -> entrepot.order.v1.LineInput
+	21, // 9: entrepot.order.v1.ConsignmentOverdue.due_by:type_name -> google.protobuf.Timestamp
+	20, // 10: entrepot.order.v1.ConsignmentHeld.reason:type_name -> entrepot.order.v1.Hold.Reason
 	1,  // 11: entrepot.order.v1.QueueService.ListQueue:input_type -> entrepot.order.v1.ListQueueRequest
 	3,  // 12: entrepot.order.v1.QueueService.HoldConsignments:input_type -> entrepot.order.v1.HoldConsignmentsRequest
 	5,  // 13: entrepot.order.v1.QueueService.ReleaseConsignments:input_type -> entrepot.order.v1.ReleaseConsignmentsRequest
 	8,  // 14: entrepot.order.v1.QueueService.SplitConsignment:input_type -> entrepot.order.v1.SplitConsignmentRequest
-	11, // 15: entrepot.order.v1.QueueService.SetHandlingTime:input_type -> entrepot.order.v1.SetHandlingTimeRequest
-	2,  // 16: entrepot.order.v1.QueueService.ListQueue:output_type -> entrepot.order.v1.ListQueueResponse
-	4,  // 17: entrepot.order.v1.QueueService.HoldConsignments:output_type -> entrepot.order.v1.HoldConsignmentsResponse
-	6,  // 18: entrepot.order.v1.QueueService.ReleaseConsignments:output_type -> entrepot.order.v1.ReleaseConsignmentsResponse
-	10, // 19: entrepot.order.v1.QueueService.SplitConsignment:output_type -> entrepot.order.v1.SplitConsignmentResponse
-	12, // 20: entrepot.order.v1.QueueService.SetHandlingTime:output_type -> entrepot.order.v1.SetHandlingTimeResponse
-	16, // [16:21] is the sub-list for method output_type
-	11, // [11:16] is the sub-list for method input_type
+	11, // 15: entrepot.order.v1.QueueService.AdjustShelf:input_type -> entrepot.order.v1.AdjustShelfRequest
+	13, // 16: entrepot.order.v1.QueueService.SetHandlingTime:input_type -> entrepot.order.v1.SetHandlingTimeRequest
+	2,  // 17: entrepot.order.v1.QueueService.ListQueue:output_type -> entrepot.order.v1.ListQueueResponse
+	4,  // 18: entrepot.order.v1.QueueService.HoldConsignments:output_type -> entrepot.order.v1.HoldConsignmentsResponse
+	6,  // 19: entrepot.order.v1.QueueService.ReleaseConsignments:output_type -> entrepot.order.v1.ReleaseConsignmentsResponse
+	10, // 20: entrepot.order.v1.QueueService.SplitConsignment:output_type -> entrepot.order.v1.SplitConsignmentResponse
+	12, // 21: entrepot.order.v1.QueueService.AdjustShelf:output_type -> entrepot.order.v1.AdjustShelfResponse
+	14, // 22: entrepot.order.v1.QueueService.SetHandlingTime:output_type -> entrepot.order.v1.SetHandlingTimeResponse
+	17, // [17:23] is the sub-list for method output_type
+	11, // [11:17] is the sub-list for method input_type
 	11, // [11:11] is the sub-list for extension type_name
 	11, // [11:11] is the sub-list for extension extendee
 	0,  // [0:11] is the sub-list for field type_name
@@ -1013,7 +1142,7 @@ func file_entrepot_order_v1_processing_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_order_v1_processing_proto_rawDesc), len(file_entrepot_order_v1_processing_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -35,6 +35,8 @@ const (
 	// QueueServiceSplitConsignmentProcedure is the procedure name of the QueueService's
 	// SplitConsignment RPC.
 	QueueServiceSplitConsignmentProcedure = "/entrepot.order.v1.QueueService/SplitConsignment"
+	// QueueServiceAdjustShelfProcedure is the procedure name of the QueueService's AdjustShelf RPC.
+	QueueServiceAdjustShelfProcedure = "/entrepot.order.v1.QueueService/AdjustShelf"
 	// QueueServiceSetHandlingTimeProcedure is the procedure name of the QueueService's SetHandlingTime
 	// RPC.
 	QueueServiceSetHandlingTimeProcedure = "/entrepot.order.v1.QueueService/SetHandlingTime"
@@ -70,6 +72,13 @@ var (
 			Procedure:  QueueServiceSplitConsignmentProcedure,
 		}
 	})
+	queueServiceAdjustShelfSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_entrepot_order_v1_processing_proto.Services().ByName("QueueService").Methods().ByName("AdjustShelf"),
+			Procedure:  QueueServiceAdjustShelfProcedure,
+		}
+	})
 	queueServiceSetHandlingTimeSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType: connect.StreamTypeUnary,
@@ -95,6 +104,10 @@ type QueueServiceClient interface {
 	// shipped in parts, from its acceptance on. What no part names is a part too.
 	// Once: failed_precondition SPLIT; after the acceptance ACCEPTED.
 	SplitConsignment(context.Context, *v1.SplitConsignmentRequest) (*v1.SplitConsignmentResponse, error)
+	// AdjustShelf corrects how many of a sku are there, at the warehouse, for the
+	// caller: who works an order sees best that something is missing. Needs an
+	// Idempotency-Key.
+	AdjustShelf(context.Context, *v1.AdjustShelfRequest) (*v1.AdjustShelfResponse, error)
 	// SetHandlingTime says how long the caller's merchant takes from order to
 	// hand-over. It holds for orders from now on.
 	SetHandlingTime(context.Context, *v1.SetHandlingTimeRequest) (*v1.SetHandlingTimeResponse, error)
@@ -122,6 +135,10 @@ type QueueServiceHandler interface {
 	// shipped in parts, from its acceptance on. What no part names is a part too.
 	// Once: failed_precondition SPLIT; after the acceptance ACCEPTED.
 	SplitConsignment(context.Context, *v1.SplitConsignmentRequest) (*v1.SplitConsignmentResponse, error)
+	// AdjustShelf corrects how many of a sku are there, at the warehouse, for the
+	// caller: who works an order sees best that something is missing. Needs an
+	// Idempotency-Key.
+	AdjustShelf(context.Context, *v1.AdjustShelfRequest) (*v1.AdjustShelfResponse, error)
 	// SetHandlingTime says how long the caller's merchant takes from order to
 	// hand-over. It holds for orders from now on.
 	SetHandlingTime(context.Context, *v1.SetHandlingTimeRequest) (*v1.SetHandlingTimeResponse, error)
@@ -136,6 +153,7 @@ func RegisterQueueServiceHandler(server *connect.Server, svc QueueServiceHandler
 		connect.Method{Spec: queueServiceHoldConsignmentsSpec(), Handler: adapter.holdConsignments},
 		connect.Method{Spec: queueServiceReleaseConsignmentsSpec(), Handler: adapter.releaseConsignments},
 		connect.Method{Spec: queueServiceSplitConsignmentSpec(), Handler: adapter.splitConsignment},
+		connect.Method{Spec: queueServiceAdjustShelfSpec(), Handler: adapter.adjustShelf},
 		connect.Method{Spec: queueServiceSetHandlingTimeSpec(), Handler: adapter.setHandlingTime},
 	)
 }
@@ -157,6 +175,10 @@ func (UnimplementedQueueServiceHandler) ReleaseConsignments(context.Context, *v1
 
 func (UnimplementedQueueServiceHandler) SplitConsignment(context.Context, *v1.SplitConsignmentRequest) (*v1.SplitConsignmentResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.order.v1.QueueService.SplitConsignment is not implemented")
+}
+
+func (UnimplementedQueueServiceHandler) AdjustShelf(context.Context, *v1.AdjustShelfRequest) (*v1.AdjustShelfResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.order.v1.QueueService.AdjustShelf is not implemented")
 }
 
 func (UnimplementedQueueServiceHandler) SetHandlingTime(context.Context, *v1.SetHandlingTimeRequest) (*v1.SetHandlingTimeResponse, error) {
@@ -194,6 +216,14 @@ func (c *queueServiceClient) ReleaseConsignments(ctx context.Context, req *v1.Re
 func (c *queueServiceClient) SplitConsignment(ctx context.Context, req *v1.SplitConsignmentRequest) (*v1.SplitConsignmentResponse, error) {
 	var res v1.SplitConsignmentResponse
 	if err := c.client.CallUnary(ctx, queueServiceSplitConsignmentSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *queueServiceClient) AdjustShelf(ctx context.Context, req *v1.AdjustShelfRequest) (*v1.AdjustShelfResponse, error) {
+	var res v1.AdjustShelfResponse
+	if err := c.client.CallUnary(ctx, queueServiceAdjustShelfSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -251,6 +281,18 @@ func (h queueServiceHandler) splitConsignment(ctx context.Context, _ connect.Spe
 		return err
 	}
 	res, err := h.svc.SplitConsignment(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h queueServiceHandler) adjustShelf(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.AdjustShelfRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.AdjustShelf(ctx, &req)
 	if err != nil {
 		return err
 	}
