@@ -18,6 +18,7 @@ const (
 	capture   = "capture"
 	void      = "void"
 	refund    = "refund"
+	payout    = "payout"
 
 	succeeded = "succeeded"
 	declined  = "declined"
@@ -118,7 +119,7 @@ func (c *company) book(e *entry) {
 		default:
 		}
 	}
-	if e.Status != succeeded {
+	if e.Status != succeeded || e.Operation == payout {
 		return
 	}
 	a := c.accounts[e.Payment]
@@ -179,7 +180,7 @@ func (c *company) enter(v record) *entry {
 // refusal is why the bank would say no; a void of everything is completed with
 // what there is.
 func (c *company) refusal(v *record) string {
-	if v.Operation == authorize {
+	if v.Operation == authorize || v.Operation == payout {
 		return ""
 	}
 	a := c.accounts[v.Payment]

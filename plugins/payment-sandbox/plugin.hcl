@@ -5,7 +5,7 @@ title   = "A payment company to practise with"
 
 serves "entrepot.payment.provider.v1" {
   capabilities = [
-    "authorize", "capture", "partial-capture", "void", "refund", "partial-refund", "lookup", "report", "webhook",
+    "authorize", "capture", "partial-capture", "void", "refund", "partial-refund", "lookup", "report", "webhook", "payout",
   ]
 }
 

@@ -198,6 +198,16 @@ func (a *adapter) Refund(ctx context.Context, req *providerv1.RefundRequest) (*p
 	return &providerv1.RefundResponse{Outcome: out}, err
 }
 
+// Payout implements the contract.
+func (a *adapter) Payout(ctx context.Context, req *providerv1.PayoutRequest) (*providerv1.PayoutResponse, error) {
+	q := asked{key: req.GetKey(), operation: payout, currency: req.GetAmount().GetCurrencyCode(), minor: req.GetAmount().GetMinorUnits(), merchant: req.GetMerchantId()}
+	if q.minor <= 0 {
+		return nil, fault.Field("amount", "must be more than nothing")
+	}
+	out, err := a.do(ctx, q, a.behaviour("", q.minor), fingerprint(payout, q.currency, q.minor, q.merchant))
+	return &providerv1.PayoutResponse{Outcome: out}, err
+}
+
 // follow is an operation on a payment that is there.
 func (a *adapter) follow(ctx context.Context, operation, key, payment string, amount *typev1.Money) (*providerv1.Outcome, error) {
 	q := asked{key: key, operation: operation, currency: amount.GetCurrencyCode(), minor: amount.GetMinorUnits(), payment: payment}
@@ -326,6 +336,7 @@ var (
 	operations = map[string]providerv1.Operation{
 		authorize: providerv1.Operation_OPERATION_AUTHORIZE, capture: providerv1.Operation_OPERATION_CAPTURE,
 		void: providerv1.Operation_OPERATION_VOID, refund: providerv1.Operation_OPERATION_REFUND,
+		payout: providerv1.Operation_OPERATION_PAYOUT,
 	}
 	statuses = map[string]providerv1.Outcome_Status{
 		succeeded: providerv1.Outcome_STATUS_SUCCEEDED, declined: providerv1.Outcome_STATUS_DECLINED, pending: providerv1.Outcome_STATUS_PENDING,

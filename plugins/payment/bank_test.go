@@ -120,7 +120,9 @@ func (b *bank) do(ctx context.Context, op providerv1.Operation, key, reference s
 		o.Key = "another"
 		return o, nil
 	}
-	if err := b.book(op, o); err != nil {
+	if op == providerv1.Operation_OPERATION_PAYOUT {
+		o.PaymentReference = ""
+	} else if err := b.book(op, o); err != nil {
 		o.Status, o.Code = providerv1.Outcome_STATUS_DECLINED, err.Error()
 	}
 	if next == pends {
@@ -249,4 +251,9 @@ func (b *bank) end(key string, amount *typev1.Money) *providerv1.TransactionUpda
 	o := b.ops[key]
 	o.Status, o.Amount = providerv1.Outcome_STATUS_SUCCEEDED, amount
 	return &providerv1.TransactionUpdated{Key: key, Instance: b.by[key], Outcome: o}
+}
+
+func (b *bank) Payout(ctx context.Context, req *providerv1.PayoutRequest) (*providerv1.PayoutResponse, error) {
+	o, err := b.do(ctx, providerv1.Operation_OPERATION_PAYOUT, req.GetKey(), "", req.GetAmount())
+	return &providerv1.PayoutResponse{Outcome: o}, err
 }

@@ -15,6 +15,8 @@ publishes = [
   "entrepot.payment.v1.PaymentDeclined",
   "entrepot.payment.v1.BalanceReleased",
   "entrepot.payment.v1.ReleaseDue",
+  "entrepot.payment.v1.PayoutPaid",
+  "entrepot.payment.v1.PayoutFailed",
 ]
 
 config "holding_period" {

@@ -106,6 +106,8 @@ func (p *providers) send(ctx context.Context, a *attempt, token string) (*provid
 		answer, err = p.client.Void(ctx, &providerv1.VoidRequest{Key: a.key, PaymentReference: a.holdReference})
 	case refund:
 		answer, err = p.client.Refund(ctx, &providerv1.RefundRequest{Key: a.key, PaymentReference: a.holdReference, Amount: amount})
+	case operationPayout:
+		answer, err = p.client.Payout(ctx, &providerv1.PayoutRequest{Key: a.key, Amount: amount, MerchantId: a.payment})
 	default:
 		return nil, fmt.Errorf("attempt %s: no operation %v", a.key, a.operation)
 	}

@@ -109,6 +109,10 @@ func (s *service) compare(ctx context.Context, c *comparison, instance string, b
 	for _, a := range ours {
 		byKey[a.key] = a
 	}
+	payouts, err := s.payoutsTold(ctx, instance, keys)
+	if err != nil {
+		return store.Wrap(err)
+	}
 	for i, o := range page {
 		h := maphash.String(c.seed, keys[i])
 		_, twice := c.seen[h]
@@ -116,6 +120,10 @@ func (s *service) compare(ctx context.Context, c *comparison, instance string, b
 		c.res.Compared++
 		a, theirs := byKey[keys[i]], told(operation(o.GetOperation()), o)
 		switch {
+		case o.GetOperation() == providerv1.Operation_OPERATION_PAYOUT && payouts[keys[i]] != "" && !twice:
+			if ours := payouts[keys[i]]; ours != theirs && ours != underWay {
+				c.differ(o.GetKey(), ours, theirs)
+			}
 		case a == nil:
 			c.differ(o.GetKey(), "never asked", theirs)
 		case twice:

@@ -64,3 +64,20 @@ CREATE TABLE commission_rule (
   PRIMARY KEY (merchant, market, currency, valid_from),
   CHECK ((fixed > 0) = (currency <> '')));
 REVOKE DELETE, TRUNCATE ON commission_rule FROM p_payment;
+
+-- Payouts, written with their posting before the company is asked. The id is
+-- the key it knows them by.
+CREATE TABLE payout (
+  id        text PRIMARY KEY,
+  merchant  text NOT NULL,
+  instance  text NOT NULL,
+  currency  text NOT NULL,
+  amount    bigint NOT NULL CHECK (amount > 0),
+  state     smallint NOT NULL DEFAULT 1 CHECK (state BETWEEN 1 AND 3), -- open, paid, declined
+  code      text NOT NULL DEFAULT '',
+  provider_reference text NOT NULL DEFAULT '',
+  at        timestamptz NOT NULL DEFAULT now());
+REVOKE DELETE, TRUNCATE ON payout FROM p_payment;
+CREATE TRIGGER payout_ends_once BEFORE UPDATE ON payout FOR EACH ROW
+  WHEN (OLD.state <> 1 OR (OLD.id, OLD.merchant, OLD.instance, OLD.currency, OLD.amount) IS DISTINCT FROM (NEW.id, NEW.merchant, NEW.instance, NEW.currency, NEW.amount))
+  EXECUTE FUNCTION refuse_change('a payout ends once');

@@ -442,6 +442,268 @@ func (x *StatementLine) GetInstance() string {
 	return ""
 }
 
+type RequestPayoutRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Chosen by the caller, "pot_...".
+	PayoutId string `protobuf:"bytes,1,opt,name=payout_id,json=payoutId,proto3" json:"payout_id,omitempty"`
+	// Staff only; a member's is its own merchant's.
+	MerchantId string `protobuf:"bytes,2,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
+	// The instance that holds the money, as ListBalances tells.
+	Instance      string    `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
+	Amount        *v1.Money `protobuf:"bytes,4,opt,name=amount,proto3" json:"amount,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestPayoutRequest) Reset() {
+	*x = RequestPayoutRequest{}
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestPayoutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestPayoutRequest) ProtoMessage() {}
+
+func (x *RequestPayoutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestPayoutRequest.ProtoReflect.Descriptor instead.
+func (*RequestPayoutRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RequestPayoutRequest) GetPayoutId() string {
+	if x != nil {
+		return x.PayoutId
+	}
+	return ""
+}
+
+func (x *RequestPayoutRequest) GetMerchantId() string {
+	if x != nil {
+		return x.MerchantId
+	}
+	return ""
+}
+
+func (x *RequestPayoutRequest) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *RequestPayoutRequest) GetAmount() *v1.Money {
+	if x != nil {
+		return x.Amount
+	}
+	return nil
+}
+
+type RequestPayoutResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The company's number of it.
+	ProviderReference string `protobuf:"bytes,1,opt,name=provider_reference,json=providerReference,proto3" json:"provider_reference,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *RequestPayoutResponse) Reset() {
+	*x = RequestPayoutResponse{}
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestPayoutResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestPayoutResponse) ProtoMessage() {}
+
+func (x *RequestPayoutResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestPayoutResponse.ProtoReflect.Descriptor instead.
+func (*RequestPayoutResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RequestPayoutResponse) GetProviderReference() string {
+	if x != nil {
+		return x.ProviderReference
+	}
+	return ""
+}
+
+// Money was sent to a merchant.
+type PayoutPaid struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MerchantId    string                 `protobuf:"bytes,1,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
+	PayoutId      string                 `protobuf:"bytes,2,opt,name=payout_id,json=payoutId,proto3" json:"payout_id,omitempty"`
+	Amount        *v1.Money              `protobuf:"bytes,3,opt,name=amount,proto3" json:"amount,omitempty"`
+	Instance      string                 `protobuf:"bytes,4,opt,name=instance,proto3" json:"instance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PayoutPaid) Reset() {
+	*x = PayoutPaid{}
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PayoutPaid) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PayoutPaid) ProtoMessage() {}
+
+func (x *PayoutPaid) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PayoutPaid.ProtoReflect.Descriptor instead.
+func (*PayoutPaid) Descriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PayoutPaid) GetMerchantId() string {
+	if x != nil {
+		return x.MerchantId
+	}
+	return ""
+}
+
+func (x *PayoutPaid) GetPayoutId() string {
+	if x != nil {
+		return x.PayoutId
+	}
+	return ""
+}
+
+func (x *PayoutPaid) GetAmount() *v1.Money {
+	if x != nil {
+		return x.Amount
+	}
+	return nil
+}
+
+func (x *PayoutPaid) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+// The company refused; the money is available again.
+type PayoutFailed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MerchantId    string                 `protobuf:"bytes,1,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
+	PayoutId      string                 `protobuf:"bytes,2,opt,name=payout_id,json=payoutId,proto3" json:"payout_id,omitempty"`
+	Amount        *v1.Money              `protobuf:"bytes,3,opt,name=amount,proto3" json:"amount,omitempty"`
+	Instance      string                 `protobuf:"bytes,4,opt,name=instance,proto3" json:"instance,omitempty"`
+	Code          string                 `protobuf:"bytes,5,opt,name=code,proto3" json:"code,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PayoutFailed) Reset() {
+	*x = PayoutFailed{}
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PayoutFailed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PayoutFailed) ProtoMessage() {}
+
+func (x *PayoutFailed) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PayoutFailed.ProtoReflect.Descriptor instead.
+func (*PayoutFailed) Descriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PayoutFailed) GetMerchantId() string {
+	if x != nil {
+		return x.MerchantId
+	}
+	return ""
+}
+
+func (x *PayoutFailed) GetPayoutId() string {
+	if x != nil {
+		return x.PayoutId
+	}
+	return ""
+}
+
+func (x *PayoutFailed) GetAmount() *v1.Money {
+	if x != nil {
+		return x.Amount
+	}
+	return nil
+}
+
+func (x *PayoutFailed) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *PayoutFailed) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
 // What the marketplace keeps of a merchant's share, from a day on. The most
 // specific rule holds: one of the merchant before one of the market before one
 // of all; of equals the latest. Without any rule nothing is kept.
@@ -462,7 +724,7 @@ type CommissionRule struct {
 
 func (x *CommissionRule) Reset() {
 	*x = CommissionRule{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[6]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -474,7 +736,7 @@ func (x *CommissionRule) String() string {
 func (*CommissionRule) ProtoMessage() {}
 
 func (x *CommissionRule) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[6]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -487,7 +749,7 @@ func (x *CommissionRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommissionRule.ProtoReflect.Descriptor instead.
 func (*CommissionRule) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{6}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CommissionRule) GetMerchantId() string {
@@ -534,7 +796,7 @@ type PutCommissionRuleRequest struct {
 
 func (x *PutCommissionRuleRequest) Reset() {
 	*x = PutCommissionRuleRequest{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[7]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -546,7 +808,7 @@ func (x *PutCommissionRuleRequest) String() string {
 func (*PutCommissionRuleRequest) ProtoMessage() {}
 
 func (x *PutCommissionRuleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[7]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -559,7 +821,7 @@ func (x *PutCommissionRuleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCommissionRuleRequest.ProtoReflect.Descriptor instead.
 func (*PutCommissionRuleRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{7}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PutCommissionRuleRequest) GetRule() *CommissionRule {
@@ -577,7 +839,7 @@ type PutCommissionRuleResponse struct {
 
 func (x *PutCommissionRuleResponse) Reset() {
 	*x = PutCommissionRuleResponse{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[8]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -589,7 +851,7 @@ func (x *PutCommissionRuleResponse) String() string {
 func (*PutCommissionRuleResponse) ProtoMessage() {}
 
 func (x *PutCommissionRuleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[8]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -602,7 +864,7 @@ func (x *PutCommissionRuleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCommissionRuleResponse.ProtoReflect.Descriptor instead.
 func (*PutCommissionRuleResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{8}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{12}
 }
 
 type ListCommissionRulesRequest struct {
@@ -613,7 +875,7 @@ type ListCommissionRulesRequest struct {
 
 func (x *ListCommissionRulesRequest) Reset() {
 	*x = ListCommissionRulesRequest{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[9]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -625,7 +887,7 @@ func (x *ListCommissionRulesRequest) String() string {
 func (*ListCommissionRulesRequest) ProtoMessage() {}
 
 func (x *ListCommissionRulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[9]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -638,7 +900,7 @@ func (x *ListCommissionRulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommissionRulesRequest.ProtoReflect.Descriptor instead.
 func (*ListCommissionRulesRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{9}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{13}
 }
 
 type ListCommissionRulesResponse struct {
@@ -650,7 +912,7 @@ type ListCommissionRulesResponse struct {
 
 func (x *ListCommissionRulesResponse) Reset() {
 	*x = ListCommissionRulesResponse{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[10]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -662,7 +924,7 @@ func (x *ListCommissionRulesResponse) String() string {
 func (*ListCommissionRulesResponse) ProtoMessage() {}
 
 func (x *ListCommissionRulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[10]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -675,7 +937,7 @@ func (x *ListCommissionRulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommissionRulesResponse.ProtoReflect.Descriptor instead.
 func (*ListCommissionRulesResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{10}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListCommissionRulesResponse) GetRules() []*CommissionRule {
@@ -700,7 +962,7 @@ type BalanceReleased struct {
 
 func (x *BalanceReleased) Reset() {
 	*x = BalanceReleased{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[11]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -712,7 +974,7 @@ func (x *BalanceReleased) String() string {
 func (*BalanceReleased) ProtoMessage() {}
 
 func (x *BalanceReleased) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[11]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -725,7 +987,7 @@ func (x *BalanceReleased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BalanceReleased.ProtoReflect.Descriptor instead.
 func (*BalanceReleased) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{11}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *BalanceReleased) GetMerchantId() string {
@@ -774,7 +1036,7 @@ type ReleaseDue struct {
 
 func (x *ReleaseDue) Reset() {
 	*x = ReleaseDue{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[12]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +1048,7 @@ func (x *ReleaseDue) String() string {
 func (*ReleaseDue) ProtoMessage() {}
 
 func (x *ReleaseDue) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[12]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +1061,7 @@ func (x *ReleaseDue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseDue.ProtoReflect.Descriptor instead.
 func (*ReleaseDue) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{12}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReleaseDue) GetOrderId() string {
@@ -855,7 +1117,31 @@ const file_entrepot_payment_v1_settlement_proto_rawDesc = "" +
 	"\vminor_units\x18\x05 \x01(\x03R\n" +
 	"minorUnits\x12'\n" +
 	"\x0favailable_minor\x18\x06 \x01(\x03R\x0eavailableMinor\x12\x1a\n" +
-	"\binstance\x18\a \x01(\tR\binstance\"\x89\x02\n" +
+	"\binstance\x18\a \x01(\tR\binstance\"\xe2\x01\n" +
+	"\x14RequestPayoutRequest\x12@\n" +
+	"\tpayout_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^pot_[0-9a-hjkmnp-tv-z]{26}$R\bpayoutId\x12(\n" +
+	"\vmerchant_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
+	"merchantId\x12%\n" +
+	"\binstance\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\binstance\x127\n" +
+	"\x06amount\x18\x04 \x01(\v2\x17.entrepot.type.v1.MoneyB\x06\xbaH\x03\xc8\x01\x01R\x06amount\"F\n" +
+	"\x15RequestPayoutResponse\x12-\n" +
+	"\x12provider_reference\x18\x01 \x01(\tR\x11providerReference\"\xaa\x01\n" +
+	"\n" +
+	"PayoutPaid\x12\x1f\n" +
+	"\vmerchant_id\x18\x01 \x01(\tR\n" +
+	"merchantId\x12\x1b\n" +
+	"\tpayout_id\x18\x02 \x01(\tR\bpayoutId\x12/\n" +
+	"\x06amount\x18\x03 \x01(\v2\x17.entrepot.type.v1.MoneyR\x06amount\x12\x1a\n" +
+	"\binstance\x18\x04 \x01(\tR\binstance:\x11\xe2\xb5\x18\r\n" +
+	"\vmerchant_id\"\xc0\x01\n" +
+	"\fPayoutFailed\x12\x1f\n" +
+	"\vmerchant_id\x18\x01 \x01(\tR\n" +
+	"merchantId\x12\x1b\n" +
+	"\tpayout_id\x18\x02 \x01(\tR\bpayoutId\x12/\n" +
+	"\x06amount\x18\x03 \x01(\v2\x17.entrepot.type.v1.MoneyR\x06amount\x12\x1a\n" +
+	"\binstance\x18\x04 \x01(\tR\binstance\x12\x12\n" +
+	"\x04code\x18\x05 \x01(\tR\x04code:\x11\xe2\xb5\x18\r\n" +
+	"\vmerchant_id\"\x89\x02\n" +
 	"\x0eCommissionRule\x12(\n" +
 	"\vmerchant_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
 	"merchantId\x12,\n" +
@@ -888,12 +1174,15 @@ const file_entrepot_payment_v1_settlement_proto_rawDesc = "" +
 	"\vmerchant_id\x18\x02 \x01(\tR\n" +
 	"merchantId:\x0e\xe2\xb5\x18\n" +
 	"\n" +
-	"\border_id2\xbf\x04\n" +
+	"\border_id2\xd0\x05\n" +
 	"\x11SettlementService\x12~\n" +
 	"\fListBalances\x12(.entrepot.payment.v1.ListBalancesRequest\x1a).entrepot.payment.v1.ListBalancesResponse\"\x19ҵ\x18\x12\n" +
 	"\x02\x03\x04\x12\fpayment.read\x90\x02\x01\x12~\n" +
 	"\fGetStatement\x12(.entrepot.payment.v1.GetStatementRequest\x1a).entrepot.payment.v1.GetStatementResponse\"\x19ҵ\x18\x12\n" +
-	"\x02\x03\x04\x12\fpayment.read\x90\x02\x01\x12\x94\x01\n" +
+	"\x02\x03\x04\x12\fpayment.read\x90\x02\x01\x12\x8e\x01\n" +
+	"\rRequestPayout\x12).entrepot.payment.v1.RequestPayoutRequest\x1a*.entrepot.payment.v1.RequestPayoutResponse\"&ҵ\x18\x13\n" +
+	"\x02\x03\x04\x12\rpayment.writeڵ\x18\v\n" +
+	"\tpayout_id\x12\x94\x01\n" +
 	"\x11PutCommissionRule\x12-.entrepot.payment.v1.PutCommissionRuleRequest\x1a..entrepot.payment.v1.PutCommissionRuleResponse\" ҵ\x18\x12\n" +
 	"\x01\x04\x12\rpayment.writeڵ\x18\x06\n" +
 	"\x04rule\x12\x92\x01\n" +
@@ -912,7 +1201,7 @@ func file_entrepot_payment_v1_settlement_proto_rawDescGZIP() []byte {
 	return file_entrepot_payment_v1_settlement_proto_rawDescData
 }
 
-var file_entrepot_payment_v1_settlement_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_entrepot_payment_v1_settlement_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_entrepot_payment_v1_settlement_proto_goTypes = []any{
 	(*ListBalancesRequest)(nil),         // 0: entrepot.payment.v1.ListBalancesRequest
 	(*ListBalancesResponse)(nil),        // 1: entrepot.payment.v1.ListBalancesResponse
@@ -920,41 +1209,50 @@ var file_entrepot_payment_v1_settlement_proto_goTypes = []any{
 	(*GetStatementRequest)(nil),         // 3: entrepot.payment.v1.GetStatementRequest
 	(*GetStatementResponse)(nil),        // 4: entrepot.payment.v1.GetStatementResponse
 	(*StatementLine)(nil),               // 5: entrepot.payment.v1.StatementLine
-	(*CommissionRule)(nil),              // 6: entrepot.payment.v1.CommissionRule
-	(*PutCommissionRuleRequest)(nil),    // 7: entrepot.payment.v1.PutCommissionRuleRequest
-	(*PutCommissionRuleResponse)(nil),   // 8: entrepot.payment.v1.PutCommissionRuleResponse
-	(*ListCommissionRulesRequest)(nil),  // 9: entrepot.payment.v1.ListCommissionRulesRequest
-	(*ListCommissionRulesResponse)(nil), // 10: entrepot.payment.v1.ListCommissionRulesResponse
-	(*BalanceReleased)(nil),             // 11: entrepot.payment.v1.BalanceReleased
-	(*ReleaseDue)(nil),                  // 12: entrepot.payment.v1.ReleaseDue
-	(*timestamppb.Timestamp)(nil),       // 13: google.protobuf.Timestamp
-	(*v1.Money)(nil),                    // 14: entrepot.type.v1.Money
+	(*RequestPayoutRequest)(nil),        // 6: entrepot.payment.v1.RequestPayoutRequest
+	(*RequestPayoutResponse)(nil),       // 7: entrepot.payment.v1.RequestPayoutResponse
+	(*PayoutPaid)(nil),                  // 8: entrepot.payment.v1.PayoutPaid
+	(*PayoutFailed)(nil),                // 9: entrepot.payment.v1.PayoutFailed
+	(*CommissionRule)(nil),              // 10: entrepot.payment.v1.CommissionRule
+	(*PutCommissionRuleRequest)(nil),    // 11: entrepot.payment.v1.PutCommissionRuleRequest
+	(*PutCommissionRuleResponse)(nil),   // 12: entrepot.payment.v1.PutCommissionRuleResponse
+	(*ListCommissionRulesRequest)(nil),  // 13: entrepot.payment.v1.ListCommissionRulesRequest
+	(*ListCommissionRulesResponse)(nil), // 14: entrepot.payment.v1.ListCommissionRulesResponse
+	(*BalanceReleased)(nil),             // 15: entrepot.payment.v1.BalanceReleased
+	(*ReleaseDue)(nil),                  // 16: entrepot.payment.v1.ReleaseDue
+	(*timestamppb.Timestamp)(nil),       // 17: google.protobuf.Timestamp
+	(*v1.Money)(nil),                    // 18: entrepot.type.v1.Money
 }
 var file_entrepot_payment_v1_settlement_proto_depIdxs = []int32{
 	2,  // 0: entrepot.payment.v1.ListBalancesResponse.balances:type_name -> entrepot.payment.v1.Balance
-	13, // 1: entrepot.payment.v1.GetStatementRequest.from:type_name -> google.protobuf.Timestamp
-	13, // 2: entrepot.payment.v1.GetStatementRequest.until:type_name -> google.protobuf.Timestamp
+	17, // 1: entrepot.payment.v1.GetStatementRequest.from:type_name -> google.protobuf.Timestamp
+	17, // 2: entrepot.payment.v1.GetStatementRequest.until:type_name -> google.protobuf.Timestamp
 	5,  // 3: entrepot.payment.v1.GetStatementResponse.lines:type_name -> entrepot.payment.v1.StatementLine
-	13, // 4: entrepot.payment.v1.StatementLine.at:type_name -> google.protobuf.Timestamp
-	14, // 5: entrepot.payment.v1.CommissionRule.fixed:type_name -> entrepot.type.v1.Money
-	13, // 6: entrepot.payment.v1.CommissionRule.valid_from:type_name -> google.protobuf.Timestamp
-	6,  // 7: entrepot.payment.v1.PutCommissionRuleRequest.rule:type_name -> entrepot.payment.v1.CommissionRule
-	6,  // 8: entrepot.payment.v1.ListCommissionRulesResponse.rules:type_name -> entrepot.payment.v1.CommissionRule
-	14, // 9: entrepot.payment.v1.BalanceReleased.amount:type_name -> entrepot.type.v1.Money
-	14, // 10: entrepot.payment.v1.BalanceReleased.commission:type_name -> entrepot.type.v1.Money
-	0,  // 11: entrepot.payment.v1.SettlementService.ListBalances:input_type -> entrepot.payment.v1.ListBalancesRequest
-	3,  // 12: entrepot.payment.v1.SettlementService.GetStatement:input_type -> entrepot.payment.v1.GetStatementRequest
-	7,  // 13: entrepot.payment.v1.SettlementService.PutCommissionRule:input_type -> entrepot.payment.v1.PutCommissionRuleRequest
-	9,  // 14: entrepot.payment.v1.SettlementService.ListCommissionRules:input_type -> entrepot.payment.v1.ListCommissionRulesRequest
-	1,  // 15: entrepot.payment.v1.SettlementService.ListBalances:output_type -> entrepot.payment.v1.ListBalancesResponse
-	4,  // 16: entrepot.payment.v1.SettlementService.GetStatement:output_type -> entrepot.payment.v1.GetStatementResponse
-	8,  // 17: entrepot.payment.v1.SettlementService.PutCommissionRule:output_type -> entrepot.payment.v1.PutCommissionRuleResponse
-	10, // 18: entrepot.payment.v1.SettlementService.ListCommissionRules:output_type -> entrepot.payment.v1.ListCommissionRulesResponse
-	15, // [15:19] is the sub-list for method output_type
-	11, // [11:15] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	17, // 4: entrepot.payment.v1.StatementLine.at:type_name -> google.protobuf.Timestamp
+	18, // 5: entrepot.payment.v1.RequestPayoutRequest.amount:type_name -> entrepot.type.v1.Money
+	18, // 6: entrepot.payment.v1.PayoutPaid.amount:type_name -> entrepot.type.v1.Money
+	18, // 7: entrepot.payment.v1.PayoutFailed.amount:type_name -> entrepot.type.v1.Money
+	18, // 8: entrepot.payment.v1.CommissionRule.fixed:type_name -> entrepot.type.v1.Money
+	17, // 9: entrepot.payment.v1.CommissionRule.valid_from:type_name -> google.protobuf.Timestamp
+	10, // 10: entrepot.payment.v1.PutCommissionRuleRequest.rule:type_name -> entrepot.payment.v1.CommissionRule
+	10, // 11: entrepot.payment.v1.ListCommissionRulesResponse.rules:type_name -> entrepot.payment.v1.CommissionRule
+	18, // 12: entrepot.payment.v1.BalanceReleased.amount:type_name -> entrepot.type.v1.Money
+	18, // 13: entrepot.payment.v1.BalanceReleased.commission:type_name -> entrepot.type.v1.Money
+	0,  // 14: entrepot.payment.v1.SettlementService.ListBalances:input_type -> entrepot.payment.v1.ListBalancesRequest
+	3,  // 15: entrepot.payment.v1.SettlementService.GetStatement:input_type -> entrepot.payment.v1.GetStatementRequest
+	6,  // 16: entrepot.payment.v1.SettlementService.RequestPayout:input_type -> entrepot.payment.v1.RequestPayoutRequest
+	11, // 17: entrepot.payment.v1.SettlementService.PutCommissionRule:input_type -> entrepot.payment.v1.PutCommissionRuleRequest
+	13, // 18: entrepot.payment.v1.SettlementService.ListCommissionRules:input_type -> entrepot.payment.v1.ListCommissionRulesRequest
+	1,  // 19: entrepot.payment.v1.SettlementService.ListBalances:output_type -> entrepot.payment.v1.ListBalancesResponse
+	4,  // 20: entrepot.payment.v1.SettlementService.GetStatement:output_type -> entrepot.payment.v1.GetStatementResponse
+	7,  // 21: entrepot.payment.v1.SettlementService.RequestPayout:output_type -> entrepot.payment.v1.RequestPayoutResponse
+	12, // 22: entrepot.payment.v1.SettlementService.PutCommissionRule:output_type -> entrepot.payment.v1.PutCommissionRuleResponse
+	14, // 23: entrepot.payment.v1.SettlementService.ListCommissionRules:output_type -> entrepot.payment.v1.ListCommissionRulesResponse
+	19, // [19:24] is the sub-list for method output_type
+	14, // [14:19] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_payment_v1_settlement_proto_init() }
@@ -968,7 +1266,7 @@ func file_entrepot_payment_v1_settlement_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_payment_v1_settlement_proto_rawDesc), len(file_entrepot_payment_v1_settlement_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

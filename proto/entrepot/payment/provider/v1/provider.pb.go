@@ -39,6 +39,7 @@ const (
 	Operation_OPERATION_CAPTURE     Operation = 2
 	Operation_OPERATION_VOID        Operation = 3
 	Operation_OPERATION_REFUND      Operation = 4
+	Operation_OPERATION_PAYOUT      Operation = 5
 )
 
 // Enum value maps for Operation.
@@ -49,6 +50,7 @@ var (
 		2: "OPERATION_CAPTURE",
 		3: "OPERATION_VOID",
 		4: "OPERATION_REFUND",
+		5: "OPERATION_PAYOUT",
 	}
 	Operation_value = map[string]int32{
 		"OPERATION_UNSPECIFIED": 0,
@@ -56,6 +58,7 @@ var (
 		"OPERATION_CAPTURE":     2,
 		"OPERATION_VOID":        3,
 		"OPERATION_REFUND":      4,
+		"OPERATION_PAYOUT":      5,
 	}
 )
 
@@ -669,6 +672,111 @@ func (x *RefundResponse) GetOutcome() *Outcome {
 	return nil
 }
 
+type PayoutRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Key    string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Amount *v1.Money              `protobuf:"bytes,2,opt,name=amount,proto3" json:"amount,omitempty"`
+	// By which the company knows whose account it goes to.
+	MerchantId    string `protobuf:"bytes,3,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PayoutRequest) Reset() {
+	*x = PayoutRequest{}
+	mi := &file_entrepot_payment_provider_v1_provider_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PayoutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PayoutRequest) ProtoMessage() {}
+
+func (x *PayoutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_payment_provider_v1_provider_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PayoutRequest.ProtoReflect.Descriptor instead.
+func (*PayoutRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_payment_provider_v1_provider_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PayoutRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *PayoutRequest) GetAmount() *v1.Money {
+	if x != nil {
+		return x.Amount
+	}
+	return nil
+}
+
+func (x *PayoutRequest) GetMerchantId() string {
+	if x != nil {
+		return x.MerchantId
+	}
+	return ""
+}
+
+type PayoutResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Outcome       *Outcome               `protobuf:"bytes,1,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PayoutResponse) Reset() {
+	*x = PayoutResponse{}
+	mi := &file_entrepot_payment_provider_v1_provider_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PayoutResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PayoutResponse) ProtoMessage() {}
+
+func (x *PayoutResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_payment_provider_v1_provider_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PayoutResponse.ProtoReflect.Descriptor instead.
+func (*PayoutResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_payment_provider_v1_provider_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PayoutResponse) GetOutcome() *Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return nil
+}
+
 type LookupRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -678,7 +786,7 @@ type LookupRequest struct {
 
 func (x *LookupRequest) Reset() {
 	*x = LookupRequest{}
-	mi := &file_entrepot_payment_provider_v1_provider_proto_msgTypes[9]
+	mi := &file_entrepot_payment_provider_v1_provider_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -690,7 +798,7 @@ func (x *LookupRequest) String() string {
 func (*LookupRequest) ProtoMessage() {}
 
 func (x *LookupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_provider_v1_provider_proto_msgTypes[9]
+	mi := &file_entrepot_payment_provider_v1_provider_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -703,7 +811,7 @@ func (x *LookupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupRequest.ProtoReflect.Descriptor instead.
 func (*LookupRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_provider_v1_provider_proto_rawDescGZIP(), []int{9}
+	return file_entrepot_payment_provider_v1_provider_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LookupRequest) GetKey() string {
@@ -722,7 +830,7 @@ type LookupResponse struct {
 
 func (x *LookupResponse) Reset() {
 	*x = LookupResponse{}
-	mi := &file_entrepot_payment_provider_v1_provider_proto_msgTypes[10]
+	mi := &file_entrepot_payment_provider_v1_provider_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -734,7 +842,7 @@ func (x *LookupResponse) String() string {
 func (*LookupResponse) ProtoMessage() {}
 
 func (x *LookupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_provider_v1_provider_proto_msgTypes[10]
+	mi := &file_entrepot_payment_provider_v1_provider_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -747,7 +855,7 @@ func (x *LookupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupResponse.ProtoReflect.Descriptor instead.
 func (*LookupResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_provider_v1_provider_proto_rawDescGZIP(), []int{10}
+	return file_entrepot_payment_provider_v1_provider_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LookupResponse) GetOutcome() *Outcome {
@@ -767,7 +875,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_entrepot_payment_provider_v1_provider_proto_msgTypes[11]
+	mi := &file_entrepot_payment_provider_v1_provider_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -779,7 +887,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_provider_v1_provider_proto_msgTypes[11]
+	mi := &file_entrepot_payment_provider_v1_provider_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -792,7 +900,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_provider_v1_provider_proto_rawDescGZIP(), []int{11}
+	return file_entrepot_payment_provider_v1_provider_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ReportRequest) GetSince() *timestamppb.Timestamp {
@@ -811,7 +919,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_entrepot_payment_provider_v1_provider_proto_msgTypes[12]
+	mi := &file_entrepot_payment_provider_v1_provider_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -823,7 +931,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_provider_v1_provider_proto_msgTypes[12]
+	mi := &file_entrepot_payment_provider_v1_provider_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -836,7 +944,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_provider_v1_provider_proto_rawDescGZIP(), []int{12}
+	return file_entrepot_payment_provider_v1_provider_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReportResponse) GetOutcomes() []*Outcome {
@@ -859,7 +967,7 @@ type TransactionUpdated struct {
 
 func (x *TransactionUpdated) Reset() {
 	*x = TransactionUpdated{}
-	mi := &file_entrepot_payment_provider_v1_provider_proto_msgTypes[13]
+	mi := &file_entrepot_payment_provider_v1_provider_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -871,7 +979,7 @@ func (x *TransactionUpdated) String() string {
 func (*TransactionUpdated) ProtoMessage() {}
 
 func (x *TransactionUpdated) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_provider_v1_provider_proto_msgTypes[13]
+	mi := &file_entrepot_payment_provider_v1_provider_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -884,7 +992,7 @@ func (x *TransactionUpdated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactionUpdated.ProtoReflect.Descriptor instead.
 func (*TransactionUpdated) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_provider_v1_provider_proto_rawDescGZIP(), []int{13}
+	return file_entrepot_payment_provider_v1_provider_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *TransactionUpdated) GetKey() string {
@@ -960,6 +1068,14 @@ const file_entrepot_payment_provider_v1_provider_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x10paymentReference\x127\n" +
 	"\x06amount\x18\x03 \x01(\v2\x17.entrepot.type.v1.MoneyB\x06\xbaH\x03\xc8\x01\x01R\x06amount\"Y\n" +
 	"\x0eRefundResponse\x12G\n" +
+	"\aoutcome\x18\x01 \x01(\v2%.entrepot.payment.provider.v1.OutcomeB\x06\xbaH\x03\xc8\x01\x01R\aoutcome\"\x92\x01\n" +
+	"\rPayoutRequest\x12\x1c\n" +
+	"\x03key\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x03key\x127\n" +
+	"\x06amount\x18\x02 \x01(\v2\x17.entrepot.type.v1.MoneyB\x06\xbaH\x03\xc8\x01\x01R\x06amount\x12*\n" +
+	"\vmerchant_id\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\n" +
+	"merchantId\"Y\n" +
+	"\x0ePayoutResponse\x12G\n" +
 	"\aoutcome\x18\x01 \x01(\v2%.entrepot.payment.provider.v1.OutcomeB\x06\xbaH\x03\xc8\x01\x01R\aoutcome\"-\n" +
 	"\rLookupRequest\x12\x1c\n" +
 	"\x03key\x18\x01 \x01(\tB\n" +
@@ -974,13 +1090,14 @@ const file_entrepot_payment_provider_v1_provider_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x12?\n" +
 	"\aoutcome\x18\x03 \x01(\v2%.entrepot.payment.provider.v1.OutcomeR\aoutcome:\t\xe2\xb5\x18\x05\n" +
-	"\x03key*\x80\x01\n" +
+	"\x03key*\x96\x01\n" +
 	"\tOperation\x12\x19\n" +
 	"\x15OPERATION_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13OPERATION_AUTHORIZE\x10\x01\x12\x15\n" +
 	"\x11OPERATION_CAPTURE\x10\x02\x12\x12\n" +
 	"\x0eOPERATION_VOID\x10\x03\x12\x14\n" +
-	"\x10OPERATION_REFUND\x10\x042\xde\x05\n" +
+	"\x10OPERATION_REFUND\x10\x04\x12\x14\n" +
+	"\x10OPERATION_PAYOUT\x10\x052\xdf\x06\n" +
 	"\x16PaymentProviderService\x12~\n" +
 	"\tAuthorize\x12..entrepot.payment.provider.v1.AuthorizeRequest\x1a/.entrepot.payment.provider.v1.AuthorizeResponse\"\x10ҵ\x18\x03\n" +
 	"\x01\x06ڵ\x18\x05\n" +
@@ -993,7 +1110,10 @@ const file_entrepot_payment_provider_v1_provider_proto_rawDesc = "" +
 	"\x03key\x12u\n" +
 	"\x06Refund\x12+.entrepot.payment.provider.v1.RefundRequest\x1a,.entrepot.payment.provider.v1.RefundResponse\"\x10ҵ\x18\x03\n" +
 	"\x01\x06ڵ\x18\x05\n" +
-	"\x03key\x12o\n" +
+	"\x03key\x12\x7f\n" +
+	"\x06Payout\x12+.entrepot.payment.provider.v1.PayoutRequest\x1a,.entrepot.payment.provider.v1.PayoutResponse\"\x1aҵ\x18\x03\n" +
+	"\x01\x06ڵ\x18\x05\n" +
+	"\x03key\xf2\xb5\x18\x06payout\x12o\n" +
 	"\x06Lookup\x12+.entrepot.payment.provider.v1.LookupRequest\x1a,.entrepot.payment.provider.v1.LookupResponse\"\n" +
 	"ҵ\x18\x03\n" +
 	"\x01\x06\x90\x02\x01\x12q\n" +
@@ -1014,7 +1134,7 @@ func file_entrepot_payment_provider_v1_provider_proto_rawDescGZIP() []byte {
 }
 
 var file_entrepot_payment_provider_v1_provider_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_entrepot_payment_provider_v1_provider_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_entrepot_payment_provider_v1_provider_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_entrepot_payment_provider_v1_provider_proto_goTypes = []any{
 	(Operation)(0),                // 0: entrepot.payment.provider.v1.Operation
 	(Outcome_Status)(0),           // 1: entrepot.payment.provider.v1.Outcome.Status
@@ -1027,47 +1147,53 @@ var file_entrepot_payment_provider_v1_provider_proto_goTypes = []any{
 	(*VoidResponse)(nil),          // 8: entrepot.payment.provider.v1.VoidResponse
 	(*RefundRequest)(nil),         // 9: entrepot.payment.provider.v1.RefundRequest
 	(*RefundResponse)(nil),        // 10: entrepot.payment.provider.v1.RefundResponse
-	(*LookupRequest)(nil),         // 11: entrepot.payment.provider.v1.LookupRequest
-	(*LookupResponse)(nil),        // 12: entrepot.payment.provider.v1.LookupResponse
-	(*ReportRequest)(nil),         // 13: entrepot.payment.provider.v1.ReportRequest
-	(*ReportResponse)(nil),        // 14: entrepot.payment.provider.v1.ReportResponse
-	(*TransactionUpdated)(nil),    // 15: entrepot.payment.provider.v1.TransactionUpdated
-	(*v1.Money)(nil),              // 16: entrepot.type.v1.Money
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*PayoutRequest)(nil),         // 11: entrepot.payment.provider.v1.PayoutRequest
+	(*PayoutResponse)(nil),        // 12: entrepot.payment.provider.v1.PayoutResponse
+	(*LookupRequest)(nil),         // 13: entrepot.payment.provider.v1.LookupRequest
+	(*LookupResponse)(nil),        // 14: entrepot.payment.provider.v1.LookupResponse
+	(*ReportRequest)(nil),         // 15: entrepot.payment.provider.v1.ReportRequest
+	(*ReportResponse)(nil),        // 16: entrepot.payment.provider.v1.ReportResponse
+	(*TransactionUpdated)(nil),    // 17: entrepot.payment.provider.v1.TransactionUpdated
+	(*v1.Money)(nil),              // 18: entrepot.type.v1.Money
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
 }
 var file_entrepot_payment_provider_v1_provider_proto_depIdxs = []int32{
 	0,  // 0: entrepot.payment.provider.v1.Outcome.operation:type_name -> entrepot.payment.provider.v1.Operation
 	1,  // 1: entrepot.payment.provider.v1.Outcome.status:type_name -> entrepot.payment.provider.v1.Outcome.Status
-	16, // 2: entrepot.payment.provider.v1.Outcome.amount:type_name -> entrepot.type.v1.Money
-	17, // 3: entrepot.payment.provider.v1.Outcome.at:type_name -> google.protobuf.Timestamp
-	16, // 4: entrepot.payment.provider.v1.AuthorizeRequest.amount:type_name -> entrepot.type.v1.Money
+	18, // 2: entrepot.payment.provider.v1.Outcome.amount:type_name -> entrepot.type.v1.Money
+	19, // 3: entrepot.payment.provider.v1.Outcome.at:type_name -> google.protobuf.Timestamp
+	18, // 4: entrepot.payment.provider.v1.AuthorizeRequest.amount:type_name -> entrepot.type.v1.Money
 	2,  // 5: entrepot.payment.provider.v1.AuthorizeResponse.outcome:type_name -> entrepot.payment.provider.v1.Outcome
-	16, // 6: entrepot.payment.provider.v1.CaptureRequest.amount:type_name -> entrepot.type.v1.Money
+	18, // 6: entrepot.payment.provider.v1.CaptureRequest.amount:type_name -> entrepot.type.v1.Money
 	2,  // 7: entrepot.payment.provider.v1.CaptureResponse.outcome:type_name -> entrepot.payment.provider.v1.Outcome
 	2,  // 8: entrepot.payment.provider.v1.VoidResponse.outcome:type_name -> entrepot.payment.provider.v1.Outcome
-	16, // 9: entrepot.payment.provider.v1.RefundRequest.amount:type_name -> entrepot.type.v1.Money
+	18, // 9: entrepot.payment.provider.v1.RefundRequest.amount:type_name -> entrepot.type.v1.Money
 	2,  // 10: entrepot.payment.provider.v1.RefundResponse.outcome:type_name -> entrepot.payment.provider.v1.Outcome
-	2,  // 11: entrepot.payment.provider.v1.LookupResponse.outcome:type_name -> entrepot.payment.provider.v1.Outcome
-	17, // 12: entrepot.payment.provider.v1.ReportRequest.since:type_name -> google.protobuf.Timestamp
-	2,  // 13: entrepot.payment.provider.v1.ReportResponse.outcomes:type_name -> entrepot.payment.provider.v1.Outcome
-	2,  // 14: entrepot.payment.provider.v1.TransactionUpdated.outcome:type_name -> entrepot.payment.provider.v1.Outcome
-	3,  // 15: entrepot.payment.provider.v1.PaymentProviderService.Authorize:input_type -> entrepot.payment.provider.v1.AuthorizeRequest
-	5,  // 16: entrepot.payment.provider.v1.PaymentProviderService.Capture:input_type -> entrepot.payment.provider.v1.CaptureRequest
-	7,  // 17: entrepot.payment.provider.v1.PaymentProviderService.Void:input_type -> entrepot.payment.provider.v1.VoidRequest
-	9,  // 18: entrepot.payment.provider.v1.PaymentProviderService.Refund:input_type -> entrepot.payment.provider.v1.RefundRequest
-	11, // 19: entrepot.payment.provider.v1.PaymentProviderService.Lookup:input_type -> entrepot.payment.provider.v1.LookupRequest
-	13, // 20: entrepot.payment.provider.v1.PaymentProviderService.Report:input_type -> entrepot.payment.provider.v1.ReportRequest
-	4,  // 21: entrepot.payment.provider.v1.PaymentProviderService.Authorize:output_type -> entrepot.payment.provider.v1.AuthorizeResponse
-	6,  // 22: entrepot.payment.provider.v1.PaymentProviderService.Capture:output_type -> entrepot.payment.provider.v1.CaptureResponse
-	8,  // 23: entrepot.payment.provider.v1.PaymentProviderService.Void:output_type -> entrepot.payment.provider.v1.VoidResponse
-	10, // 24: entrepot.payment.provider.v1.PaymentProviderService.Refund:output_type -> entrepot.payment.provider.v1.RefundResponse
-	12, // 25: entrepot.payment.provider.v1.PaymentProviderService.Lookup:output_type -> entrepot.payment.provider.v1.LookupResponse
-	14, // 26: entrepot.payment.provider.v1.PaymentProviderService.Report:output_type -> entrepot.payment.provider.v1.ReportResponse
-	21, // [21:27] is the sub-list for method output_type
-	15, // [15:21] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	18, // 11: entrepot.payment.provider.v1.PayoutRequest.amount:type_name -> entrepot.type.v1.Money
+	2,  // 12: entrepot.payment.provider.v1.PayoutResponse.outcome:type_name -> entrepot.payment.provider.v1.Outcome
+	2,  // 13: entrepot.payment.provider.v1.LookupResponse.outcome:type_name -> entrepot.payment.provider.v1.Outcome
+	19, // 14: entrepot.payment.provider.v1.ReportRequest.since:type_name -> google.protobuf.Timestamp
+	2,  // 15: entrepot.payment.provider.v1.ReportResponse.outcomes:type_name -> entrepot.payment.provider.v1.Outcome
+	2,  // 16: entrepot.payment.provider.v1.TransactionUpdated.outcome:type_name -> entrepot.payment.provider.v1.Outcome
+	3,  // 17: entrepot.payment.provider.v1.PaymentProviderService.Authorize:input_type -> entrepot.payment.provider.v1.AuthorizeRequest
+	5,  // 18: entrepot.payment.provider.v1.PaymentProviderService.Capture:input_type -> entrepot.payment.provider.v1.CaptureRequest
+	7,  // 19: entrepot.payment.provider.v1.PaymentProviderService.Void:input_type -> entrepot.payment.provider.v1.VoidRequest
+	9,  // 20: entrepot.payment.provider.v1.PaymentProviderService.Refund:input_type -> entrepot.payment.provider.v1.RefundRequest
+	11, // 21: entrepot.payment.provider.v1.PaymentProviderService.Payout:input_type -> entrepot.payment.provider.v1.PayoutRequest
+	13, // 22: entrepot.payment.provider.v1.PaymentProviderService.Lookup:input_type -> entrepot.payment.provider.v1.LookupRequest
+	15, // 23: entrepot.payment.provider.v1.PaymentProviderService.Report:input_type -> entrepot.payment.provider.v1.ReportRequest
+	4,  // 24: entrepot.payment.provider.v1.PaymentProviderService.Authorize:output_type -> entrepot.payment.provider.v1.AuthorizeResponse
+	6,  // 25: entrepot.payment.provider.v1.PaymentProviderService.Capture:output_type -> entrepot.payment.provider.v1.CaptureResponse
+	8,  // 26: entrepot.payment.provider.v1.PaymentProviderService.Void:output_type -> entrepot.payment.provider.v1.VoidResponse
+	10, // 27: entrepot.payment.provider.v1.PaymentProviderService.Refund:output_type -> entrepot.payment.provider.v1.RefundResponse
+	12, // 28: entrepot.payment.provider.v1.PaymentProviderService.Payout:output_type -> entrepot.payment.provider.v1.PayoutResponse
+	14, // 29: entrepot.payment.provider.v1.PaymentProviderService.Lookup:output_type -> entrepot.payment.provider.v1.LookupResponse
+	16, // 30: entrepot.payment.provider.v1.PaymentProviderService.Report:output_type -> entrepot.payment.provider.v1.ReportResponse
+	24, // [24:31] is the sub-list for method output_type
+	17, // [17:24] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_payment_provider_v1_provider_proto_init() }
@@ -1081,7 +1207,7 @@ func file_entrepot_payment_provider_v1_provider_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_payment_provider_v1_provider_proto_rawDesc), len(file_entrepot_payment_provider_v1_provider_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,6 +30,9 @@ const (
 	// SettlementServiceGetStatementProcedure is the procedure name of the SettlementService's
 	// GetStatement RPC.
 	SettlementServiceGetStatementProcedure = "/entrepot.payment.v1.SettlementService/GetStatement"
+	// SettlementServiceRequestPayoutProcedure is the procedure name of the SettlementService's
+	// RequestPayout RPC.
+	SettlementServiceRequestPayoutProcedure = "/entrepot.payment.v1.SettlementService/RequestPayout"
 	// SettlementServicePutCommissionRuleProcedure is the procedure name of the SettlementService's
 	// PutCommissionRule RPC.
 	SettlementServicePutCommissionRuleProcedure = "/entrepot.payment.v1.SettlementService/PutCommissionRule"
@@ -53,6 +56,13 @@ var (
 			Schema:           v1.File_entrepot_payment_v1_settlement_proto.Services().ByName("SettlementService").Methods().ByName("GetStatement"),
 			Procedure:        SettlementServiceGetStatementProcedure,
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	settlementServiceRequestPayoutSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_entrepot_payment_v1_settlement_proto.Services().ByName("SettlementService").Methods().ByName("RequestPayout"),
+			Procedure:  SettlementServiceRequestPayoutProcedure,
 		}
 	})
 	settlementServicePutCommissionRuleSpec = sync.OnceValue(func() connect.Spec {
@@ -81,6 +91,12 @@ type SettlementServiceClient interface {
 	// opening and lines make closing. At most 10 000 lines: resource_exhausted,
 	// reason STATEMENT_TOO_LARGE; take a shorter period.
 	GetStatement(context.Context, *v1.GetStatementRequest) (*v1.GetStatementResponse, error)
+	// RequestPayout pays a merchant out of what is available at an instance.
+	// More than that: failed_precondition, reason PAYOUT_EXCEEDS_BALANCE. The
+	// company's no: failed_precondition, PAYOUT_DECLINED, and the money is
+	// available again. Outcome unknown: unavailable, OUTCOME_UNKNOWN; repeating
+	// the call asks the provider by key and never pays twice.
+	RequestPayout(context.Context, *v1.RequestPayoutRequest) (*v1.RequestPayoutResponse, error)
 	// PutCommissionRule sets what the marketplace keeps. Money that was captured
 	// before the rule holds is not touched by it.
 	PutCommissionRule(context.Context, *v1.PutCommissionRuleRequest) (*v1.PutCommissionRuleResponse, error)
@@ -103,6 +119,12 @@ type SettlementServiceHandler interface {
 	// opening and lines make closing. At most 10 000 lines: resource_exhausted,
 	// reason STATEMENT_TOO_LARGE; take a shorter period.
 	GetStatement(context.Context, *v1.GetStatementRequest) (*v1.GetStatementResponse, error)
+	// RequestPayout pays a merchant out of what is available at an instance.
+	// More than that: failed_precondition, reason PAYOUT_EXCEEDS_BALANCE. The
+	// company's no: failed_precondition, PAYOUT_DECLINED, and the money is
+	// available again. Outcome unknown: unavailable, OUTCOME_UNKNOWN; repeating
+	// the call asks the provider by key and never pays twice.
+	RequestPayout(context.Context, *v1.RequestPayoutRequest) (*v1.RequestPayoutResponse, error)
 	// PutCommissionRule sets what the marketplace keeps. Money that was captured
 	// before the rule holds is not touched by it.
 	PutCommissionRule(context.Context, *v1.PutCommissionRuleRequest) (*v1.PutCommissionRuleResponse, error)
@@ -116,6 +138,7 @@ func RegisterSettlementServiceHandler(server *connect.Server, svc SettlementServ
 	server.Register(
 		connect.Method{Spec: settlementServiceListBalancesSpec(), Handler: adapter.listBalances},
 		connect.Method{Spec: settlementServiceGetStatementSpec(), Handler: adapter.getStatement},
+		connect.Method{Spec: settlementServiceRequestPayoutSpec(), Handler: adapter.requestPayout},
 		connect.Method{Spec: settlementServicePutCommissionRuleSpec(), Handler: adapter.putCommissionRule},
 		connect.Method{Spec: settlementServiceListCommissionRulesSpec(), Handler: adapter.listCommissionRules},
 	)
@@ -130,6 +153,10 @@ func (UnimplementedSettlementServiceHandler) ListBalances(context.Context, *v1.L
 
 func (UnimplementedSettlementServiceHandler) GetStatement(context.Context, *v1.GetStatementRequest) (*v1.GetStatementResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.payment.v1.SettlementService.GetStatement is not implemented")
+}
+
+func (UnimplementedSettlementServiceHandler) RequestPayout(context.Context, *v1.RequestPayoutRequest) (*v1.RequestPayoutResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.payment.v1.SettlementService.RequestPayout is not implemented")
 }
 
 func (UnimplementedSettlementServiceHandler) PutCommissionRule(context.Context, *v1.PutCommissionRuleRequest) (*v1.PutCommissionRuleResponse, error) {
@@ -155,6 +182,14 @@ func (c *settlementServiceClient) ListBalances(ctx context.Context, req *v1.List
 func (c *settlementServiceClient) GetStatement(ctx context.Context, req *v1.GetStatementRequest) (*v1.GetStatementResponse, error) {
 	var res v1.GetStatementResponse
 	if err := c.client.CallUnary(ctx, settlementServiceGetStatementSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *settlementServiceClient) RequestPayout(ctx context.Context, req *v1.RequestPayoutRequest) (*v1.RequestPayoutResponse, error) {
+	var res v1.RequestPayoutResponse
+	if err := c.client.CallUnary(ctx, settlementServiceRequestPayoutSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -196,6 +231,18 @@ func (h settlementServiceHandler) getStatement(ctx context.Context, _ connect.Sp
 		return err
 	}
 	res, err := h.svc.GetStatement(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h settlementServiceHandler) requestPayout(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.RequestPayoutRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RequestPayout(ctx, &req)
 	if err != nil {
 		return err
 	}

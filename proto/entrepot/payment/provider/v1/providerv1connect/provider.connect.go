@@ -41,6 +41,9 @@ const (
 	// PaymentProviderServiceRefundProcedure is the procedure name of the PaymentProviderService's
 	// Refund RPC.
 	PaymentProviderServiceRefundProcedure = "/entrepot.payment.provider.v1.PaymentProviderService/Refund"
+	// PaymentProviderServicePayoutProcedure is the procedure name of the PaymentProviderService's
+	// Payout RPC.
+	PaymentProviderServicePayoutProcedure = "/entrepot.payment.provider.v1.PaymentProviderService/Payout"
 	// PaymentProviderServiceLookupProcedure is the procedure name of the PaymentProviderService's
 	// Lookup RPC.
 	PaymentProviderServiceLookupProcedure = "/entrepot.payment.provider.v1.PaymentProviderService/Lookup"
@@ -78,6 +81,13 @@ var (
 			Procedure:  PaymentProviderServiceRefundProcedure,
 		}
 	})
+	paymentProviderServicePayoutSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_entrepot_payment_provider_v1_provider_proto.Services().ByName("PaymentProviderService").Methods().ByName("Payout"),
+			Procedure:  PaymentProviderServicePayoutProcedure,
+		}
+	})
 	paymentProviderServiceLookupSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType:       connect.StreamTypeUnary,
@@ -107,6 +117,9 @@ type PaymentProviderServiceClient interface {
 	Void(context.Context, *v1.VoidRequest) (*v1.VoidResponse, error)
 	// Refund returns captured money.
 	Refund(context.Context, *v1.RefundRequest) (*v1.RefundResponse, error)
+	// Payout sends money that the company holds to a merchant. An instance that
+	// can declares the capability payout.
+	Payout(context.Context, *v1.PayoutRequest) (*v1.PayoutResponse, error)
 	// Lookup tells what became of an operation. A key that the company never
 	// saw is not_found: it did not happen.
 	Lookup(context.Context, *v1.LookupRequest) (*v1.LookupResponse, error)
@@ -154,6 +167,9 @@ type PaymentProviderServiceHandler interface {
 	Void(context.Context, *v1.VoidRequest) (*v1.VoidResponse, error)
 	// Refund returns captured money.
 	Refund(context.Context, *v1.RefundRequest) (*v1.RefundResponse, error)
+	// Payout sends money that the company holds to a merchant. An instance that
+	// can declares the capability payout.
+	Payout(context.Context, *v1.PayoutRequest) (*v1.PayoutResponse, error)
 	// Lookup tells what became of an operation. A key that the company never
 	// saw is not_found: it did not happen.
 	Lookup(context.Context, *v1.LookupRequest) (*v1.LookupResponse, error)
@@ -171,6 +187,7 @@ func RegisterPaymentProviderServiceHandler(server *connect.Server, svc PaymentPr
 		connect.Method{Spec: paymentProviderServiceCaptureSpec(), Handler: adapter.capture},
 		connect.Method{Spec: paymentProviderServiceVoidSpec(), Handler: adapter.void},
 		connect.Method{Spec: paymentProviderServiceRefundSpec(), Handler: adapter.refund},
+		connect.Method{Spec: paymentProviderServicePayoutSpec(), Handler: adapter.payout},
 		connect.Method{Spec: paymentProviderServiceLookupSpec(), Handler: adapter.lookup},
 		connect.Method{Spec: paymentProviderServiceReportSpec(), Handler: adapter.report},
 	)
@@ -209,6 +226,10 @@ func (UnimplementedPaymentProviderServiceHandler) Void(context.Context, *v1.Void
 
 func (UnimplementedPaymentProviderServiceHandler) Refund(context.Context, *v1.RefundRequest) (*v1.RefundResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.payment.provider.v1.PaymentProviderService.Refund is not implemented")
+}
+
+func (UnimplementedPaymentProviderServiceHandler) Payout(context.Context, *v1.PayoutRequest) (*v1.PayoutResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.payment.provider.v1.PaymentProviderService.Payout is not implemented")
 }
 
 func (UnimplementedPaymentProviderServiceHandler) Lookup(context.Context, *v1.LookupRequest) (*v1.LookupResponse, error) {
@@ -250,6 +271,14 @@ func (c *paymentProviderServiceClient) Void(ctx context.Context, req *v1.VoidReq
 func (c *paymentProviderServiceClient) Refund(ctx context.Context, req *v1.RefundRequest) (*v1.RefundResponse, error) {
 	var res v1.RefundResponse
 	if err := c.client.CallUnary(ctx, paymentProviderServiceRefundSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *paymentProviderServiceClient) Payout(ctx context.Context, req *v1.PayoutRequest) (*v1.PayoutResponse, error) {
+	var res v1.PayoutResponse
+	if err := c.client.CallUnary(ctx, paymentProviderServicePayoutSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -315,6 +344,18 @@ func (h paymentProviderServiceHandler) refund(ctx context.Context, _ connect.Spe
 		return err
 	}
 	res, err := h.svc.Refund(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h paymentProviderServiceHandler) payout(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.PayoutRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.Payout(ctx, &req)
 	if err != nil {
 		return err
 	}
