@@ -10,7 +10,7 @@ type record struct {
 	// Key is the caller's, Fingerprint the SHA-256 of what was asked with it.
 	Key         string `json:"key"`
 	Fingerprint string `json:"fingerprint"`
-	// Operation is authorize, capture, void or refund; Status succeeded,
+	// Operation is authorize, capture, void, refund or payout; Status succeeded,
 	// declined or pending.
 	Operation string `json:"operation"`
 	Status    string `json:"status"`
