@@ -43,10 +43,24 @@ plugin "warehouse" {
 
 plugin "payment" {
   path = "${env("ENTREPOT_PLUGINS", "../../.build")}/payment"
+
+  # Merchants have their share as soon as it is delivered. A marketplace waits
+  # until consumers can no longer withdraw: without this, two weeks.
+  instance "payment" {
+    config { holding_period = env("HOLDING_PERIOD", "0s") }
+  }
 }
 
 plugin "order" {
   path = "${env("ENTREPOT_PLUGINS", "../../.build")}/order"
+}
+
+plugin "aftersale" {
+  path = "${env("ENTREPOT_PLUGINS", "../../.build")}/aftersale"
+}
+
+plugin "analytics" {
+  path = "${env("ENTREPOT_PLUGINS", "../../.build")}/analytics"
 }
 
 # One program, three payment companies: each instance has books of its own.

@@ -28,7 +28,9 @@ func (y *story) tell(ctx context.Context) (*shop.Books, error) {
 		return nil, err
 	}
 	y.done.Received = y.market.Received
-	for _, chapter := range []func(context.Context) error{y.hire, y.inspect, y.trade, y.fulfil, y.takeBack} {
+	for _, chapter := range []func(context.Context) error{
+		y.hire, y.inspect, y.browse, y.trade, y.edit, y.fulfil, y.takeBack, y.settle,
+	} {
 		if err := chapter(ctx); err != nil {
 			return nil, err
 		}
@@ -40,13 +42,25 @@ func (y *story) tell(ctx context.Context) (*shop.Books, error) {
 }
 
 func (y *story) hire(ctx context.Context) error {
-	hiring := newBar("staff", 5)
+	hiring := newBar("staff", 6)
 	var err error
 	if y.staff, err = y.shop.Hire(ctx, hiring.Add); err != nil {
 		return err
 	}
 	hiring.Done()
+	if err := y.shop.Commission(ctx, y.staff.Desk); err != nil {
+		return err
+	}
 	y.floor, err = y.shop.NewFloor(ctx, y.staff.Floor)
+	return err
+}
+
+// browse: consumers look around and are recommended something.
+func (y *story) browse(ctx context.Context) error {
+	looking := newBar("browsing", y.of.consumers)
+	shown, err := y.shop.Browse(ctx, y.market, looking.Add)
+	y.done.Recommended += shown
+	looking.Done()
 	return err
 }
 
@@ -62,6 +76,8 @@ func (y *story) inspect(ctx context.Context) error {
 	if units == 0 {
 		return nil
 	}
+	say("")
+	say("merchants send jewellery and purses to inspection; what is genuine gets a certificate and a shelf, fakes are destroyed")
 	sending := newBar("consigned", int(units))
 	sent, err := y.shop.Consign(ctx, y.market, y.data.Articles, y.staff, sending.Add)
 	if err != nil {
@@ -79,11 +95,14 @@ func (y *story) inspect(ctx context.Context) error {
 	}
 	shelving.Done()
 	say("           %d fakes among %d pieces were found by tag, register or bench, and destroyed", sent.Fakes, sent.Genuine+sent.Fakes)
+	say("follow     %s", sent.Follow())
 	y.done.Consigned = sent
 	return nil
 }
 
 func (y *story) trade(ctx context.Context) error {
+	say("")
+	say("consumers buy what real invoices bought and pay, merchants take their orders up")
 	y.done.Replay = y.shop.NewReplay(y.market.Goods, y.market.Consumers)
 	buying := newBar("trading", len(y.invoices))
 	if err := y.shop.Trade(ctx, y.market, y.done.Replay, y.invoices, y.of.width, buying); err != nil {
@@ -93,9 +112,48 @@ func (y *story) trade(ctx context.Context) error {
 	return nil
 }
 
+// edit: some change what they ordered before a merchant takes it up, and one
+// wants more than there is. Now that people have bought, consumers are
+// recommended what goes with it.
+func (y *story) edit(ctx context.Context) error {
+	say("")
+	say("some change what they ordered; one wants more than there is, and its merchant brings more")
+	changing := newBar("edits", 4)
+	var err error
+	if y.done.Edits, err = y.shop.Edit(ctx, y.market, y.done.Replay, 4, changing.Add); err != nil {
+		return err
+	}
+	changing.Done()
+	came, err := y.shop.Short(ctx, y.market, y.done.Replay)
+	if err != nil {
+		return err
+	}
+	y.done.Received += came
+	bought := make(chan struct{})
+	close(bought)
+	for _, owner := range y.market.Owners {
+		if err := y.shop.Accept(ctx, owner, bought, func(int) {}); err != nil {
+			return err
+		}
+	}
+	return y.browse(ctx)
+}
+
+// settle: merchants are paid what was delivered and not sent back, less the
+// marketplace's commission.
+func (y *story) settle(ctx context.Context) error {
+	say("")
+	say("merchants are paid what was delivered and kept, less the commission")
+	n, err := y.shop.PayOut(ctx, y.market)
+	say("paid out   %d times to merchants, half of what they may have in each currency", n)
+	return err
+}
+
 // fulfil picks, packs and hands over a share of what was bought, oldest first,
 // and waits until the carriers have delivered it.
 func (y *story) fulfil(ctx context.Context) error {
+	say("")
+	say("the warehouse picks, packs and hands over, carriers deliver")
 	parts := 0
 	for _, p := range y.done.Replay.Placed() {
 		if !p.Cancelled {
@@ -117,11 +175,14 @@ func (y *story) fulfil(ctx context.Context) error {
 
 // takeBack has some of what was delivered come back.
 func (y *story) takeBack(ctx context.Context) error {
+	say("")
+	say("consumers send something back: they talk, the merchant decides, goods wait in quarantine until inspected, money follows")
 	coming := newBar("returns", y.of.back)
 	var err error
-	if y.done.Returned, err = y.shop.TakeBack(ctx, y.floor, y.staff, y.of.back, coming.Add); err != nil {
+	if y.done.Returned, err = y.shop.TakeBack(ctx, y.market, y.done.Replay, y.floor, y.staff, y.of.back, coming.Add); err != nil {
 		return err
 	}
 	coming.Done()
+	say("follow     %s", y.done.Returned.Follow())
 	return nil
 }

@@ -10,8 +10,8 @@ import (
 
 // Company sums what a payment company's own books say it did.
 type Company struct {
-	Currency                               string
-	Authorized, Captured, Voided, Refunded int64
+	Currency                                        string
+	Authorized, Captured, Voided, Refunded, PaidOut int64
 }
 
 // companies reads the books of every payment company where the company wrote
@@ -60,6 +60,8 @@ func readCompany(path string) (c Company, err error) {
 			c.Voided += v.Minor
 		case "refund":
 			c.Refunded += v.Minor
+		case "payout":
+			c.PaidOut += v.Minor
 		}
 	}
 	return c, nil

@@ -68,6 +68,19 @@ type Consignments struct {
 	pieces         []*piece
 }
 
+// Follow names a genuine piece and a fake, for who wants to look them up.
+func (c *Consignments) Follow() string {
+	var genuine, fake string
+	for _, p := range c.pieces {
+		if p.fake {
+			fake = fmt.Sprintf("fake unit %s, case %s", p.unit, p.caseID)
+		} else {
+			genuine = fmt.Sprintf("genuine unit %s, case %s", p.unit, p.caseID)
+		}
+	}
+	return genuine + "; " + fake
+}
+
 // Consign has each merchant announce the goods that must pass inspection, and
 // send them there by a carrier; an inspector receives them. step is told of
 // each piece.

@@ -10,6 +10,8 @@ import (
 
 	"connectrpc.com/connect/v2"
 
+	aftersalev1 "github.com/entrepot/entrepot/proto/entrepot/aftersale/v1"
+	"github.com/entrepot/entrepot/proto/entrepot/aftersale/v1/aftersalev1connect"
 	inspectionv1 "github.com/entrepot/entrepot/proto/entrepot/inspection/v1"
 	"github.com/entrepot/entrepot/proto/entrepot/inspection/v1/inspectionv1connect"
 	logisticsv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/v1"
@@ -90,6 +92,9 @@ type Done struct {
 	Replay    *Replay
 	Consigned *Consignments
 	Returned  *Returned
+	Edits     *Edits
+	// Recommended counts what consumers were shown.
+	Recommended int64
 }
 
 // Books is everything that is compared, and what came of it.
@@ -100,6 +105,9 @@ type Books struct {
 	Payments   *paymentv1.SumPaymentsResponse
 	Shipments  *logisticsv1.SumShipmentsResponse
 	Inspection *inspectionv1.SumInspectionResponse
+	Cases      *aftersalev1.SumCasesResponse
+	Shortages  *orderv1.SumShortagesResponse
+	Balances   []*paymentv1.Balance
 	Bus        *operatorv1.GetBusResponse
 	Done       *Done
 	// Companies are the payment companies' own books by instance.
@@ -145,8 +153,22 @@ func (s *Shop) Reconcile(ctx context.Context, done *Done) (*Books, error) {
 	if b.Inspection, err = inspectionv1connect.NewCaseServiceClient(client).SumInspection(ctx, &inspectionv1.SumInspectionRequest{}); err != nil {
 		return nil, fmt.Errorf("inspection: %w", err)
 	}
+	if b.Cases, err = aftersalev1connect.NewProcessingServiceClient(client).SumCases(ctx, &aftersalev1.SumCasesRequest{}); err != nil {
+		return nil, fmt.Errorf("cases: %w", err)
+	}
+	if b.Shortages, err = orderv1connect.NewShortageServiceClient(client).SumShortages(ctx, &orderv1.SumShortagesRequest{}); err != nil {
+		return nil, fmt.Errorf("shortages: %w", err)
+	}
+	if s.Staff != nil {
+		res, err := paymentv1connect.NewSettlementServiceClient(s.Staff.Desk.Client()).ListBalances(ctx, &paymentv1.ListBalancesRequest{})
+		if err != nil {
+			return nil, fmt.Errorf("balances: %w", err)
+		}
+		b.Balances = res.GetBalances()
+	}
 	b.orders(done.Replay)
 	b.goods()
+	b.cases()
 	b.money()
 	b.bus()
 	if b.Shipments, err = logisticsv1connect.NewShipmentServiceClient(client).SumShipments(ctx, &logisticsv1.SumShipmentsRequest{}); err != nil {
@@ -197,12 +219,18 @@ func (b *Books) money() {
 		b.check("captured "+c, "payment ledger", s.GetCapturedMinor(), "books of "+s.GetInstance(), company.Captured)
 		b.check("voided "+c, "payment ledger", s.GetVoidedMinor(), "books of "+s.GetInstance(), company.Voided)
 		b.check("refunded "+c, "payment ledger", s.GetRefundedMinor(), "books of "+s.GetInstance(), company.Refunded)
+		b.check("paid out "+c, "merchants' balances", b.paidOut(s.GetInstance()), "books of "+s.GetInstance(), company.PaidOut)
 		b.Captured[c] += s.GetCapturedMinor()
 		b.PSP[c] += company.Captured
 	}
+	back := b.Cases.GetRefundedMinor()
 	for _, c := range slices.Sorted(maps.Keys(b.Orders.GetTotalMinor())) {
-		b.check("held or taken "+c, "orders standing", b.Orders.GetTotalMinor()[c], "payment ledger", authorized[c]-refunded[c])
-		b.check("taken and kept "+c, "accepted parts", b.Orders.GetAcceptedMinor()[c], "payment ledger", captured[c]-refunded[c])
+		var rest int64
+		if b.Done.Edits != nil {
+			rest = b.Done.Edits.Held[c]
+		}
+		b.check("held or taken "+c, "orders, less refunds", b.Orders.GetTotalMinor()[c]+rest-back[c], "payment ledger", authorized[c]-refunded[c])
+		b.check("taken and kept "+c, "parts, less refunds", b.Orders.GetAcceptedMinor()[c]-back[c], "payment ledger", captured[c]-refunded[c])
 	}
 	b.check("payment ledger balances", "yes", 1, "accounts and transfers", truth(b.Payments.GetBalanced()))
 	b.check("payments of unknown outcome", "none", 0, "payment module", b.Payments.GetOpen())

@@ -146,6 +146,30 @@ func (r *Replay) buy(ctx context.Context, v trade.Invoice) error {
 	return nil
 }
 
+// place buys lines for a person under a name of its own; notify asks to be told
+// when what is short is there.
+func (r *Replay) place(ctx context.Context, name string, p *Person, lines []*orderv1.LineInput, notify bool) (*Placed, error) {
+	cart, err := Patient(Keyed(ctx), func(ctx context.Context) (*orderv1.CreateCartResponse, error) {
+		return orderv1connect.NewCartServiceClient(p.Client()).CreateCart(ctx, &orderv1.CreateCartRequest{Lines: lines})
+	})
+	if err != nil {
+		return nil, err
+	}
+	res, err := Patient(ctx, func(ctx context.Context) (*orderv1.CheckoutResponse, error) {
+		return orderv1connect.NewOrderServiceClient(p.Client()).Checkout(ctx, &orderv1.CheckoutRequest{
+			CartId: cart.GetCart().GetCartId(), CartSecret: cart.GetCartSecret(), PaymentMethodToken: "tok_ok", ShipTo: p.Home, Email: p.Mail, NotifyMe: notify,
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	placed := &Placed{Order: res.GetOrder(), Secret: cart.GetCartSecret(), Buyer: p.Caller}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.placed[name] = placed
+	return placed, nil
+}
+
 // outcome counts a refusal; anything else ends the replay.
 func (r *Replay) outcome(v trade.Invoice, err error) error {
 	switch reason := fault.Reason(err); reason {

@@ -27,6 +27,14 @@ type Report struct {
 	Quarantined     int64            `json:"returns_quarantined"`
 	Restocked       int64            `json:"returns_restocked"`
 	ReturnsLost     int64            `json:"returns_destroyed"`
+	Edited          int              `json:"edited"`
+	Shortages       map[string]int64 `json:"shortages"`
+	Applications    map[string]int64 `json:"applications"`
+	RefundedMinor   map[string]int64 `json:"refunded_minor"`
+	PaidOutMinor    map[string]int64 `json:"paid_out_minor"`
+	MerchantsMinor  map[string]int64 `json:"merchant_balances_minor"`
+	Messages        int64            `json:"messages"`
+	Recommended     int64            `json:"recommendations_served"`
 	Sagas           map[string]int64 `json:"sagas"`
 	ParkedEvents    int64            `json:"parked_events"`
 	Reconciled      bool             `json:"reconciled"`
@@ -93,6 +101,16 @@ func (s *Shop) Report(ctx context.Context, b *Books, data *Data, began time.Time
 	out.Inspected, out.Destroyed, out.Certificates = sum(b.Inspection.GetVerdicts()), b.Inspection.GetDestroyed(), b.Inspection.GetCertificatesIssued()
 	if back := b.Done.Returned; back != nil {
 		out.Quarantined, out.Restocked, out.ReturnsLost = back.Quarantined, back.Restocked, back.Destroyed
+	}
+	if b.Done.Edits != nil {
+		out.Edited = b.Done.Edits.Orders
+	}
+	out.Shortages = map[string]int64{"attempts": b.Shortages.GetAttempts(), "missing": b.Shortages.GetMissing(), "waiting": b.Shortages.GetWaiting()}
+	out.Applications, out.RefundedMinor, out.Messages = b.Cases.GetCases(), b.Cases.GetRefundedMinor(), b.Cases.GetMessages()
+	out.PaidOutMinor, out.MerchantsMinor, out.Recommended = map[string]int64{}, map[string]int64{}, b.Done.Recommended
+	for _, one := range b.Balances {
+		out.PaidOutMinor[one.GetCurrencyCode()] += one.GetPaidOutMinor()
+		out.MerchantsMinor[one.GetCurrencyCode()] += one.GetPendingMinor() + one.GetAvailableMinor() + one.GetInPayoutMinor()
 	}
 	for name, n := range b.Stock.GetUnits() {
 		out.StockUnits[name] = n

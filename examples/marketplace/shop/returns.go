@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	aftersalev1 "github.com/entrepot/entrepot/proto/entrepot/aftersale/v1"
 	inspectionv1 "github.com/entrepot/entrepot/proto/entrepot/inspection/v1"
 	"github.com/entrepot/entrepot/proto/entrepot/inspection/v1/inspectionv1connect"
 	warehousev1 "github.com/entrepot/entrepot/proto/entrepot/warehouse/v1"
@@ -20,6 +21,17 @@ type Returned struct {
 	// inspection, Destroyed did not, or was broken. Fakes are those destroyed
 	// that did not pass, and FalseUnits those of them with a serial.
 	Quarantined, Restocked, Destroyed, Fakes, FalseUnits int64
+	cases                                                []*application
+}
+
+// Follow names the first application and what it led to, for who wants to look
+// it up.
+func (r *Returned) Follow() string {
+	if len(r.cases) == 0 {
+		return "nothing came back"
+	}
+	a := r.cases[0]
+	return fmt.Sprintf("order %s, case %s, return %s", a.placed.Order.GetOrderId(), a.caseID, a.returnID)
 }
 
 // back is a grade that the returns desk gives, and what the inspection then
@@ -39,10 +51,11 @@ var backs = []back{
 	{warehousev1.Grade_GRADE_SUSPECT, inspectionv1.Verdict_VERDICT_COUNTERFEIT},
 }
 
-// TakeBack has up to so many delivered parts of orders come back, those with
-// inspected goods first: into quarantine, graded, inspected anew where the
+// TakeBack has consumers ask for a piece of up to so many delivered parts of
+// orders to be taken back, those with inspected goods first; they talk, the
+// merchant decides, and the goods come: into quarantine, graded, inspected anew where the
 // grade does not end it, and then put on the shelf or destroyed.
-func (s *Shop) TakeBack(ctx context.Context, f *Floor, staff *Staff, most int, step func(n int)) (*Returned, error) {
+func (s *Shop) TakeBack(ctx context.Context, m *Market, r *Replay, f *Floor, staff *Staff, most int, step func(n int)) (*Returned, error) {
 	all, err := f.list(ctx, warehousev1.Fulfilment_STATE_DELIVERED)
 	if err != nil {
 		return nil, err
@@ -50,13 +63,34 @@ func (s *Shop) TakeBack(ctx context.Context, f *Floor, staff *Staff, most int, s
 	slices.SortStableFunc(all, func(a, b *warehousev1.Fulfilment) int { return cmp.Compare(serialised(b), serialised(a)) })
 	all = all[:min(len(all), most)]
 	out := &Returned{}
-	for i, r := range all {
-		if err := s.takeBack(ctx, staff, r, backs[i%len(backs)], out); err != nil {
-			return nil, fmt.Errorf("return of %s: %w", r.GetReference(), err)
+	orders := make(map[string]*Placed)
+	for _, p := range r.Placed() {
+		orders[p.Order.GetOrderId()] = p
+	}
+	owners := make(map[string]*Person)
+	for _, o := range m.Owners {
+		owners[o.Self.GetMerchantId()] = o
+	}
+	for i, one := range all {
+		a, err := s.apply(ctx, orders[one.GetReference()], owners[one.GetMerchantId()], serialised(one) > 0)
+		if err == nil {
+			err = s.takeBack(ctx, staff, a, backs[i%len(backs)], out)
 		}
+		if err != nil {
+			return nil, fmt.Errorf("return of %s: %w", one.GetReference(), err)
+		}
+		out.cases = append(out.cases, a)
 		step(1)
 	}
-	return out, f.Shelve(ctx, out.Restocked, func(int) {})
+	if err := f.Shelve(ctx, out.Restocked, func(int) {}); err != nil {
+		return nil, err
+	}
+	for _, a := range out.cases {
+		if err := a.await(ctx, aftersalev1.Case_STATE_SETTLED); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // serialised counts the pieces with a serial.
@@ -67,27 +101,20 @@ func serialised(r *warehousev1.Fulfilment) (n int) {
 	return n
 }
 
-// takeBack takes back one piece of a fulfilment, one with a serial if it has
-// any.
-func (s *Shop) takeBack(ctx context.Context, staff *Staff, r *warehousev1.Fulfilment, b back, out *Returned) error {
+// takeBack leads one application from its words to what became of the goods.
+func (s *Shop) takeBack(ctx context.Context, staff *Staff, a *application, b back, out *Returned) error {
+	if err := a.talk(ctx); err != nil {
+		return err
+	}
+	if err := a.decide(ctx, staff.Returns); err != nil {
+		return err
+	}
 	c := warehousev1connect.NewReturnServiceClient(staff.Returns.Client())
-	l := slices.MaxFunc(r.GetLines(), func(a, b *warehousev1.FulfilmentLine) int {
-		return cmp.Compare(len(a.GetUnitIds()), len(b.GetUnitIds()))
-	})
-	line := &warehousev1.ReturnLine{Sku: l.GetSku(), Lot: l.GetLot(), Quantity: 1}
-	if len(l.GetUnitIds()) > 0 {
-		line.UnitIds = l.GetUnitIds()[:1]
+	ret := a.returnID
+	line := &warehousev1.ReturnLine{Sku: a.line.GetSku(), Quantity: 1}
+	if len(a.line.GetUnitIds()) > 0 {
+		line.UnitIds = a.line.GetUnitIds()[:1]
 	}
-	allow := &warehousev1.AuthoriseReturnRequest{
-		ReturnId: id.New("ret"), Reference: r.GetReference(), MerchantId: r.GetMerchantId(), Site: site,
-		Lines: []*warehousev1.ReturnLine{{Sku: line.GetSku(), Lot: line.GetLot(), Quantity: 1, UnitIds: line.GetUnitIds()}}, Reason: "sent back",
-	}
-	if _, err := Patient(ctx, func(ctx context.Context) (*warehousev1.AuthoriseReturnResponse, error) {
-		return c.AuthoriseReturn(ctx, allow)
-	}); err != nil {
-		return fmt.Errorf("authorise: %w", err)
-	}
-	ret := allow.GetReturnId()
 	if _, err := Patient(ctx, func(ctx context.Context) (*warehousev1.RegisterReturnResponse, error) {
 		return c.RegisterReturn(ctx, &warehousev1.RegisterReturnRequest{RegistrationId: "reg-" + ret, ReturnId: ret, Lines: []*warehousev1.ReturnLine{line}})
 	}); err != nil {

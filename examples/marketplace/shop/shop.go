@@ -39,6 +39,8 @@ type Shop struct {
 	Options
 	// URL of the public API.
 	URL string
+	// Staff, once they are hired.
+	Staff *Staff
 
 	log    *os.File
 	keys   keys

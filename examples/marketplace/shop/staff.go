@@ -15,6 +15,8 @@ type Staff struct {
 	Inspectors [2]*Person
 	// Chief confirms verdicts and destructions.
 	Chief *Person
+	// Desk answers for orders, cases and money.
+	Desk *Person
 	// Floor receives, puts away, picks, packs and hands over; Returns takes
 	// back what consumers send.
 	Floor, Returns *Person
@@ -32,6 +34,7 @@ func (s *Shop) Hire(ctx context.Context, step func(n int)) (*Staff, error) {
 		{&st.Inspectors[0], "inspector-1", []string{"inspection.read", "inspection.write", "inspection.destroy"}},
 		{&st.Inspectors[1], "inspector-2", []string{"inspection.read", "inspection.write"}},
 		{&st.Chief, "chief", []string{"inspection.read", "inspection.write", "inspection.confirm", "inspection.destroy"}},
+		{&st.Desk, "desk", []string{"order.read", "order.write", "aftersale.read", "aftersale.write", "payment.read", "payment.write", "analytics.read"}},
 		{&st.Floor, "floor", []string{"stock.read", "stock.write", "inspection.read", "logistics.read", "logistics.write", "order.write"}},
 		{&st.Returns, "returns", []string{"stock.read", "returns.write", "logistics.read", "logistics.write"}},
 	}
@@ -39,6 +42,7 @@ func (s *Shop) Hire(ctx context.Context, step func(n int)) (*Staff, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.Staff = st
 	return st, side(ctx, len(jobs), 2, func(ctx context.Context, i int) error {
 		j := jobs[i]
 		defer step(1)
