@@ -61,7 +61,7 @@ setup: ## PostgreSQL >= 15 where there is none, unless DATABASE_URL is set
 	@scripts/setup-postgres
 
 .PHONY: readers
-readers: ## programs that read labels back, for tests (zbar, poppler)
+readers: ## programs that read labels back and follow the pages, for tests (zbar, poppler, curl, jq)
 	@scripts/setup-readers
 
 .PHONY: clean

@@ -31,6 +31,8 @@ type world struct {
 	owner *shop.Person
 	// received is how many units were brought so far.
 	received int64
+	// lamps are the orders of what terminals' merchants list, by sku.
+	lamps map[string]string
 }
 
 func TestMain(m *testing.M) {
