@@ -52,6 +52,8 @@ type limit struct {
 	*cluster
 	db     *pgx.Conn
 	script string
+	// schemas are where the script finds its tables; empty for all modules'.
+	schemas string
 	// base is the first number of the next run: rows are new in each.
 	base int
 }
@@ -78,6 +80,9 @@ func (l *limit) run(ctx context.Context, b *bench, n int, define ...string) (t t
 		args = append(args, "--define="+d)
 	}
 	cmd := l.program(ctx, limitDatabase, "pgbench", args...)
+	if l.schemas != "" {
+		cmd.Env = append(cmd.Env, "PGOPTIONS=-c search_path="+l.schemas)
+	}
 	before, err := shares(b.shop.PID(), b.shop.Dir)
 	if err != nil {
 		return t, err

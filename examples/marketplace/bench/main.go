@@ -66,6 +66,9 @@ func run(ctx context.Context, n, width int) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := moreCarriers(s); err != nil {
+		return err
+	}
 	fmt.Printf("%d cores, %s, load %s\n\n", runtime.NumCPU(), runtime.Version(), load())
 	if err := s.Start(ctx); err != nil {
 		return err
@@ -83,9 +86,12 @@ func run(ctx context.Context, n, width int) (err error) {
 	if err != nil {
 		return err
 	}
-	b := bench{shop: s, goods: m.Goods, articles: data.Articles, width: width}
+	b := bench{shop: s, goods: m.Goods, owners: m.Owners, articles: data.Articles, width: width}
 	var table []figure
-	for _, measure := range []func(context.Context, int) ([]figure, error){b.checkouts, b.overLimit, b.lists, b.memory, b.starts, b.events, b.hop, b.routed, b.recommendations} {
+	for _, measure := range []func(context.Context, int) ([]figure, error){
+		b.checkouts, b.overLimit, b.lists, b.memory, b.starts, b.events, b.hop, b.routed,
+		b.moves, b.quotes, b.tracking, b.recommendations,
+	} {
 		got, err := measure(ctx, n)
 		if err != nil {
 			return err
@@ -102,8 +108,12 @@ func run(ctx context.Context, n, width int) (err error) {
 type bench struct {
 	shop     *shop.Shop
 	goods    *shop.Goods
+	owners   []*shop.Person
 	articles []trade.Article
 	width    int
+	// staff are hired for the goods' lines; bare is the CPU of a bare hop.
+	staff *shop.Staff
+	bare  time.Duration
 	// before is what each process had used when the last measure began.
 	before map[int]time.Duration
 }

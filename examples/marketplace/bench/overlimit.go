@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 )
 
 // overLimit measures checkouts in turns with pgbench, which runs the
@@ -28,7 +27,7 @@ func (b *bench) overLimit(ctx context.Context, n int) ([]figure, error) {
 	}
 	var ours, limits turn
 	for range rounds {
-		o, err := b.checkoutTurn(ctx, n/rounds)
+		o, err := b.turnOf(ctx, n/rounds, b.checkout)
 		if err != nil {
 			return nil, err
 		}
@@ -50,41 +49,15 @@ func (b *bench) overLimit(ctx context.Context, n int) ([]figure, error) {
 		figure{"  statements and commits of one", fmt.Sprintf("%d and %d", len(statements), commits(statements)), "<= 25, 6"}), nil
 }
 
-func (b *bench) checkoutTurn(ctx context.Context, n int) (turn, error) {
-	per, client, rate, _, err := b.measured(ctx, n, b.checkout)
-	if err != nil {
-		return turn{}, err
-	}
-	after, err := shares(b.shop.PID(), b.shop.Dir)
-	if err != nil {
-		return turn{}, err
-	}
-	postgres := after[0] - b.before[0]
-	return turn{
-		done: n, took: time.Duration(float64(n) / rate * float64(time.Second)),
-		postgres: postgres, others: (per+client)*time.Duration(n) - postgres,
-	}, nil
-}
-
 // checkoutLimit records a checkout and prepares its script and the copy of the
 // database that it runs on.
 func (b *bench) checkoutLimit(ctx context.Context) (*limit, []statement, error) {
+	// Others follow what these do, or look around by themselves.
+	statements, err := b.recorded(ctx, b.checkout, strings.Split(modules, ",")...)
+	if err != nil {
+		return nil, nil, err
+	}
 	c, err := openCluster(b.shop.Dir)
-	if err != nil {
-		return nil, nil, err
-	}
-	db, err := c.connect(ctx, superuser)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer func() { _ = db.Close(ctx) }()
-	statements, err := c.record(ctx, db, func() error {
-		if err := b.checkout(ctx, 0); err != nil {
-			return err
-		}
-		_, err := b.shop.Quiet(ctx)
-		return err
-	})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -14,8 +14,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// statement is what a module sent, with its arguments as text; nil is NULL.
+// statement is what a module's role sent, with its arguments as text; nil is
+// NULL.
 type statement struct {
+	role string
 	sql  string
 	args []*string
 }
@@ -71,7 +73,7 @@ func logStatements(ctx context.Context, db *pgx.Conn, which string) error {
 var (
 	// entry of the log by a module: session, role, kind, text. The lines of a
 	// text after its first begin with a tab.
-	entry = regexp.MustCompile(`(?m)^\d{4}-\S+ \S+ \S+ \[(\d+)\] p_\w+@\w+ \S+ (LOG|DETAIL):  ((?:.*)(?:\n\t.*)*)`)
+	entry = regexp.MustCompile(`(?m)^\d{4}-\S+ \S+ \S+ \[(\d+)\] (p_\w+)@\w+ \S+ (LOG|DETAIL):  ((?:.*)(?:\n\t.*)*)`)
 	sent  = regexp.MustCompile(`(?s)^(?:statement|execute [^:]+): (.*)$`)
 	value = regexp.MustCompile(`(?s)\$\d+ = (NULL|'(?:[^']|'')*')`)
 )
@@ -83,8 +85,8 @@ func transactions(log string) ([]statement, error) {
 	open, last := map[string][]statement{}, map[string]*statement{}
 	var groups [][]statement
 	for _, m := range entry.FindAllStringSubmatch(log, -1) {
-		session, text := m[1], strings.ReplaceAll(m[3], "\n\t", "\n")
-		if m[2] == "DETAIL" {
+		session, text := m[1], strings.ReplaceAll(m[4], "\n\t", "\n")
+		if m[3] == "DETAIL" {
 			if s := last[session]; s != nil {
 				s.args = arguments(text)
 			}
@@ -94,7 +96,7 @@ func transactions(log string) ([]statement, error) {
 		if s == nil || strings.HasPrefix(s[1], "-- ping") {
 			continue
 		}
-		open[session] = append(open[session], statement{sql: s[1]})
+		open[session] = append(open[session], statement{role: m[2], sql: s[1]})
 		group := open[session]
 		last[session] = &group[len(group)-1]
 		if group[0].sql != "begin" || s[1] == "commit" {
