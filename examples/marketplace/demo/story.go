@@ -178,8 +178,8 @@ func (y *story) takeBack(ctx context.Context) error {
 	say("")
 	say("consumers send something back: they talk, the merchant decides, goods wait in quarantine until inspected, money follows")
 	coming := newBar("returns", y.of.back)
-	var err error
-	if y.done.Returned, err = y.shop.TakeBack(ctx, y.market, y.done.Replay, y.floor, y.staff, y.of.back, coming.Add); err != nil {
+	y.done.Returned = &shop.Returned{}
+	if err := y.shop.TakeBack(ctx, y.market, y.done.Replay, y.floor, y.staff, y.done.Returned, y.of.back, coming.Add); err != nil {
 		return err
 	}
 	coming.Done()

@@ -121,7 +121,7 @@ func TestAnyProcessMayBeKilledInTheMiddleOfTrade(t *testing.T) {
 	require.NoError(t, err)
 	s, err := shop.New(shop.Options{Root: root, Build: build(t, root), Dir: filepath.Join(publicDir(t), "run")})
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	data, err := shop.ReadData(root)
 	require.NoError(t, err)
@@ -220,6 +220,19 @@ func TestAnyProcessMayBeKilledInTheMiddleOfTrade(t *testing.T) {
 			defer cancel()
 			_, err := s.Delivered(quiet)
 			require.NoError(t, err)
+			reconciles(t)
+		})
+	}
+
+	// And of those who take goods back: what came is decided, and paid back once.
+	done.Returned = &shop.Returned{}
+	for _, victim := range []string{"aftersale", "payment", "kernel"} {
+		t.Run("returning/"+victim, func(t *testing.T) {
+			killed := make(chan error, 1)
+			step := &at{do: func() { go func() { killed <- kill(ctx, s, victim) }() }}
+			step.n.Store(1)
+			require.NoError(t, s.TakeBack(ctx, m, r, floor, staff, done.Returned, 3, step.Add))
+			require.NoError(t, <-killed)
 			reconciles(t)
 		})
 	}

@@ -24,6 +24,11 @@ type Returned struct {
 	cases                                                []*application
 }
 
+// has tells whether something of an order came back.
+func (r *Returned) has(order string) bool {
+	return slices.ContainsFunc(r.cases, func(a *application) bool { return a.placed.Order.GetOrderId() == order })
+}
+
 // Follow names the first application and what it led to, for who wants to look
 // it up.
 func (r *Returned) Follow() string {
@@ -55,14 +60,15 @@ var backs = []back{
 // orders to be taken back, those with inspected goods first; they talk, the
 // merchant decides, and the goods come: into quarantine, graded, inspected anew where the
 // grade does not end it, and then put on the shelf or destroyed.
-func (s *Shop) TakeBack(ctx context.Context, m *Market, r *Replay, f *Floor, staff *Staff, most int, step func(n int)) (*Returned, error) {
+func (s *Shop) TakeBack(ctx context.Context, m *Market, r *Replay, f *Floor, staff *Staff, out *Returned, most int, step func(n int)) error {
 	all, err := f.list(ctx, warehousev1.Fulfilment_STATE_DELIVERED)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	slices.SortStableFunc(all, func(a, b *warehousev1.Fulfilment) int { return cmp.Compare(serialised(b), serialised(a)) })
+	all = slices.DeleteFunc(all, func(f *warehousev1.Fulfilment) bool { return out.has(f.GetReference()) })
 	all = all[:min(len(all), most)]
-	out := &Returned{}
+	restocked, before := out.Restocked, len(out.cases)
 	orders := make(map[string]*Placed)
 	for _, p := range r.Placed() {
 		orders[p.Order.GetOrderId()] = p
@@ -77,20 +83,20 @@ func (s *Shop) TakeBack(ctx context.Context, m *Market, r *Replay, f *Floor, sta
 			err = s.takeBack(ctx, staff, a, backs[i%len(backs)], out)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("return of %s: %w", one.GetReference(), err)
+			return fmt.Errorf("return of %s: %w", one.GetReference(), err)
 		}
 		out.cases = append(out.cases, a)
 		step(1)
 	}
-	if err := f.Shelve(ctx, out.Restocked, func(int) {}); err != nil {
-		return nil, err
+	if err := f.Shelve(ctx, out.Restocked-restocked, func(int) {}); err != nil {
+		return err
 	}
-	for _, a := range out.cases {
+	for _, a := range out.cases[before:] {
 		if err := a.await(ctx, aftersalev1.Case_STATE_SETTLED); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return out, nil
+	return nil
 }
 
 // serialised counts the pieces with a serial.
