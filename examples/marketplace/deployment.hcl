@@ -63,6 +63,27 @@ plugin "analytics" {
   path = "${env("ENTREPOT_PLUGINS", "../../.build")}/analytics"
 }
 
+# Everybody is told in the inbox of their terminal, merchants' own systems by
+# signed webhooks. Bind an instance of notify-smtp too, and mails go out.
+plugin "notification" {
+  path = "${env("ENTREPOT_PLUGINS", "../../.build")}/notification"
+
+  instance "notification" {
+    config {
+      marketplace        = "Entrepot"
+      loopback_endpoints = true
+    }
+  }
+}
+
+plugin "notify-webhook" {
+  path = "${env("ENTREPOT_PLUGINS", "../../.build")}/notify-webhook"
+
+  instance "webhooks" {
+    config { allow = ["127.0.0.0/8"] }
+  }
+}
+
 # One program, three payment companies: each instance has books of its own.
 plugin "payment-sandbox" {
   path = "${env("ENTREPOT_PLUGINS", "../../.build")}/payment-sandbox"
@@ -176,6 +197,7 @@ market "GB" {
   currency  = "GBP"
   languages = ["en"]
   bind "entrepot.payment.provider.v1" { instance = "sandbox-gb" }
+  bind "entrepot.notification.provider.v1" { instance = "webhooks" }
   bind "entrepot.inspection.provider.v1" { instance = "tags" }
   bind "entrepot.inspection.provider.v1" {
     instance = "registers"
@@ -196,6 +218,7 @@ market "DE" {
   currency  = "EUR"
   languages = ["de", "en"]
   bind "entrepot.payment.provider.v1" { instance = "sandbox-de" }
+  bind "entrepot.notification.provider.v1" { instance = "webhooks" }
   bind "entrepot.inspection.provider.v1" { instance = "tags" }
   bind "entrepot.inspection.provider.v1" {
     instance = "registers"
@@ -212,6 +235,7 @@ market "JP" {
   currency  = "JPY"
   languages = ["ja", "en"]
   bind "entrepot.payment.provider.v1" { instance = "sandbox-jp" }
+  bind "entrepot.notification.provider.v1" { instance = "webhooks" }
   bind "entrepot.inspection.provider.v1" { instance = "tags" }
   bind "entrepot.inspection.provider.v1" {
     instance = "registers"

@@ -25,6 +25,8 @@ import (
 	"github.com/entrepot/entrepot/proto/entrepot/identity/v1/identityv1connect"
 	logisticsv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/v1"
 	"github.com/entrepot/entrepot/proto/entrepot/logistics/v1/logisticsv1connect"
+	notificationv1 "github.com/entrepot/entrepot/proto/entrepot/notification/v1"
+	"github.com/entrepot/entrepot/proto/entrepot/notification/v1/notificationv1connect"
 	orderv1 "github.com/entrepot/entrepot/proto/entrepot/order/v1"
 	"github.com/entrepot/entrepot/proto/entrepot/order/v1/orderv1connect"
 	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
@@ -52,7 +54,7 @@ func main() {
 		do   func(context.Context) error
 	}{
 		{"register", t.register}, {"browse", t.browse}, {"recommend", t.recommend}, {"buy", t.buy}, {"change", t.change}, {"follow", t.follow},
-		{"send back", t.sendBack},
+		{"inbox", t.inbox}, {"send back", t.sendBack},
 	} {
 		fmt.Println("##", act.name)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -208,6 +210,17 @@ func (t *terminal) follow(ctx context.Context) error {
 		fmt.Println(e.GetAt().AsTime().Format(time.RFC3339), e.GetWho(), e.GetWhat())
 	}
 	return err
+}
+
+func (t *terminal) inbox(ctx context.Context) error {
+	c := notificationv1connect.NewInboxServiceClient(t.client())
+	return page.Eventually(ctx, func() (bool, error) {
+		res, err := c.ListNotifications(ctx, &notificationv1.ListNotificationsRequest{PageSize: 5})
+		for _, n := range res.GetNotifications() {
+			fmt.Println(n.GetTopic(), n.GetTitle())
+		}
+		return len(res.GetNotifications()) > 0, err
+	})
 }
 
 func (t *terminal) sendBack(ctx context.Context) error {
