@@ -2,26 +2,17 @@ package main
 
 import (
 	"context"
-	"errors"
 	"slices"
-	"time"
+	"strings"
 
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
 
-	kernelv1 "github.com/entrepot/entrepot/proto/entrepot/kernel/v1"
-	providerv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/provider/v1"
 	logisticsv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/v1"
 	"github.com/entrepot/entrepot/sdk/call"
 	"github.com/entrepot/entrepot/sdk/fault"
-	"github.com/entrepot/entrepot/sdk/host"
 	"github.com/entrepot/entrepot/sdk/store"
 )
-
-// silence is the time after which a call that left can no longer arrive: the
-// kernel ends it shortly after the longest timeout, the rest is margin. Only
-// then does "never seen" mean that it will never happen.
-const silence = 90 * time.Second
 
 // BookShipment books once, with one carrier, whatever happens in between.
 func (s *service) BookShipment(ctx context.Context, req *logisticsv1.BookShipmentRequest) (*logisticsv1.BookShipmentResponse, error) {
@@ -98,6 +89,9 @@ func (s *service) intend(ctx context.Context, req *logisticsv1.BookShipmentReque
 	if !ends[0].whole() || !ends[1].whole() {
 		return nil, fault.Field("from, to", "a booking wants addresses, not countries")
 	}
+	if err := sides(req, owner(ctx)); err != nil {
+		return nil, err
+	}
 	if err := s.declared(req, ends); err != nil {
 		return nil, err
 	}
@@ -125,6 +119,40 @@ func (s *service) intend(ctx context.Context, req *logisticsv1.BookShipmentReque
 	return one, err
 }
 
+// legs are who hands over and who takes, by the leg: kinds of places, and
+// "person" for an address. Goods for repair go from a consumer to their
+// merchant and back, where others go by the warehouse.
+var legs = map[logisticsv1.Leg]struct{ from, to []string }{
+	logisticsv1.Leg_LEG_MERCHANT_TO_INSPECTION:  {[]string{"merchant"}, []string{"inspection"}},
+	logisticsv1.Leg_LEG_INSPECTION_TO_WAREHOUSE: {[]string{"inspection"}, []string{"warehouse"}},
+	logisticsv1.Leg_LEG_WAREHOUSE_TO_CONSUMER:   {[]string{"warehouse", "merchant"}, []string{"person"}},
+	logisticsv1.Leg_LEG_CONSUMER_TO_RETURNS:     {[]string{"person"}, []string{"warehouse", "merchant", "inspection"}},
+	logisticsv1.Leg_LEG_WAREHOUSE_TO_MERCHANT:   {[]string{"warehouse", "inspection"}, []string{"merchant"}},
+	logisticsv1.Leg_LEG_WAREHOUSE_TO_WAREHOUSE:  {[]string{"warehouse"}, []string{"warehouse"}},
+}
+
+// sides requires that the parties are those of the leg, and that one of them
+// is the member's who books.
+func sides(req *logisticsv1.BookShipmentRequest, merchant string) error {
+	kind := func(p *logisticsv1.Party) string {
+		name, _, ok := strings.Cut(p.GetPlaceId(), "/")
+		if !ok {
+			return "person"
+		}
+		return name
+	}
+	leg := legs[req.GetLeg()]
+	switch {
+	case !slices.Contains(leg.from, kind(req.GetFrom())):
+		return fault.Field("from", "this leg begins at: "+strings.Join(leg.from, ", "))
+	case !slices.Contains(leg.to, kind(req.GetTo())):
+		return fault.Field("to", "this leg ends at: "+strings.Join(leg.to, ", "))
+	case merchant != "" && req.GetFrom().GetPlaceId() != "merchant/"+merchant && req.GetTo().GetPlaceId() != "merchant/"+merchant:
+		return fault.New(connect.CodePermissionDenied, "NOT_YOUR_PLACE", "members book from or to their own merchant's place")
+	}
+	return nil
+}
+
 // declared requires what a customs office will ask for.
 func (s *service) declared(req *logisticsv1.BookShipmentRequest, ends []end) error {
 	if !s.border(ends[0].country, ends[1].country) {
@@ -150,295 +178,4 @@ func (s *service) declared(req *logisticsv1.BookShipmentRequest, ends []end) err
 		}
 	}
 	return nil
-}
-
-// settle finds out what became of a booking that was asked for, or asks. It
-// returns when the booking is done; a refusal and an unknown end are errors.
-func (s *service) settle(ctx context.Context, one *shipment) error {
-	if one.sent != nil {
-		found, err := s.lookUp(ctx, one)
-		switch {
-		case err == nil && found != nil && len(found.GetDocuments()) > 0:
-			return s.record(ctx, one, found)
-		case err == nil && found != nil && found.GetState() != providerv1.Booking_STATE_BOOKED:
-			return s.record(ctx, one, found)
-		case err != nil:
-			return s.unknown(ctx, one, err)
-		}
-		// Never seen, or seen without its documents: the same key does not book
-		// twice.
-	}
-	if _, err := s.db.Do(ctx, `UPDATE shipment SET sent_at = now(), tries = tries + 1, updated_at = now() WHERE id = $1 AND booking IN (1, 4)`, one.id); err != nil {
-		return store.Wrap(err)
-	}
-	booking, err := s.send(ctx, one)
-	if err != nil {
-		return s.unknown(ctx, one, err)
-	}
-	return s.record(ctx, one, booking)
-}
-
-// key is the booking's at its carrier, for ever.
-func (s *shipment) key() string { return s.id }
-
-// send makes the call, with the addresses as they are at this moment.
-func (s *service) send(ctx context.Context, one *shipment) (*providerv1.Booking, error) {
-	r := one.request
-	ends, err := s.ends(call.With(ctx, call.Info{Principal: call.Principal{Kind: call.Plugin, Plugin: "logistics"}, Market: one.market}), r.GetFrom(), r.GetTo())
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := s.bounded(host.ToInstance(ctx, one.instance))
-	defer cancel()
-	point := func(e end) *providerv1.Endpoint {
-		return &providerv1.Endpoint{Address: e.address, CountryCode: e.country, PostalCode: e.postal}
-	}
-	req := &providerv1.BookRequest{
-		Key: one.key(), Service: one.service, From: point(ends[0]), To: point(ends[1]), Parcels: r.GetParcels(),
-		Return: r.GetLeg() == logisticsv1.Leg_LEG_CONSUMER_TO_RETURNS, MerchantReference: one.id,
-	}
-	if ends[0].country != ends[1].country {
-		req.Customs = r.GetCustoms()
-	}
-	res, err := s.carriers.Book(ctx, req)
-	if err != nil {
-		return nil, err
-	}
-	return one.check(res.GetBooking())
-}
-
-// check believes an answer only if it is of this booking.
-func (s *shipment) check(b *providerv1.Booking) (*providerv1.Booking, error) {
-	if b.GetKey() != s.key() {
-		return nil, errors.New("the carrier answered for another key")
-	}
-	if b.GetState() == providerv1.Booking_STATE_BOOKED {
-		if b.GetReference() == "" {
-			return nil, errors.New("the carrier booked without a reference")
-		}
-		for _, p := range s.request.GetParcels() {
-			if n := b.GetTrackingNumbers()[p.GetParcelId()]; n == "" || len(n) > 64 {
-				return nil, errors.New("the carrier booked a parcel without a number")
-			}
-		}
-	}
-	return b, nil
-}
-
-func (s *service) lookUp(ctx context.Context, one *shipment) (*providerv1.Booking, error) {
-	ctx, cancel := s.bounded(host.ToInstance(ctx, one.instance))
-	defer cancel()
-	res, err := s.carriers.Lookup(ctx, &providerv1.LookupRequest{Key: one.key()})
-	if connect.CodeOf(err) == connect.CodeNotFound {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return one.check(res.GetBooking())
-}
-
-// bounded leaves time to write down what a call's end was.
-func (s *service) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	d := s.bookTimeout
-	if at, ok := ctx.Deadline(); ok {
-		d = min(d, time.Until(at)*4/5)
-	}
-	return context.WithTimeout(ctx, d)
-}
-
-// final are codes by which a carrier says that it did not and will not.
-var final = []connect.Code{
-	connect.CodeInvalidArgument, connect.CodeFailedPrecondition, connect.CodeOutOfRange, connect.CodeUnimplemented, connect.CodePermissionDenied,
-}
-
-// unknown writes down that nobody knows, or that the carrier refused.
-func (s *service) unknown(ctx context.Context, one *shipment, cause error) error {
-	var ce *connect.Error
-	if errors.As(cause, &ce) && ce.IsRemote() && slices.Contains(final, ce.Code()) {
-		code := fault.Reason(host.Relay(cause))
-		if code == "" {
-			code = ce.Code().String()
-		}
-		return s.record(ctx, one, &providerv1.Booking{Key: one.key(), State: providerv1.Booking_STATE_REFUSED, Code: code})
-	}
-	s.in.Log.WarnContext(ctx, "a booking's outcome is not known", "shipment", one.id, "instance", one.instance, "error", cause)
-	write, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-	defer cancel()
-	if _, err := s.db.Do(write, `UPDATE shipment SET booking = 4, updated_at = now() WHERE id = $1 AND booking = 1`, one.id); err != nil {
-		return store.Wrap(err)
-	}
-	return fault.Retry(fault.New(connect.CodeUnavailable, "OUTCOME_UNKNOWN", "the carrier has not answered; the same booking is asked for again", "shipment", one.id), time.Second)
-}
-
-// record writes a booking's end. Documents are kept first: what refers to them
-// is then one commit.
-func (s *service) record(ctx context.Context, one *shipment, b *providerv1.Booking) error {
-	ctx = context.WithoutCancel(ctx) // it happened: it is written down
-	if b.GetState() != providerv1.Booking_STATE_BOOKED {
-		return s.refused(ctx, one, b)
-	}
-	var names, blobs []string
-	for _, d := range b.GetDocuments() {
-		put, err := s.host.Blobs.PutBlob(ctx, &kernelv1.PutBlobRequest{MediaType: d.GetMediaType(), Content: d.GetContent()})
-		if err != nil {
-			// A carrier whose documents are no documents has booked all the same.
-			s.in.Log.WarnContext(ctx, "a carrier's document is left out", "shipment", one.id, "document", d.GetName(), "error", err)
-			continue
-		}
-		names, blobs = append(names, d.GetName()), append(blobs, put.GetBlobId())
-	}
-	late := false
-	err := s.db.Run(ctx, func(ctx context.Context, tx *store.Tx) error {
-		var cost *int64
-		if t := b.GetTotal(); t != nil {
-			cost = &t.MinorUnits
-		}
-		done, err := tx.Do(ctx, `UPDATE shipment SET booking = 2, status = $2, carrier_ref = $3, cost = $4, currency = $5, booked_at = now(), updated_at = now()
-			WHERE id = $1 AND booking IN (1, 4)`, one.id, int16(logisticsv1.Status_STATUS_BOOKED), b.GetReference(), cost, b.GetTotal().GetCurrencyCode())
-		if err != nil {
-			return err
-		}
-		if n, err := done.RowsAffected(); err != nil || n == 0 {
-			if err != nil {
-				return err
-			}
-			now, err := readShipment(ctx, tx, one.id)
-			late = err == nil && now.booking == bookingCancelled
-			return err // somebody else has written it, or called it off
-		}
-		var parcels, numbers []string
-		for p, n := range b.GetTrackingNumbers() {
-			parcels, numbers = append(parcels, p), append(numbers, n)
-		}
-		if _, err := tx.Do(ctx, `WITH p AS (INSERT INTO shipment_parcel SELECT $1, * FROM unnest($2::text[], $3::text[]) ON CONFLICT DO NOTHING)
-			INSERT INTO shipment_document SELECT $1, * FROM unnest($4::text[], $5::text[]) ON CONFLICT DO NOTHING`, one.id, parcels, numbers, names, blobs); err != nil {
-			return err
-		}
-		return tx.Publish(&logisticsv1.ShipmentBooked{
-			ShipmentId: one.id, Leg: one.request.GetLeg(), Reference: one.request.GetReference(), OrderId: one.request.GetOrderId(), MerchantId: one.merchant,
-			Instance: one.instance, Service: one.service, TrackingNumbers: b.GetTrackingNumbers(),
-		})
-	})
-	if err != nil || !late {
-		return err
-	}
-	// It was called off while the carrier booked: nobody wants it.
-	if err := s.callOff(ctx, one, b.GetReference()); err != nil {
-		return err
-	}
-	return fault.New(connect.CodeFailedPrecondition, "SHIPMENT_CANCELLED", "this shipment was called off")
-}
-
-func (s *service) refused(ctx context.Context, one *shipment, b *providerv1.Booking) error {
-	state, status := bookingRefused, logisticsv1.Status_STATUS_REFUSED
-	if b.GetState() == providerv1.Booking_STATE_CANCELLED {
-		state, status = bookingCancelled, logisticsv1.Status_STATUS_CANCELLED
-	}
-	if _, err := s.db.Do(ctx, `UPDATE shipment SET booking = $2, status = $3, code = $4, updated_at = now() WHERE id = $1 AND booking IN (1, 4)`,
-		one.id, int16(state), int16(status), b.GetCode()); err != nil {
-		return store.Wrap(err)
-	}
-	return refusal(b.GetCode())
-}
-
-// callOff gives a booking back at its carrier.
-func (s *service) callOff(ctx context.Context, one *shipment, reference string) error {
-	ctx, cancel := s.bounded(host.ToInstance(ctx, one.instance))
-	defer cancel()
-	_, err := s.carriers.Cancel(ctx, &providerv1.CancelRequest{Key: one.key() + "/cancel", Reference: reference})
-	return err
-}
-
-// CancelShipment gives a booking back, and leaves a tombstone for one that
-// never was.
-func (s *service) CancelShipment(ctx context.Context, req *logisticsv1.CancelShipmentRequest) (*logisticsv1.CancelShipmentResponse, error) {
-	one, err := readShipment(ctx, s.db, req.GetShipmentId())
-	if err != nil {
-		return nil, store.Wrap(err)
-	}
-	if m := owner(ctx); m != "" && (one == nil || one.merchant != m) {
-		return nil, noShipment()
-	}
-	if one != nil {
-		if err := s.release(ctx, one); err != nil {
-			return nil, err
-		}
-	}
-	return store.Mutate(ctx, s.db, req, func(ctx context.Context, tx *store.Tx) (*logisticsv1.CancelShipmentResponse, error) {
-		doc, err := proto.Marshal(&logisticsv1.BookShipmentRequest{ShipmentId: req.GetShipmentId()})
-		if err != nil {
-			return nil, err
-		}
-		// The tombstone has no leg: it is no shipment that anybody sees.
-		if _, err := tx.Do(ctx, `INSERT INTO shipment (id, leg, booking, status, request) VALUES ($1, 0, 5, $2, $3) ON CONFLICT DO NOTHING`,
-			req.GetShipmentId(), int16(logisticsv1.Status_STATUS_CANCELLED), doc); err != nil {
-			return nil, err
-		}
-		done, err := tx.Do(ctx, `UPDATE shipment SET booking = 5, status = $2, updated_at = now() WHERE id = $1 AND booking IN (1, 2, 4) AND manifest_id = ''`,
-			req.GetShipmentId(), int16(logisticsv1.Status_STATUS_CANCELLED))
-		if err != nil {
-			return nil, err
-		}
-		n, err := done.RowsAffected()
-		if err != nil {
-			return nil, err
-		}
-		now, err := readShipment(ctx, tx, req.GetShipmentId())
-		switch {
-		case err != nil:
-			return nil, err
-		case now.request.GetLeg() == 0:
-			return &logisticsv1.CancelShipmentResponse{}, nil
-		case now.booking == bookingDone:
-			return nil, handedOver()
-		case n == 0:
-			return &logisticsv1.CancelShipmentResponse{Shipment: now.proto()}, nil
-		}
-		return &logisticsv1.CancelShipmentResponse{Shipment: now.proto()}, tx.Publish(&logisticsv1.ShipmentCancelled{
-			ShipmentId: now.id, Leg: now.request.GetLeg(), Reference: now.request.GetReference(), OrderId: now.request.GetOrderId(), MerchantId: now.merchant,
-		}, &logisticsv1.ShipmentMoved{
-			ShipmentId: now.id, Leg: now.request.GetLeg(), Reference: now.request.GetReference(), OrderId: now.request.GetOrderId(), MerchantId: now.merchant,
-			Status: logisticsv1.Status_STATUS_CANCELLED,
-		})
-	})
-}
-
-func handedOver() error {
-	return fault.New(connect.CodeFailedPrecondition, "HANDED_OVER", "the carrier has it, or is about to")
-}
-
-// release sees to it that the carrier does not carry a shipment that is to be
-// cancelled. An outcome that nobody knows is looked up first; "never seen"
-// counts when the call that asked can no longer arrive.
-func (s *service) release(ctx context.Context, one *shipment) error {
-	reference := one.carrierRef
-	switch one.booking {
-	case bookingCancelled, bookingRefused:
-		return nil
-	case bookingDone:
-		if one.manifest != "" || one.status != int16(logisticsv1.Status_STATUS_BOOKED) {
-			return handedOver()
-		}
-	default:
-		if one.sent == nil {
-			return nil
-		}
-		found, err := s.lookUp(ctx, one)
-		if err != nil || found == nil && time.Since(*one.sent) < silence {
-			return fault.Retry(fault.New(connect.CodeUnavailable, "OUTCOME_UNKNOWN", "nobody knows yet whether the carrier booked", "shipment", one.id).WithCause(err), 5*time.Second)
-		}
-		if found == nil || found.GetState() != providerv1.Booking_STATE_BOOKED {
-			return nil
-		}
-		reference = found.GetReference()
-	}
-	err := s.callOff(ctx, one, reference)
-	switch connect.CodeOf(err) {
-	case connect.CodeNotFound:
-		return nil
-	case connect.CodeFailedPrecondition:
-		return handedOver()
-	}
-	return host.Relay(err)
 }

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -39,13 +41,41 @@ type fleet struct {
 	booked   map[string]int                 // calls of Book by key
 	cancels  map[string]int
 	quotes   int
-	facts    []*providerv1.Fact
+	facts    map[string][]*providerv1.Fact // by reference of the booking
+	tracks   map[string]int                // calls of Track by reference
+	asked    []*providerv1.BookRequest
+	// taken are manifests by key; gate, when set, holds every quote until so
+	// many have been asked for.
+	taken map[string]int
+	gate  *gate
+}
+
+// gate opens when n have come.
+type gate struct {
+	mu   sync.Mutex
+	n    int
+	open chan struct{}
+}
+
+func (g *gate) come(ctx context.Context) error {
+	g.mu.Lock()
+	if g.n--; g.n == 0 {
+		close(g.open)
+	}
+	g.mu.Unlock()
+	select {
+	case <-g.open:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func newFleet() *fleet {
 	return &fleet{
 		price: map[string]int64{}, days: map[string]int32{}, behave: map[string]string{}, bookings: map[string]*providerv1.Booking{},
 		booked: map[string]int{}, cancels: map[string]int{},
+		facts: map[string][]*providerv1.Fact{}, tracks: map[string]int{}, taken: map[string]int{},
 	}
 }
 
@@ -60,8 +90,13 @@ func instance(ctx context.Context) string { return call.From(ctx).Instance }
 func (f *fleet) Quote(ctx context.Context, _ *providerv1.QuoteRequest) (*providerv1.QuoteResponse, error) {
 	f.mu.Lock()
 	f.quotes++
-	how, price, days := f.behave[instance(ctx)], f.price[instance(ctx)], f.days[instance(ctx)]
+	how, price, days, wait := f.behave[instance(ctx)], f.price[instance(ctx)], f.days[instance(ctx)], f.gate
 	f.mu.Unlock()
+	if wait != nil {
+		if err := wait.come(ctx); err != nil {
+			return nil, err
+		}
+	}
 	total := &typev1.Money{CurrencyCode: "GBP", MinorUnits: price}
 	switch how {
 	case "late":
@@ -73,6 +108,10 @@ func (f *fleet) Quote(ctx context.Context, _ *providerv1.QuoteRequest) (*provide
 		total.MinorUnits = -5
 	case "foreign":
 		total.CurrencyCode = "JPY"
+	case "huge":
+		return &providerv1.QuoteResponse{Rates: []*providerv1.Rate{{Service: "parcel", Title: strings.Repeat("x", 10<<20), Total: total}}}, nil
+	case "many":
+		return &providerv1.QuoteResponse{Rates: slices.Repeat([]*providerv1.Rate{{Service: "parcel", Total: total}}, 100_000)}, nil
 	}
 	return &providerv1.QuoteResponse{Rates: []*providerv1.Rate{{Service: "parcel", Title: "Parcel", Total: total, TransitDays: days}}}, nil
 }
@@ -81,6 +120,7 @@ func (f *fleet) Book(ctx context.Context, req *providerv1.BookRequest) (*provide
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.booked[req.GetKey()]++
+	f.asked = append(f.asked, proto.CloneOf(req))
 	at := instance(ctx) + "/" + req.GetKey()
 	how := f.behave[instance(ctx)]
 	silence := connect.NewError(connect.CodeUnavailable, "no answer")
@@ -99,6 +139,11 @@ func (f *fleet) Book(ctx context.Context, req *providerv1.BookRequest) (*provide
 		f.bookings[at] = b
 	}
 	switch how {
+	case "hang":
+		f.mu.Unlock()
+		<-ctx.Done()
+		f.mu.Lock()
+		return nil, ctx.Err()
 	case "timeout-after":
 		return nil, silence
 	case "other-key":
@@ -106,6 +151,12 @@ func (f *fleet) Book(ctx context.Context, req *providerv1.BookRequest) (*provide
 	}
 	full := proto.CloneOf(f.bookings[at])
 	full.Documents = []*providerv1.Document{{Name: "label-pdf", MediaType: "application/pdf", Content: []byte("%PDF-1.4 " + req.GetTo().GetAddress().GetRecipient())}}
+	switch how {
+	case "huge":
+		full.Documents = append(full.Documents, &providerv1.Document{Name: "cn23", MediaType: "application/pdf", Content: append([]byte("%PDF-1.4 "), make([]byte, 10<<20)...)})
+	case "one-reference":
+		full.Reference = "ref_same"
+	}
 	return &providerv1.BookResponse{Booking: full}, nil
 }
 
@@ -125,7 +176,16 @@ func (f *fleet) Cancel(_ context.Context, req *providerv1.CancelRequest) (*provi
 	return &providerv1.CancelResponse{}, nil
 }
 
-func (f *fleet) CreateManifest(_ context.Context, req *providerv1.CreateManifestRequest) (*providerv1.CreateManifestResponse, error) {
+func (f *fleet) CreateManifest(ctx context.Context, req *providerv1.CreateManifestRequest) (*providerv1.CreateManifestResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	how := f.behave[instance(ctx)]
+	if how == "timeout-before" {
+		return nil, connect.NewError(connect.CodeUnavailable, "no answer")
+	}
+	if f.taken[req.GetKey()]++; how == "timeout-after" {
+		return nil, connect.NewError(connect.CodeUnavailable, "no answer")
+	}
 	return &providerv1.CreateManifestResponse{Reference: "m_" + req.GetKey()}, nil
 }
 
@@ -133,10 +193,27 @@ func (f *fleet) SchedulePickup(_ context.Context, req *providerv1.SchedulePickup
 	return &providerv1.SchedulePickupResponse{Reference: "p_" + req.GetKey()}, nil
 }
 
-func (f *fleet) Track(context.Context, *providerv1.TrackRequest) (*providerv1.TrackResponse, error) {
+func (f *fleet) Track(ctx context.Context, req *providerv1.TrackRequest) (*providerv1.TrackResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return &providerv1.TrackResponse{Facts: slices.Clone(f.facts)}, nil
+	f.tracks[req.GetReference()]++
+	if how := f.behave[instance(ctx)]; how == "timeout-after" || how == "timeout-before" {
+		return nil, connect.NewError(connect.CodeUnavailable, "no answer")
+	}
+	return &providerv1.TrackResponse{Facts: slices.Clone(f.facts[req.GetReference()])}, nil
+}
+
+// scans is what a carrier knows of a booking, and tells when it is asked.
+func (f *fleet) scans(reference string, facts ...*providerv1.Fact) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.facts[reference] = append(f.facts[reference], facts...)
+}
+
+func (f *fleet) tracked(reference string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.tracks[reference]
 }
 
 // desk is the module with carriers and its callers.
@@ -151,18 +228,43 @@ var (
 	other  = call.Principal{Kind: call.Merchant, Merchant: "mrc_two", Permissions: []string{"*"}}
 )
 
+// able are the capabilities of a carrier that can everything.
+var able = []string{"quote", "book", "lookup", "cancel", "return", "manifest", "pickup", "track", "webhook", "customs-data", "label-zpl"}
+
+// without takes capabilities away.
+func without(some ...string) []string {
+	return slices.DeleteFunc(slices.Clone(able), func(c string) bool { return slices.Contains(some, c) })
+}
+
+// carrier is one that is bound.
+type carrier struct {
+	name string
+	can  []string
+}
+
 func open(t testing.TB, carriers ...string) *desk {
+	t.Helper()
+	all := make([]carrier, len(carriers))
+	for i, c := range carriers {
+		all[i] = carrier{c, able}
+	}
+	return openWith(t, nil, all...)
+}
+
+// openWith opens a desk with more of a configuration.
+func openWith(t testing.TB, more map[string]any, carriers ...carrier) *desk {
 	t.Helper()
 	f := newFleet()
 	var bound []*kernelv1.Instance
 	for i, c := range carriers {
-		f.price[c], f.days[c] = int64(500+100*i), int32(5-i)
-		bound = append(bound, &kernelv1.Instance{Instance: c, Plugin: "carrier", Ready: true, Capabilities: []string{"quote", "book", "lookup", "cancel", "return", "manifest", "pickup", "track"}})
+		f.price[c.name], f.days[c.name] = int64(500+100*i), int32(5-i)
+		bound = append(bound, &kernelv1.Instance{Instance: c.name, Plugin: "carrier", Ready: true, Capabilities: c.can})
 	}
-	d := &desk{plugintest.Start(t, module(), plugintest.Config(map[string]any{"quote_timeout": "150ms", "book_timeout": "500ms"}),
-		plugintest.Instances(contract, bound...),
+	config := map[string]any{"quote_timeout": "150ms", "book_timeout": "500ms"}
+	maps.Copy(config, more)
+	d := &desk{plugintest.Start(t, module(), plugintest.Config(config), plugintest.Instances(contract, bound...),
 		plugintest.Neighbours(func(s *connect.Server) { providerv1connect.RegisterCarrierServiceHandler(s, f) })), f}
-	for place, country := range map[string]string{"warehouse/main": "GB", "merchant/mrc_one": "GB", "inspection/main": "DE"} {
+	for place, country := range map[string]string{"warehouse/main": "GB", "warehouse/fr": "FR", "merchant/mrc_one": "GB", "inspection/main": "DE", "inspection/home": "GB"} {
 		_, err := logisticsv1connect.NewPlaceServiceClient(d.as(staff)).PutPlace(t.Context(), &logisticsv1.PutPlaceRequest{PlaceId: place, Address: address("The "+place, country)})
 		require.NoError(t, err)
 	}

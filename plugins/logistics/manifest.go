@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"strings"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -13,6 +12,7 @@ import (
 	kernelv1 "github.com/entrepot/entrepot/proto/entrepot/kernel/v1"
 	providerv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/provider/v1"
 	logisticsv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/v1"
+	"github.com/entrepot/entrepot/sdk/call"
 	"github.com/entrepot/entrepot/sdk/fault"
 	"github.com/entrepot/entrepot/sdk/host"
 	"github.com/entrepot/entrepot/sdk/store"
@@ -26,8 +26,9 @@ func (s *service) CreateManifest(ctx context.Context, req *logisticsv1.CreateMan
 		return nil, fault.New(connect.CodePermissionDenied, "NOT_YOUR_PLACE", "members hand over at their own merchant's place")
 	}
 	m := &logisticsv1.Manifest{ManifestId: req.GetManifestId(), Instance: req.GetInstance(), PlaceId: req.GetPlaceId()}
-	var references []string
+	var all []*shipment
 	var blob string
+	var told bool
 	err := s.db.Run(ctx, func(ctx context.Context, tx *store.Tx) error {
 		made, err := tx.Do(ctx, `INSERT INTO manifest (id, instance, place, merchant) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
 			req.GetManifestId(), req.GetInstance(), req.GetPlaceId(), merchant)
@@ -43,18 +44,18 @@ func (s *service) CreateManifest(ctx context.Context, req *logisticsv1.CreateMan
 		}
 		var at time.Time
 		var instance, place string
-		if err := tx.Row(ctx, `SELECT instance, place, carrier_ref, blob_id, created_at FROM manifest WHERE id = $1`, req.GetManifestId()).
-			Scan(&instance, &place, &m.CarrierReference, &blob, &at); err != nil {
+		if err := tx.Row(ctx, `SELECT instance, place, carrier_ref, told, blob_id, created_at FROM manifest WHERE id = $1`, req.GetManifestId()).
+			Scan(&instance, &place, &m.CarrierReference, &told, &blob, &at); err != nil {
 			return err
 		}
 		if instance != req.GetInstance() || place != req.GetPlaceId() {
 			return fault.New(connect.CodeAlreadyExists, "MANIFEST_DIFFERS", "this manifest is of something else; take another id")
 		}
 		m.CreatedAt = timestamppb.New(at)
-		all, err := readShipments(ctx, tx, `WHERE s.manifest_id = $1 ORDER BY s.id`, req.GetManifestId())
-		references, m.ShipmentIds, m.Parcels = nil, nil, 0
+		all, err = readShipments(ctx, tx, `WHERE s.manifest_id = $1 ORDER BY s.id`, req.GetManifestId())
+		m.ShipmentIds, m.Parcels = nil, 0
 		for _, one := range all {
-			m.ShipmentIds, references = append(m.ShipmentIds, one.id), append(references, one.carrierRef)
+			m.ShipmentIds = append(m.ShipmentIds, one.id)
 			m.Parcels += int32(len(one.request.GetParcels()))
 		}
 		return err
@@ -62,8 +63,8 @@ func (s *service) CreateManifest(ctx context.Context, req *logisticsv1.CreateMan
 	if err != nil {
 		return nil, err
 	}
-	if m.GetCarrierReference() == "" {
-		if blob, err = s.tellManifest(ctx, m, references); err != nil {
+	if !told {
+		if blob, err = s.tellManifest(ctx, m, call.From(ctx).Market, all); err != nil {
 			return nil, err
 		}
 	}
@@ -99,11 +100,23 @@ func list(ctx context.Context, tx *store.Tx, req *logisticsv1.CreateManifestRequ
 }
 
 // tellManifest has the carrier take it over. A refusal takes the shipments off
-// again; an outcome that nobody knows leaves them on, and the same call goes on.
-func (s *service) tellManifest(ctx context.Context, m *logisticsv1.Manifest, references []string) (blob string, err error) {
-	cctx, cancel := s.bounded(host.ToInstance(ctx, m.GetInstance()))
-	res, err := s.carriers.CreateManifest(cctx, &providerv1.CreateManifestRequest{Key: "manifest/" + m.GetManifestId(), References: references})
-	cancel()
+// again; an outcome that nobody knows leaves them on, and the same call goes
+// on. For a carrier that takes no manifests the list is the marketplace's own.
+func (s *service) tellManifest(ctx context.Context, m *logisticsv1.Manifest, market string, on []*shipment) (blob string, err error) {
+	references := make([]string, len(on))
+	for i, one := range on {
+		references[i] = one.carrierRef
+	}
+	res := &providerv1.CreateManifestResponse{}
+	none, err := s.lacks(ctx, market, m.GetInstance(), "manifest")
+	if err == nil && !none {
+		cctx, cancel := s.bounded(host.ToInstance(ctx, m.GetInstance()))
+		res, err = s.carriers.CreateManifest(cctx, &providerv1.CreateManifestRequest{Key: "manifest/" + m.GetManifestId(), References: references})
+		cancel()
+	}
+	if incapable(err) {
+		res, err = &providerv1.CreateManifestResponse{}, nil
+	}
 	write := context.WithoutCancel(ctx)
 	var ce *connect.Error
 	if errors.As(err, &ce) && ce.IsRemote() && (ce.Code() == connect.CodeFailedPrecondition || ce.Code() == connect.CodeNotFound || ce.Code() == connect.CodeInvalidArgument) {
@@ -119,15 +132,15 @@ func (s *service) tellManifest(ctx context.Context, m *logisticsv1.Manifest, ref
 	if err != nil {
 		return "", fault.Retry(fault.New(connect.CodeUnavailable, "OUTCOME_UNKNOWN", "the carrier has not answered; the same manifest is told again").WithCause(err), time.Second)
 	}
-	if d := res.GetDocument(); len(d.GetContent()) > 0 {
+	if d := res.GetDocument(); len(d.GetContent()) > 0 && len(d.GetContent()) <= maxDocument {
 		put, err := s.host.Blobs.PutBlob(write, &kernelv1.PutBlobRequest{MediaType: d.GetMediaType(), Content: d.GetContent()})
 		if err != nil {
 			s.in.Log.WarnContext(ctx, "a carrier's manifest is left out", "manifest", m.GetManifestId(), "error", err)
 		}
 		blob = put.GetBlobId()
 	}
-	m.CarrierReference = res.GetReference()
-	_, err = s.db.Do(write, `UPDATE manifest SET carrier_ref = $2, blob_id = $3 WHERE id = $1`, m.GetManifestId(), res.GetReference(), blob)
+	m.CarrierReference = tidy(res.GetReference(), 200)
+	_, err = s.db.Do(write, `UPDATE manifest SET told = true, carrier_ref = $2, blob_id = $3 WHERE id = $1 AND NOT told`, m.GetManifestId(), m.GetCarrierReference(), blob)
 	return blob, store.Wrap(err)
 }
 
@@ -149,6 +162,13 @@ func (s *service) SchedulePickup(ctx context.Context, req *logisticsv1.ScheduleP
 	if err != nil {
 		return nil, err
 	}
+	none, err := s.lacks(ctx, call.From(ctx).Market, instance, "pickup")
+	if err != nil {
+		return nil, err
+	}
+	if none {
+		return nil, fault.New(connect.CodeFailedPrecondition, "NO_PICKUP", "this carrier does not come; bring it the parcels", "instance", instance)
+	}
 	all, err := readShipments(ctx, s.db, `WHERE s.manifest_id = $1`, req.GetManifestId())
 	if err != nil {
 		return nil, store.Wrap(err)
@@ -167,6 +187,6 @@ func (s *service) SchedulePickup(ctx context.Context, req *logisticsv1.ScheduleP
 		return nil, host.Relay(err)
 	}
 	_, err = s.db.Do(ctx, `INSERT INTO pickup (id, manifest_id, carrier_ref) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
-		req.GetPickupId(), req.GetManifestId(), strings.Clone(res.GetReference()))
+		req.GetPickupId(), req.GetManifestId(), tidy(res.GetReference(), 200))
 	return &logisticsv1.SchedulePickupResponse{CarrierReference: res.GetReference()}, store.Wrap(err)
 }

@@ -86,23 +86,41 @@ func (e end) whole() bool { return e.address != nil }
 func (s *service) ends(ctx context.Context, parties ...*logisticsv1.Party) ([]end, error) {
 	refs := make([]string, len(parties))
 	out := make([]end, len(parties))
+	var ids []string
 	for i, p := range parties {
 		switch {
 		case p.GetPlaceId() != "":
-			err := s.db.Row(ctx, `SELECT country, address_ref FROM place WHERE id = $1 AND ($2 = '' OR merchant IN ('', $2))`, p.GetPlaceId(), owner(ctx)).
-				Scan(&out[i].country, &refs[i])
-			if errors.Is(err, sql.ErrNoRows) {
-				return nil, fault.New(connect.CodeFailedPrecondition, "PLACE_UNKNOWN", "nobody has said where this place is", "place", p.GetPlaceId())
-			}
-			if err != nil {
-				return nil, store.Wrap(err)
-			}
+			ids = append(ids, p.GetPlaceId())
 		case p.GetAddressRef() != "":
 			refs[i] = p.GetAddressRef()
 		case p.GetCountryCode() != "":
 			out[i].country = p.GetCountryCode()
 		default:
 			return nil, fault.Field("from, to", "a place, an address or a country is wanted")
+		}
+	}
+	if len(ids) > 0 {
+		type place struct{ country, ref string }
+		known := make(map[string]place, len(ids))
+		rows, err := s.db.Rows(ctx, `SELECT id, country, address_ref FROM place WHERE id = ANY ($1) AND ($2 = '' OR merchant IN ('', $2))`, ids, owner(ctx))
+		if err := scan(rows, err, func(rows *sql.Rows) error {
+			var id string
+			var p place
+			err := rows.Scan(&id, &p.country, &p.ref)
+			known[id] = p
+			return err
+		}); err != nil {
+			return nil, store.Wrap(err)
+		}
+		for i, p := range parties {
+			if p.GetPlaceId() == "" {
+				continue
+			}
+			at, ok := known[p.GetPlaceId()]
+			if !ok {
+				return nil, fault.New(connect.CodeFailedPrecondition, "PLACE_UNKNOWN", "nobody has said where this place is", "place", p.GetPlaceId())
+			}
+			out[i].country, refs[i] = at.country, at.ref
 		}
 	}
 	return out, s.reveal(ctx, refs, out)

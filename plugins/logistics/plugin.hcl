@@ -31,6 +31,21 @@ config "book_timeout" {
   description = "how long a carrier may take to book; without it, 8s"
 }
 
+config "poll_after" {
+  type        = "duration"
+  description = "how long a carrier that tells by webhook may be silent about a shipment before it is asked; without it, 12h"
+}
+
+config "poll_every" {
+  type        = "duration"
+  description = "how often a carrier that tells nothing by itself is asked about a shipment; without it, 15m"
+}
+
+config "stale_after" {
+  type        = "duration"
+  description = "how long nothing may be heard of a shipment on its way before it is a task; without it, 168h"
+}
+
 config "prefer" {
   type        = "list"
   description = "how carriers are chosen in a market that the request leaves it to, like \"DE=fastest\"; without it, the cheapest"

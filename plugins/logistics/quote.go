@@ -30,6 +30,8 @@ type breaker struct {
 const (
 	tripAfter = 3
 	tripFor   = 10 * time.Second
+	// maxRates is how many one carrier may quote.
+	maxRates = 50
 	// maxCarriers bounds who is asked at once.
 	maxCarriers = 32
 )
@@ -72,9 +74,12 @@ func (s *service) quote(ctx context.Context, market string, leg logisticsv1.Leg,
 		From: &providerv1.Endpoint{CountryCode: ends[0].country, PostalCode: ends[0].postal}, To: &providerv1.Endpoint{CountryCode: ends[1].country, PostalCode: ends[1].postal},
 		Parcels: parcels, Return: back, CurrencyCode: s.in.Markets[market].GetCurrencyCode(),
 	}
-	want := append([]string{"quote", "book"}, rule.GetCapabilities()...)
+	want := append([]string{"quote", "book", "lookup", "cancel"}, rule.GetCapabilities()...)
 	if back {
 		want = append(want, "return")
+	}
+	if s.border(ends[0].country, ends[1].country) {
+		want = append(want, "customs-data")
 	}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -113,17 +118,27 @@ func (s *service) quote(ctx context.Context, market string, leg logisticsv1.Leg,
 
 // ask has one carrier quote, in its time, and believes only what can be true.
 func (s *service) ask(ctx context.Context, instance string, q *providerv1.QuoteRequest, rule *logisticsv1.Rule) (rates []*logisticsv1.Rate, reason string) {
+	caller := ctx
 	ctx, cancel := context.WithTimeout(host.ToInstance(ctx, instance), s.quoteTimeout)
 	defer cancel()
 	answer, err := s.carriers.Quote(ctx, q)
-	s.breaker.told(instance, err == nil)
+	// That the caller has gone is not the carrier's fault.
+	if err == nil || caller.Err() == nil {
+		s.breaker.told(instance, err == nil)
+	}
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded) || connect.CodeOf(err) == connect.CodeDeadlineExceeded:
 		return nil, "LATE"
 	case err != nil:
 		return nil, "FAILED"
 	}
+	if len(answer.GetRates()) > maxRates {
+		return nil, "FAILED"
+	}
 	for _, r := range answer.GetRates() {
+		if len(r.GetService()) > 64 || len(r.GetTitle()) > 800 || r.GetTransitDays() < 0 {
+			return nil, "FAILED"
+		}
 		if _, known := money.Lookup(r.GetTotal().GetCurrencyCode()); !known || r.GetTotal().GetMinorUnits() < 0 || r.GetService() == "" {
 			return nil, "FAILED"
 		}

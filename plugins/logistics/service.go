@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -14,6 +13,7 @@ import (
 	logisticsv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/v1"
 	"github.com/entrepot/entrepot/proto/entrepot/logistics/v1/logisticsv1connect"
 	"github.com/entrepot/entrepot/sdk/call"
+	"github.com/entrepot/entrepot/sdk/customs"
 	"github.com/entrepot/entrepot/sdk/event"
 	"github.com/entrepot/entrepot/sdk/fault"
 	"github.com/entrepot/entrepot/sdk/host"
@@ -32,22 +32,26 @@ type service struct {
 	carriers providerv1connect.CarrierServiceClient
 
 	quoteTimeout, bookTimeout time.Duration
-	prefer                    map[string]logisticsv1.Rule_Prefer
-	union                     []string
+	// How long a carrier may be silent: pollAfter one that tells on its own
+	// account, pollEvery one that must be asked, staleAfter before a person is.
+	pollAfter, pollEvery, staleAfter time.Duration
+	prefer                           map[string]logisticsv1.Rule_Prefer
+	union                            []string
 
 	breaker breaker
 	// watching bounds streams.
 	watching chan struct{}
+	ended    chan struct{}
 	work     sync.WaitGroup
 }
-
-// europeanUnion are its members, ISO 3166-1, as of 2026.
-var europeanUnion = strings.Fields("AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK")
 
 func register(_ context.Context, in *plugin.Instance) error {
 	var cfg struct {
 		QuoteTimeout string   `json:"quote_timeout"`
 		BookTimeout  string   `json:"book_timeout"`
+		PollAfter    string   `json:"poll_after"`
+		PollEvery    string   `json:"poll_every"`
+		StaleAfter   string   `json:"stale_after"`
 		Prefer       []string `json:"prefer"`
 		CustomsUnion []string `json:"customs_union"`
 	}
@@ -57,18 +61,25 @@ func register(_ context.Context, in *plugin.Instance) error {
 	s := &service{
 		in: in, db: in.DB, host: in.Host, carriers: providerv1connect.NewCarrierServiceClient(in.Host.Client()), union: cfg.CustomsUnion,
 		quoteTimeout: 800 * time.Millisecond, bookTimeout: 8 * time.Second, prefer: map[string]logisticsv1.Rule_Prefer{},
+		pollAfter: 12 * time.Hour, pollEvery: 15 * time.Minute, staleAfter: 7 * 24 * time.Hour, ended: make(chan struct{}),
 		breaker: breaker{failures: map[string]int{}, until: map[string]time.Time{}}, watching: make(chan struct{}, 200),
 	}
 	for _, d := range []struct {
 		name, text string
 		into       *time.Duration
-	}{{"quote_timeout", cfg.QuoteTimeout, &s.quoteTimeout}, {"book_timeout", cfg.BookTimeout, &s.bookTimeout}} {
+		from, to   time.Duration
+	}{
+		{"quote_timeout", cfg.QuoteTimeout, &s.quoteTimeout, 10 * time.Millisecond, time.Minute},
+		{"book_timeout", cfg.BookTimeout, &s.bookTimeout, 10 * time.Millisecond, time.Minute},
+		{"poll_after", cfg.PollAfter, &s.pollAfter, time.Second, pollLast}, {"poll_every", cfg.PollEvery, &s.pollEvery, time.Second, pollLast},
+		{"stale_after", cfg.StaleAfter, &s.staleAfter, time.Second, pollFor},
+	} {
 		if d.text == "" {
 			continue
 		}
 		v, err := time.ParseDuration(d.text)
-		if err != nil || v < 10*time.Millisecond || v > time.Minute {
-			return fmt.Errorf("%s: %q is none between 10ms and 1m", d.name, d.text)
+		if err != nil || v < d.from || v > d.to {
+			return fmt.Errorf("%s: %q is none between %v and %v", d.name, d.text, d.from, d.to)
 		}
 		*d.into = v
 	}
@@ -81,17 +92,16 @@ func register(_ context.Context, in *plugin.Instance) error {
 		s.prefer[market] = v
 	}
 	if len(s.union) == 0 {
-		s.union = europeanUnion
+		s.union = customs.EuropeanUnion
 	}
 	logisticsv1connect.RegisterQuoteServiceHandler(in.Server, s)
 	logisticsv1connect.RegisterShipmentServiceHandler(in.Server, s)
 	logisticsv1connect.RegisterPlaceServiceHandler(in.Server, s)
 	logisticsv1connect.RegisterTrackingServiceHandler(in.Server, s)
 	logisticsv1connect.RegisterTaskServiceHandler(in.Server, s)
-	stop := make(chan struct{})
-	s.work.Go(func() { s.janitor(stop) })
+	s.work.Go(func() { s.janitor(s.ended) })
 	in.Close = func(context.Context) {
-		close(stop)
+		close(s.ended)
 		s.work.Wait()
 	}
 	return in.Subscribe("carriers", event.OnBatch(s.onTracking))
@@ -120,5 +130,5 @@ func noShipment() error {
 
 // border tells whether goods from one country to another are declared.
 func (s *service) border(from, to string) bool {
-	return from != to && !(slices.Contains(s.union, from) && slices.Contains(s.union, to))
+	return customs.Border(from, to, s.union)
 }

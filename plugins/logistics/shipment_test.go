@@ -14,6 +14,7 @@ import (
 	logisticsv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/v1"
 	"github.com/entrepot/entrepot/proto/entrepot/logistics/v1/logisticsv1connect"
 	"github.com/entrepot/entrepot/sdk/call"
+	"github.com/entrepot/entrepot/sdk/customs"
 	"github.com/entrepot/entrepot/sdk/id"
 )
 
@@ -175,10 +176,10 @@ func TestWhatCrossesABorderIsDeclared(t *testing.T) {
 		spoil(req)
 		_, err := d.shipments(staff).BookShipment(t.Context(), req)
 		refused(t, connect.CodeFailedPrecondition, "DECLARATION_MISSING", err)
-		req.To = &logisticsv1.Party{PlaceId: "warehouse/main"}
+		req.To = &logisticsv1.Party{PlaceId: "inspection/home"}
 		require.NotNil(t, d.book(t, req), "%s: at home nothing is declared", field)
 	}
-	s := &service{union: europeanUnion}
+	s := &service{union: customs.EuropeanUnion}
 	require.False(t, s.border("DE", "FR"))
 	require.True(t, s.border("GB", "DE"))
 	require.False(t, s.border("JP", "JP"))
@@ -361,9 +362,7 @@ func TestRefreshingAsksTheCarrier(t *testing.T) {
 	t.Parallel()
 	d := open(t, "a")
 	one := d.book(t, way())
-	d.fleet.mu.Lock()
-	d.fleet.facts = []*providerv1.Fact{said("1", providerv1.Status_STATUS_IN_TRANSIT, one.GetParcels()[0].GetTrackingNumber(), time.Now())}
-	d.fleet.mu.Unlock()
+	d.fleet.scans(one.GetCarrierReference(), said("1", providerv1.Status_STATUS_IN_TRANSIT, one.GetParcels()[0].GetTrackingNumber(), time.Now()))
 	for want := int32(1); want >= 0; want-- {
 		res, err := logisticsv1connect.NewTrackingServiceClient(d.as(member)).RefreshTracking(t.Context(), &logisticsv1.RefreshTrackingRequest{ShipmentId: one.GetShipmentId()})
 		require.NoError(t, err)
@@ -386,5 +385,5 @@ func TestPlacesAreTheirMerchants(t *testing.T) {
 	refused(t, connect.CodeFailedPrecondition, "PLACE_UNKNOWN", err)
 	res, err := logisticsv1connect.NewPlaceServiceClient(d.as(other)).ListPlaces(t.Context(), &logisticsv1.ListPlacesRequest{})
 	require.NoError(t, err)
-	require.Len(t, res.GetPlaces(), 2, "the marketplace's")
+	require.Len(t, res.GetPlaces(), 4, "the marketplace's")
 }

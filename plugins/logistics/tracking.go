@@ -8,17 +8,14 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
-	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	providerv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/provider/v1"
 	logisticsv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/v1"
-	"github.com/entrepot/entrepot/proto/entrepot/logistics/v1/logisticsv1connect"
 	"github.com/entrepot/entrepot/sdk/event"
-	"github.com/entrepot/entrepot/sdk/fault"
-	"github.com/entrepot/entrepot/sdk/host"
 	"github.com/entrepot/entrepot/sdk/store"
 )
 
@@ -115,26 +112,49 @@ func (t *told) add(instance, reference string, f *providerv1.Fact) {
 	if f.GetAt() == nil || !f.GetAt().IsValid() {
 		return // nobody can say where it belongs
 	}
-	id := f.GetFactId()
-	if id == "" {
-		h := sha256.Sum256(fmt.Appendf(nil, "%s\x00%d\x00%s\x00%d", f.GetTrackingNumber(), f.GetStatus(), f.GetCode(), f.GetAt().AsTime().UnixNano()))
+	id := tidy(f.GetFactId(), 200)
+	if id == "" || len(id) > maxFactID {
+		h := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%d\x00%s\x00%d", id, f.GetTrackingNumber(), f.GetStatus(), f.GetCode(), f.GetAt().AsTime().UnixNano()))
 		id = hex.EncodeToString(h[:16])
 	}
 	t.instances, t.references, t.ids = append(t.instances, instance), append(t.references, reference), append(t.ids, id)
-	t.tracking, t.codes, t.words = append(t.tracking, f.GetTrackingNumber()), append(t.codes, f.GetCode()), append(t.words, f.GetText())
-	t.reasons, t.places, t.countries = append(t.reasons, f.GetReason()), append(t.places, f.GetPlace()), append(t.countries, f.GetCountryCode())
+	t.tracking, t.codes, t.words = append(t.tracking, tidy(f.GetTrackingNumber(), 64)), append(t.codes, tidy(f.GetCode(), 64)), append(t.words, tidy(f.GetText(), 200))
+	t.reasons, t.places, t.countries = append(t.reasons, tidy(f.GetReason(), 64)), append(t.places, tidy(f.GetPlace(), 100)), append(t.countries, tidy(f.GetCountryCode(), 2))
 	t.statuses, t.ats = append(t.statuses, int16(heard[f.GetStatus()])), append(t.ats, f.GetAt().AsTime())
 }
 
-const writeFacts = `WITH u AS (SELECT * FROM ROWS FROM (unnest($1::text[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]), unnest($5::smallint[]),
-    unnest($6::text[]), unnest($7::text[]), unnest($8::text[]), unnest($9::text[]), unnest($10::text[]), unnest($11::timestamptz[]))
-    u(instance, carrier_ref, id, tracking, status, code, words, reason, place, country, at)),
+// maxFactID is the contract's; longer ones are told apart by their hash.
+const maxFactID = 100
+
+// tidy keeps of a carrier's text what a column can hold, so many characters of
+// it: nothing that a carrier says may keep the rest from being heard.
+func tidy(s string, most int) string {
+	s = strings.ReplaceAll(strings.ToValidUTF8(s, ""), "\x00", "")
+	n := 0
+	for i := range s {
+		if n++; n > most {
+			return s[:i]
+		}
+	}
+	return s
+}
+
+const writeFacts = `WITH u AS (SELECT * FROM ` + factColumns + `),
   s AS (SELECT s.id, s.instance, s.carrier_ref FROM shipment s WHERE (s.instance, s.carrier_ref) IN (SELECT u.instance, u.carrier_ref FROM u)
     ORDER BY s.id FOR NO KEY UPDATE),
   f AS (INSERT INTO fact (shipment_id, id, tracking, status, code, words, reason, place, country, at)
     SELECT s.id, u.id, u.tracking, u.status, u.code, u.words, u.reason, u.place, u.country, u.at FROM u JOIN s USING (instance, carrier_ref)
     ON CONFLICT DO NOTHING RETURNING shipment_id)
-SELECT f.shipment_id, count(*) FROM f GROUP BY 1`
+SELECT f.shipment_id, count(*), '', '' FROM f GROUP BY 1
+UNION ALL SELECT DISTINCT '', 0, u.instance, u.carrier_ref FROM u WHERE NOT EXISTS (SELECT FROM s WHERE s.instance = u.instance AND s.carrier_ref = u.carrier_ref)`
+
+const factColumns = `ROWS FROM (unnest($1::text[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]), unnest($5::smallint[]),
+    unnest($6::text[]), unnest($7::text[]), unnest($8::text[]), unnest($9::text[]), unnest($10::text[]), unnest($11::timestamptz[]))
+    u(instance, carrier_ref, id, tracking, status, code, words, reason, place, country, at)`
+
+func (t *told) args() []any {
+	return []any{t.instances, t.references, t.ids, t.tracking, t.statuses, t.codes, t.words, t.reasons, t.places, t.countries, t.ats}
+}
 
 // write keeps facts and moves the shipments that they are of: three statements
 // for any number, and one more where a status is another now.
@@ -147,28 +167,93 @@ func (t *told) keep(ctx context.Context, tx *store.Tx) (fresh int, err error) {
 	if len(t.ids) == 0 {
 		return 0, nil
 	}
-	var ids []string
-	rows, err := tx.Rows(ctx, writeFacts, t.instances, t.references, t.ids, t.tracking, t.statuses, t.codes, t.words, t.reasons, t.places, t.countries, t.ats)
-	if err := scan(rows, err, func(rows *sql.Rows) error {
+	ids, fresh, strays, err := t.insert(ctx, tx)
+	if err != nil {
+		return 0, err
+	}
+	if len(strays) > 0 {
+		more, n, err := t.stray(ctx, tx, strays)
+		if err != nil {
+			return 0, err
+		}
+		ids, fresh = append(ids, more...), fresh+n
+	}
+	if len(ids) == 0 {
+		return 0, nil
+	}
+	return fresh, rederive(ctx, tx, ids)
+}
+
+// booked is a carrier's name of a shipment.
+type booked struct{ instance, reference string }
+
+// insert keeps facts once each, and answers the shipments that have new ones,
+// and who is not known to have been booked.
+func (t *told) insert(ctx context.Context, tx *store.Tx) (ids []string, fresh int, strays []booked, err error) {
+	rows, err := tx.Rows(ctx, writeFacts, t.args()...)
+	return ids, fresh, strays, scan(rows, err, func(rows *sql.Rows) error {
 		var id string
 		var n int
-		if err := rows.Scan(&id, &n); err != nil {
+		var b booked
+		if err := rows.Scan(&id, &n, &b.instance, &b.reference); err != nil {
 			return err
+		}
+		if id == "" {
+			strays = append(strays, b)
+			return nil
 		}
 		ids, fresh = append(ids, id), fresh+n
 		return nil
-	}); err != nil || len(ids) == 0 {
-		return fresh, err
+	})
+}
+
+// lockBooked makes who writes down a booking and who hears of it wait for each
+// other. The lock of who writes is its own alone.
+const lockBooked = `hashtextextended('logistics/' || $1 || '/' || $2, 0)`
+
+// stray keeps facts of bookings whose answer is not written down yet: they are
+// the shipment's when it is.
+func (t *told) stray(ctx context.Context, tx *store.Tx, of []booked) (ids []string, fresh int, err error) {
+	var some told
+	for i := range t.ids {
+		if slices.Contains(of, booked{t.instances[i], t.references[i]}) {
+			some.take(t, i)
+		}
 	}
+	if _, err := tx.Do(ctx, `SELECT pg_advisory_xact_lock_shared(hashtextextended(x.k, 0)) FROM
+		(SELECT DISTINCT 'logistics/' || i || '/' || r AS k FROM unnest($1::text[], $2::text[]) b(i, r) ORDER BY 1) x`, some.instances, some.references); err != nil {
+		return nil, 0, err
+	}
+	// Whoever held a lock has committed: look again.
+	ids, fresh, still, err := some.insert(ctx, tx)
+	if err != nil || len(still) == 0 {
+		return ids, fresh, err
+	}
+	_, err = tx.Do(ctx, `INSERT INTO stray_fact (instance, carrier_ref, id, tracking, status, code, words, reason, place, country, at)
+		SELECT u.* FROM `+factColumns+` WHERE NOT EXISTS (SELECT FROM shipment s WHERE s.instance = u.instance AND s.carrier_ref = u.carrier_ref)
+		ON CONFLICT DO NOTHING`, some.args()...)
+	return ids, fresh, err
+}
+
+// take copies a fact.
+func (t *told) take(from *told, i int) {
+	t.instances, t.references, t.ids = append(t.instances, from.instances[i]), append(t.references, from.references[i]), append(t.ids, from.ids[i])
+	t.tracking, t.codes, t.words = append(t.tracking, from.tracking[i]), append(t.codes, from.codes[i]), append(t.words, from.words[i])
+	t.reasons, t.places, t.countries = append(t.reasons, from.reasons[i]), append(t.places, from.places[i]), append(t.countries, from.countries[i])
+	t.statuses, t.ats = append(t.statuses, from.statuses[i]), append(t.ats, from.ats[i])
+}
+
+// rederive moves shipments to where their facts say that they are.
+func rederive(ctx context.Context, tx *store.Tx, ids []string) error {
 	all, err := readShipments(ctx, tx, `WHERE s.id = ANY ($1) ORDER BY s.id`, ids)
 	if err != nil {
-		return fresh, err
+		return err
 	}
 	facts, err := readFacts(ctx, tx, ids)
 	if err != nil {
-		return fresh, err
+		return err
 	}
-	return fresh, move(ctx, tx, all, facts)
+	return move(ctx, tx, all, facts)
 }
 
 func readFacts(ctx context.Context, db reader, ids []string) (map[string][]fact, error) {
@@ -194,6 +279,18 @@ var troubles = map[logisticsv1.Status]string{
 	logisticsv1.Status_STATUS_RETURN_TO_SENDER: "RETURN_TO_SENDER", logisticsv1.Status_STATUS_RETURNED: "RETURN_TO_SENDER",
 }
 
+// needs is the trouble that wants a person, if any. What a customs office
+// holds to look at it comes free by itself.
+func needs(status logisticsv1.Status, reason string) string {
+	if status == logisticsv1.Status_STATUS_ON_HOLD {
+		if reason == "" || reason == "CUSTOMS_INSPECTION" {
+			return ""
+		}
+		return "CUSTOMS_HOLD"
+	}
+	return troubles[status]
+}
+
 // move writes new statuses and tells of them.
 func move(ctx context.Context, tx *store.Tx, all []*shipment, facts map[string][]fact) error {
 	var ids []string
@@ -217,7 +314,7 @@ func move(ctx context.Context, tx *store.Tx, all []*shipment, facts map[string][
 			when = &at
 		}
 		ids, statuses, delivered = append(ids, one.id), append(statuses, int16(status)), append(delivered, when)
-		if kind := troubles[status]; kind != "" {
+		if kind := needs(status, reason); kind != "" {
 			tasks.add(one, kind, reason)
 		}
 		if err := tx.Publish(&logisticsv1.ShipmentMoved{
@@ -230,133 +327,12 @@ func move(ctx context.Context, tx *store.Tx, all []*shipment, facts map[string][
 	if len(ids) == 0 {
 		return nil
 	}
-	if _, err := tx.Do(ctx, `UPDATE shipment s SET status = u.status, delivered_at = coalesce(u.delivered, s.delivered_at), updated_at = now()
-		FROM ROWS FROM (unnest($1::text[]), unnest($2::smallint[]), unnest($3::timestamptz[])) u(id, status, delivered) WHERE s.id = u.id`, ids, statuses, delivered); err != nil {
+	// Of what has ended no carrier is asked any more.
+	if _, err := tx.Do(ctx, `WITH m AS (UPDATE shipment s SET status = u.status, delivered_at = coalesce(u.delivered, s.delivered_at), updated_at = now(),
+		    next_poll = CASE WHEN u.status IN (6, 10, 11) THEN NULL ELSE s.next_poll END
+		  FROM ROWS FROM (unnest($1::text[]), unnest($2::smallint[]), unnest($3::timestamptz[])) u(id, status, delivered) WHERE s.id = u.id RETURNING s.id)
+		INSERT INTO movement (shipment_id) SELECT id FROM m`, ids, statuses, delivered); err != nil {
 		return err
 	}
 	return tasks.open(ctx, tx)
-}
-
-// GetTracking tells a shipment's way. It names nobody; a number that is not
-// known and one that is not the caller's are answered alike.
-func (s *service) GetTracking(ctx context.Context, req *logisticsv1.GetTrackingRequest) (*logisticsv1.GetTrackingResponse, error) {
-	t, err := s.tracking(ctx, req.GetTrackingNumber(), req.GetShipmentId())
-	return &logisticsv1.GetTrackingResponse{Tracking: t}, err
-}
-
-func (s *service) tracking(ctx context.Context, number, id string) (*logisticsv1.Tracking, error) {
-	if id != "" {
-		if err := mayByID(ctx); err != nil {
-			return nil, err
-		}
-		if _, err := s.mine(ctx, id); err != nil {
-			return nil, err
-		}
-	} else if err := s.db.Row(ctx, `SELECT coalesce(max(shipment_id), '') FROM shipment_parcel WHERE tracking = $1`, number).Scan(&id); err != nil {
-		return nil, store.Wrap(err)
-	}
-	one, err := readShipment(ctx, s.db, id)
-	if err != nil {
-		return nil, store.Wrap(err)
-	}
-	if one == nil || number == "" && id == "" {
-		return nil, noShipment()
-	}
-	facts, err := readFacts(ctx, s.db, []string{id})
-	if err != nil {
-		return nil, store.Wrap(err)
-	}
-	t := &logisticsv1.Tracking{TrackingNumber: number, Status: logisticsv1.Status(one.status), Carrier: one.instance}
-	if number == "" {
-		t.ShipmentId = id
-	}
-	if one.delivered != nil {
-		t.DeliveredAt = timestamppb.New(*one.delivered)
-	}
-	all := facts[id]
-	slices.Reverse(all)
-	for _, f := range all[max(0, len(all)-200):] {
-		if number != "" && f.tracking != number {
-			continue
-		}
-		t.Facts = append(t.Facts, &logisticsv1.TrackingFact{
-			FactId: f.id, Status: f.status, Code: f.code, Text: f.words, Reason: f.reason, Place: f.place, CountryCode: f.country, TrackingNumber: f.tracking,
-			At: timestamppb.New(f.at), HeardAt: timestamppb.New(f.heard),
-		})
-	}
-	return t, nil
-}
-
-// final statuses: nothing more is told.
-func ended(s logisticsv1.Status) bool {
-	switch s {
-	case logisticsv1.Status_STATUS_DELIVERED, logisticsv1.Status_STATUS_RETURNED, logisticsv1.Status_STATUS_LOST, logisticsv1.Status_STATUS_CANCELLED,
-		logisticsv1.Status_STATUS_REFUSED:
-		return true
-	}
-	return false
-}
-
-// watchEvery is how often a watched shipment is looked at.
-const watchEvery = time.Second
-
-// WatchTracking streams a shipment's way until it ends.
-func (s *service) WatchTracking(ctx context.Context, req *logisticsv1.WatchTrackingRequest, stream logisticsv1connect.TrackingServiceWatchTrackingServerStream) error {
-	select {
-	case s.watching <- struct{}{}:
-		defer func() { <-s.watching }()
-	default:
-		return fault.Retry(fault.New(connect.CodeResourceExhausted, "TOO_MANY_WATCH", "too many watch at this moment; ask again"), 5*time.Second)
-	}
-	tick := time.NewTicker(watchEvery)
-	defer tick.Stop()
-	facts := -1
-	last := logisticsv1.Status_STATUS_UNSPECIFIED
-	for {
-		t, err := s.tracking(ctx, req.GetTrackingNumber(), "")
-		if err != nil {
-			return err
-		}
-		if len(t.GetFacts()) != facts || t.GetStatus() != last {
-			facts, last = len(t.GetFacts()), t.GetStatus()
-			if err := stream.Send(&logisticsv1.WatchTrackingResponse{Tracking: t}); err != nil {
-				return err
-			}
-		}
-		if ended(t.GetStatus()) {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
-}
-
-// RefreshTracking asks the carrier now.
-func (s *service) RefreshTracking(ctx context.Context, req *logisticsv1.RefreshTrackingRequest) (*logisticsv1.RefreshTrackingResponse, error) {
-	one, err := s.mine(ctx, req.GetShipmentId())
-	if err != nil {
-		return nil, err
-	}
-	if one.carrierRef == "" {
-		return nil, fault.New(connect.CodeFailedPrecondition, "NOT_BOOKED", "no carrier has it")
-	}
-	cctx, cancel := s.bounded(host.ToInstance(ctx, one.instance))
-	defer cancel()
-	res, err := s.carriers.Track(cctx, &providerv1.TrackRequest{Reference: one.carrierRef})
-	if err != nil {
-		return nil, host.Relay(err)
-	}
-	var t told
-	for _, f := range res.GetFacts() {
-		t.add(one.instance, one.carrierRef, f)
-	}
-	out := &logisticsv1.RefreshTrackingResponse{}
-	return out, s.db.Run(ctx, func(ctx context.Context, tx *store.Tx) error {
-		n, err := t.keep(ctx, tx)
-		out.NewFacts = int32(n)
-		return err
-	})
 }

@@ -28,8 +28,8 @@ var stages = []providerv1.Status{
 // carried makes shipments that a carrier has, in the shop's database and in
 // the limit's: parcels of nobody, between two warehouses.
 const carried = `WITH s AS (INSERT INTO p_logistics.shipment (id, leg, booking, status, instance, service, carrier_ref, merchant, market, request, booked_at)
-    SELECT $1 || g, 6, 2, 2, 'bench', 'parcel', $1 || g, $1, 'GB', $2, now() - interval '1 hour' FROM generate_series(0, $3::int - 1) g RETURNING id)
-  INSERT INTO p_logistics.shipment_parcel SELECT id, 'p', id FROM s`
+    SELECT $1 || g, 6, 2, 2, 'bench', 'parcel', $1 || 'r' || g, $1, 'GB', $2, now() - interval '1 hour' FROM generate_series(0, $3::int - 1) g RETURNING id, carrier_ref)
+  INSERT INTO p_logistics.shipment_parcel SELECT id, 'p', carrier_ref FROM s`
 
 // arrived counts a turn's shipments that were delivered, and their facts.
 const arrived = `SELECT count(*) FROM p_logistics.shipment WHERE merchant = $1 AND status = 6`
@@ -125,7 +125,7 @@ func (b *bench) trackingTurn(ctx context.Context, watch *pgx.Conn, db *store.DB,
 			g.Go(func() error {
 				return db.Run(gctx, func(_ context.Context, tx *store.Tx) error {
 					for i := range perTransaction {
-						if err := tx.Publish(told(name+strconv.Itoa(block*perTransaction+i), stage, began)); err != nil {
+						if err := tx.Publish(told(name+"r"+strconv.Itoa(block*perTransaction+i), stage, began)); err != nil {
 							return err
 						}
 					}
@@ -190,7 +190,7 @@ const trackingScript = `\set turn :turn + 1
 \set first (:m %% :blocks) * %[1]d
 BEGIN;
 SELECT bus.publish(array_fill('entrepot.logistics.provider.v1.TrackingUpdated'::text, ARRAY[%[1]d]),
-  ARRAY(SELECT :name::text || g FROM generate_series(:first::int, :first::int + %[1]d - 1) g),
+  ARRAY(SELECT :name::text || 'r' || g FROM generate_series(:first::int, :first::int + %[1]d - 1) g),
   array_fill(decode(lpad(to_hex(:stage::int), 2, '0'), 'hex') || '\x%[2]s'::bytea, ARRAY[%[1]d]), NULL);
 COMMIT;
 \if :turn %% %[3]d = 0

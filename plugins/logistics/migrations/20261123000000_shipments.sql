@@ -34,9 +34,14 @@ CREATE TABLE shipment (
   created_at   timestamptz NOT NULL DEFAULT now(),
   booked_at    timestamptz,
   delivered_at timestamptz,
+  -- The carrier is asked when it has been silent for so many seconds; 0: it
+  -- cannot be asked. next_poll is when that is looked at; NULL: no more.
+  poll_every   int NOT NULL DEFAULT 0,
+  next_poll    timestamptz,
   updated_at   timestamptz NOT NULL DEFAULT now()) WITH (fillfactor = 70);
 CREATE UNIQUE INDEX shipment_carrier ON shipment (instance, carrier_ref) WHERE carrier_ref <> '';
 CREATE INDEX shipment_open ON shipment (sent_at) WHERE booking IN (1, 4);
+CREATE INDEX shipment_poll ON shipment (next_poll) WHERE next_poll IS NOT NULL;
 CREATE INDEX shipment_reference ON shipment (reference);
 CREATE INDEX shipment_order ON shipment (order_id) WHERE order_id <> '';
 CREATE INDEX shipment_merchant ON shipment (merchant, id);
@@ -71,6 +76,30 @@ CREATE TABLE fact (
   PRIMARY KEY (shipment_id, id));
 REVOKE UPDATE, DELETE, TRUNCATE ON fact FROM p_logistics;
 
+-- What a carrier told of a booking before its answer to that booking was
+-- written down: it belongs to the shipment that comes to have the reference.
+CREATE TABLE stray_fact (
+  instance    text NOT NULL,
+  carrier_ref text NOT NULL,
+  id          text NOT NULL,
+  tracking    text NOT NULL,
+  status      smallint NOT NULL,
+  code        text NOT NULL,
+  words       text NOT NULL,
+  reason      text NOT NULL,
+  place       text NOT NULL,
+  country     text NOT NULL,
+  at          timestamptz NOT NULL,
+  heard_at    timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (instance, carrier_ref, id));
+CREATE INDEX stray_fact_heard ON stray_fact (heard_at);
+
+-- Changes of status of late, for those who watch.
+CREATE TABLE movement (
+  seq         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  shipment_id text NOT NULL,
+  at          timestamptz NOT NULL DEFAULT now());
+
 CREATE TABLE task (
   id          text PRIMARY KEY,
   shipment_id text NOT NULL REFERENCES shipment,
@@ -89,9 +118,11 @@ CREATE TABLE manifest (
   instance    text NOT NULL,
   place       text NOT NULL,
   merchant    text NOT NULL,
-  carrier_ref text NOT NULL DEFAULT '',            -- empty while the carrier has not answered
+  carrier_ref text NOT NULL DEFAULT '',
+  told        boolean NOT NULL DEFAULT false,      -- the carrier has answered, or takes no manifests
   blob_id     text NOT NULL DEFAULT '',
   created_at  timestamptz NOT NULL DEFAULT now());
+CREATE INDEX manifest_untold ON manifest (created_at) WHERE NOT told;
 CREATE INDEX shipment_manifest ON shipment (manifest_id) WHERE manifest_id <> '';
 
 CREATE TABLE pickup (

@@ -1770,6 +1770,111 @@ func (x *ListShipmentsResponse) GetNextPageToken() string {
 	return ""
 }
 
+// Filters; empty ones match all.
+type WatchShipmentsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Leg           Leg                    `protobuf:"varint,1,opt,name=leg,proto3,enum=entrepot.logistics.v1.Leg" json:"leg,omitempty"`
+	OrderId       string                 `protobuf:"bytes,2,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
+	Reference     string                 `protobuf:"bytes,3,opt,name=reference,proto3" json:"reference,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchShipmentsRequest) Reset() {
+	*x = WatchShipmentsRequest{}
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchShipmentsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchShipmentsRequest) ProtoMessage() {}
+
+func (x *WatchShipmentsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchShipmentsRequest.ProtoReflect.Descriptor instead.
+func (*WatchShipmentsRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *WatchShipmentsRequest) GetLeg() Leg {
+	if x != nil {
+		return x.Leg
+	}
+	return Leg_LEG_UNSPECIFIED
+}
+
+func (x *WatchShipmentsRequest) GetOrderId() string {
+	if x != nil {
+		return x.OrderId
+	}
+	return ""
+}
+
+func (x *WatchShipmentsRequest) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
+type WatchShipmentsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shipments     []*Shipment            `protobuf:"bytes,1,rep,name=shipments,proto3" json:"shipments,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchShipmentsResponse) Reset() {
+	*x = WatchShipmentsResponse{}
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchShipmentsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchShipmentsResponse) ProtoMessage() {}
+
+func (x *WatchShipmentsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchShipmentsResponse.ProtoReflect.Descriptor instead.
+func (*WatchShipmentsResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *WatchShipmentsResponse) GetShipments() []*Shipment {
+	if x != nil {
+		return x.Shipments
+	}
+	return nil
+}
+
 type GetDocumentRequest struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	ShipmentId string                 `protobuf:"bytes,1,opt,name=shipment_id,json=shipmentId,proto3" json:"shipment_id,omitempty"`
@@ -1781,7 +1886,7 @@ type GetDocumentRequest struct {
 
 func (x *GetDocumentRequest) Reset() {
 	*x = GetDocumentRequest{}
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[18]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1793,7 +1898,7 @@ func (x *GetDocumentRequest) String() string {
 func (*GetDocumentRequest) ProtoMessage() {}
 
 func (x *GetDocumentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[18]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1806,7 +1911,7 @@ func (x *GetDocumentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDocumentRequest.ProtoReflect.Descriptor instead.
 func (*GetDocumentRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{18}
+	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetDocumentRequest) GetShipmentId() string {
@@ -1832,7 +1937,7 @@ type GetDocumentResponse struct {
 
 func (x *GetDocumentResponse) Reset() {
 	*x = GetDocumentResponse{}
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[19]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1844,7 +1949,7 @@ func (x *GetDocumentResponse) String() string {
 func (*GetDocumentResponse) ProtoMessage() {}
 
 func (x *GetDocumentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[19]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1857,7 +1962,7 @@ func (x *GetDocumentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDocumentResponse.ProtoReflect.Descriptor instead.
 func (*GetDocumentResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{19}
+	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetDocumentResponse) GetPath() string {
@@ -1880,7 +1985,7 @@ type CreateManifestRequest struct {
 
 func (x *CreateManifestRequest) Reset() {
 	*x = CreateManifestRequest{}
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[20]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1892,7 +1997,7 @@ func (x *CreateManifestRequest) String() string {
 func (*CreateManifestRequest) ProtoMessage() {}
 
 func (x *CreateManifestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[20]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1905,7 +2010,7 @@ func (x *CreateManifestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateManifestRequest.ProtoReflect.Descriptor instead.
 func (*CreateManifestRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{20}
+	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CreateManifestRequest) GetManifestId() string {
@@ -1945,7 +2050,7 @@ type CreateManifestResponse struct {
 
 func (x *CreateManifestResponse) Reset() {
 	*x = CreateManifestResponse{}
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[21]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1957,7 +2062,7 @@ func (x *CreateManifestResponse) String() string {
 func (*CreateManifestResponse) ProtoMessage() {}
 
 func (x *CreateManifestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[21]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +2075,7 @@ func (x *CreateManifestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateManifestResponse.ProtoReflect.Descriptor instead.
 func (*CreateManifestResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{21}
+	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CreateManifestResponse) GetManifest() *Manifest {
@@ -1997,7 +2102,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[22]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +2114,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[22]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +2127,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{22}
+	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Manifest) GetManifestId() string {
@@ -2093,7 +2198,7 @@ type SchedulePickupRequest struct {
 
 func (x *SchedulePickupRequest) Reset() {
 	*x = SchedulePickupRequest{}
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[23]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2105,7 +2210,7 @@ func (x *SchedulePickupRequest) String() string {
 func (*SchedulePickupRequest) ProtoMessage() {}
 
 func (x *SchedulePickupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[23]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2118,7 +2223,7 @@ func (x *SchedulePickupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SchedulePickupRequest.ProtoReflect.Descriptor instead.
 func (*SchedulePickupRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{23}
+	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SchedulePickupRequest) GetPickupId() string {
@@ -2158,7 +2263,7 @@ type SchedulePickupResponse struct {
 
 func (x *SchedulePickupResponse) Reset() {
 	*x = SchedulePickupResponse{}
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[24]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2170,7 +2275,7 @@ func (x *SchedulePickupResponse) String() string {
 func (*SchedulePickupResponse) ProtoMessage() {}
 
 func (x *SchedulePickupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[24]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2183,7 +2288,7 @@ func (x *SchedulePickupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SchedulePickupResponse.ProtoReflect.Descriptor instead.
 func (*SchedulePickupResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{24}
+	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SchedulePickupResponse) GetCarrierReference() string {
@@ -2201,7 +2306,7 @@ type SumShipmentsRequest struct {
 
 func (x *SumShipmentsRequest) Reset() {
 	*x = SumShipmentsRequest{}
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[25]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2213,7 +2318,7 @@ func (x *SumShipmentsRequest) String() string {
 func (*SumShipmentsRequest) ProtoMessage() {}
 
 func (x *SumShipmentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[25]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2226,7 +2331,7 @@ func (x *SumShipmentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SumShipmentsRequest.ProtoReflect.Descriptor instead.
 func (*SumShipmentsRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{25}
+	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{27}
 }
 
 type SumShipmentsResponse struct {
@@ -2243,7 +2348,7 @@ type SumShipmentsResponse struct {
 
 func (x *SumShipmentsResponse) Reset() {
 	*x = SumShipmentsResponse{}
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[26]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2255,7 +2360,7 @@ func (x *SumShipmentsResponse) String() string {
 func (*SumShipmentsResponse) ProtoMessage() {}
 
 func (x *SumShipmentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[26]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2268,7 +2373,7 @@ func (x *SumShipmentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SumShipmentsResponse.ProtoReflect.Descriptor instead.
 func (*SumShipmentsResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{26}
+	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SumShipmentsResponse) GetShipments() map[string]int64 {
@@ -2310,7 +2415,7 @@ type PutPlaceRequest struct {
 
 func (x *PutPlaceRequest) Reset() {
 	*x = PutPlaceRequest{}
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[27]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2322,7 +2427,7 @@ func (x *PutPlaceRequest) String() string {
 func (*PutPlaceRequest) ProtoMessage() {}
 
 func (x *PutPlaceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[27]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2335,7 +2440,7 @@ func (x *PutPlaceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutPlaceRequest.ProtoReflect.Descriptor instead.
 func (*PutPlaceRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{27}
+	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PutPlaceRequest) GetPlaceId() string {
@@ -2360,7 +2465,7 @@ type PutPlaceResponse struct {
 
 func (x *PutPlaceResponse) Reset() {
 	*x = PutPlaceResponse{}
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[28]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2372,7 +2477,7 @@ func (x *PutPlaceResponse) String() string {
 func (*PutPlaceResponse) ProtoMessage() {}
 
 func (x *PutPlaceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[28]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2385,7 +2490,7 @@ func (x *PutPlaceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutPlaceResponse.ProtoReflect.Descriptor instead.
 func (*PutPlaceResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{28}
+	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{30}
 }
 
 type ListPlacesRequest struct {
@@ -2396,7 +2501,7 @@ type ListPlacesRequest struct {
 
 func (x *ListPlacesRequest) Reset() {
 	*x = ListPlacesRequest{}
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[29]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2408,7 +2513,7 @@ func (x *ListPlacesRequest) String() string {
 func (*ListPlacesRequest) ProtoMessage() {}
 
 func (x *ListPlacesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[29]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2421,7 +2526,7 @@ func (x *ListPlacesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPlacesRequest.ProtoReflect.Descriptor instead.
 func (*ListPlacesRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{29}
+	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{31}
 }
 
 type ListPlacesResponse struct {
@@ -2433,7 +2538,7 @@ type ListPlacesResponse struct {
 
 func (x *ListPlacesResponse) Reset() {
 	*x = ListPlacesResponse{}
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[30]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2445,7 +2550,7 @@ func (x *ListPlacesResponse) String() string {
 func (*ListPlacesResponse) ProtoMessage() {}
 
 func (x *ListPlacesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[30]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2458,7 +2563,7 @@ func (x *ListPlacesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPlacesResponse.ProtoReflect.Descriptor instead.
 func (*ListPlacesResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{30}
+	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListPlacesResponse) GetPlaces() []*Place {
@@ -2479,7 +2584,7 @@ type Place struct {
 
 func (x *Place) Reset() {
 	*x = Place{}
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[31]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2491,7 +2596,7 @@ func (x *Place) String() string {
 func (*Place) ProtoMessage() {}
 
 func (x *Place) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[31]
+	mi := &file_entrepot_logistics_v1_shipment_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2504,7 +2609,7 @@ func (x *Place) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Place.ProtoReflect.Descriptor instead.
 func (*Place) Descriptor() ([]byte, []int) {
-	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{31}
+	return file_entrepot_logistics_v1_shipment_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Place) GetPlaceId() string {
@@ -2685,7 +2790,13 @@ const file_entrepot_logistics_v1_shipment_proto_rawDesc = "" +
 	"page_token\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\tpageToken\"~\n" +
 	"\x15ListShipmentsResponse\x12=\n" +
 	"\tshipments\x18\x01 \x03(\v2\x1f.entrepot.logistics.v1.ShipmentR\tshipments\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"{\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x9a\x01\n" +
+	"\x15WatchShipmentsRequest\x126\n" +
+	"\x03leg\x18\x01 \x01(\x0e2\x1a.entrepot.logistics.v1.LegB\b\xbaH\x05\x82\x01\x02\x10\x01R\x03leg\x12\"\n" +
+	"\border_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aorderId\x12%\n" +
+	"\treference\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\treference\"W\n" +
+	"\x16WatchShipmentsResponse\x12=\n" +
+	"\tshipments\x18\x01 \x03(\v2\x1f.entrepot.logistics.v1.ShipmentR\tshipments\"{\n" +
 	"\x12GetDocumentRequest\x12*\n" +
 	"\vshipment_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\n" +
 	"shipmentId\x129\n" +
@@ -2767,7 +2878,8 @@ const file_entrepot_logistics_v1_shipment_proto_rawDesc = "" +
 	"\x0eSTATUS_REFUSED\x10\r2\x99\x01\n" +
 	"\fQuoteService\x12\x88\x01\n" +
 	"\rQuoteShipment\x12+.entrepot.logistics.v1.QuoteShipmentRequest\x1a,.entrepot.logistics.v1.QuoteShipmentResponse\"\x1cҵ\x18\x15\n" +
-	"\x03\x03\x04\x06\x12\x0elogistics.read\x90\x02\x012\x86\t\n" +
+	"\x03\x03\x04\x06\x12\x0elogistics.read\x90\x02\x012\x95\n" +
+	"\n" +
 	"\x0fShipmentService\x12\x94\x01\n" +
 	"\fBookShipment\x12*.entrepot.logistics.v1.BookShipmentRequest\x1a+.entrepot.logistics.v1.BookShipmentResponse\"+ҵ\x18\x16\n" +
 	"\x03\x03\x04\x06\x12\x0flogistics.writeڵ\x18\r\n" +
@@ -2778,7 +2890,9 @@ const file_entrepot_logistics_v1_shipment_proto_rawDesc = "" +
 	"\vGetShipment\x12).entrepot.logistics.v1.GetShipmentRequest\x1a*.entrepot.logistics.v1.GetShipmentResponse\"\x1cҵ\x18\x15\n" +
 	"\x03\x03\x04\x06\x12\x0elogistics.read\x90\x02\x01\x12\x88\x01\n" +
 	"\rListShipments\x12+.entrepot.logistics.v1.ListShipmentsRequest\x1a,.entrepot.logistics.v1.ListShipmentsResponse\"\x1cҵ\x18\x15\n" +
-	"\x03\x03\x04\x06\x12\x0elogistics.read\x90\x02\x01\x12\x82\x01\n" +
+	"\x03\x03\x04\x06\x12\x0elogistics.read\x90\x02\x01\x12\x8c\x01\n" +
+	"\x0eWatchShipments\x12,.entrepot.logistics.v1.WatchShipmentsRequest\x1a-.entrepot.logistics.v1.WatchShipmentsResponse\"\x1bҵ\x18\x14\n" +
+	"\x02\x03\x04\x12\x0elogistics.read\x90\x02\x010\x01\x12\x82\x01\n" +
 	"\vGetDocument\x12).entrepot.logistics.v1.GetDocumentRequest\x1a*.entrepot.logistics.v1.GetDocumentResponse\"\x1cҵ\x18\x15\n" +
 	"\x03\x03\x04\x06\x12\x0elogistics.read\x90\x02\x01\x12\x99\x01\n" +
 	"\x0eCreateManifest\x12,.entrepot.logistics.v1.CreateManifestRequest\x1a-.entrepot.logistics.v1.CreateManifestResponse\"*ҵ\x18\x15\n" +
@@ -2811,7 +2925,7 @@ func file_entrepot_logistics_v1_shipment_proto_rawDescGZIP() []byte {
 }
 
 var file_entrepot_logistics_v1_shipment_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_entrepot_logistics_v1_shipment_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_entrepot_logistics_v1_shipment_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_entrepot_logistics_v1_shipment_proto_goTypes = []any{
 	(Leg)(0),                       // 0: entrepot.logistics.v1.Leg
 	(Status)(0),                    // 1: entrepot.logistics.v1.Status
@@ -2836,31 +2950,33 @@ var file_entrepot_logistics_v1_shipment_proto_goTypes = []any{
 	(*GetShipmentResponse)(nil),    // 20: entrepot.logistics.v1.GetShipmentResponse
 	(*ListShipmentsRequest)(nil),   // 21: entrepot.logistics.v1.ListShipmentsRequest
 	(*ListShipmentsResponse)(nil),  // 22: entrepot.logistics.v1.ListShipmentsResponse
-	(*GetDocumentRequest)(nil),     // 23: entrepot.logistics.v1.GetDocumentRequest
-	(*GetDocumentResponse)(nil),    // 24: entrepot.logistics.v1.GetDocumentResponse
-	(*CreateManifestRequest)(nil),  // 25: entrepot.logistics.v1.CreateManifestRequest
-	(*CreateManifestResponse)(nil), // 26: entrepot.logistics.v1.CreateManifestResponse
-	(*Manifest)(nil),               // 27: entrepot.logistics.v1.Manifest
-	(*SchedulePickupRequest)(nil),  // 28: entrepot.logistics.v1.SchedulePickupRequest
-	(*SchedulePickupResponse)(nil), // 29: entrepot.logistics.v1.SchedulePickupResponse
-	(*SumShipmentsRequest)(nil),    // 30: entrepot.logistics.v1.SumShipmentsRequest
-	(*SumShipmentsResponse)(nil),   // 31: entrepot.logistics.v1.SumShipmentsResponse
-	(*PutPlaceRequest)(nil),        // 32: entrepot.logistics.v1.PutPlaceRequest
-	(*PutPlaceResponse)(nil),       // 33: entrepot.logistics.v1.PutPlaceResponse
-	(*ListPlacesRequest)(nil),      // 34: entrepot.logistics.v1.ListPlacesRequest
-	(*ListPlacesResponse)(nil),     // 35: entrepot.logistics.v1.ListPlacesResponse
-	(*Place)(nil),                  // 36: entrepot.logistics.v1.Place
-	nil,                            // 37: entrepot.logistics.v1.SumShipmentsResponse.ShipmentsEntry
-	(*v1.Money)(nil),               // 38: entrepot.type.v1.Money
-	(*timestamppb.Timestamp)(nil),  // 39: google.protobuf.Timestamp
-	(*v1.Address)(nil),             // 40: entrepot.type.v1.Address
+	(*WatchShipmentsRequest)(nil),  // 23: entrepot.logistics.v1.WatchShipmentsRequest
+	(*WatchShipmentsResponse)(nil), // 24: entrepot.logistics.v1.WatchShipmentsResponse
+	(*GetDocumentRequest)(nil),     // 25: entrepot.logistics.v1.GetDocumentRequest
+	(*GetDocumentResponse)(nil),    // 26: entrepot.logistics.v1.GetDocumentResponse
+	(*CreateManifestRequest)(nil),  // 27: entrepot.logistics.v1.CreateManifestRequest
+	(*CreateManifestResponse)(nil), // 28: entrepot.logistics.v1.CreateManifestResponse
+	(*Manifest)(nil),               // 29: entrepot.logistics.v1.Manifest
+	(*SchedulePickupRequest)(nil),  // 30: entrepot.logistics.v1.SchedulePickupRequest
+	(*SchedulePickupResponse)(nil), // 31: entrepot.logistics.v1.SchedulePickupResponse
+	(*SumShipmentsRequest)(nil),    // 32: entrepot.logistics.v1.SumShipmentsRequest
+	(*SumShipmentsResponse)(nil),   // 33: entrepot.logistics.v1.SumShipmentsResponse
+	(*PutPlaceRequest)(nil),        // 34: entrepot.logistics.v1.PutPlaceRequest
+	(*PutPlaceResponse)(nil),       // 35: entrepot.logistics.v1.PutPlaceResponse
+	(*ListPlacesRequest)(nil),      // 36: entrepot.logistics.v1.ListPlacesRequest
+	(*ListPlacesResponse)(nil),     // 37: entrepot.logistics.v1.ListPlacesResponse
+	(*Place)(nil),                  // 38: entrepot.logistics.v1.Place
+	nil,                            // 39: entrepot.logistics.v1.SumShipmentsResponse.ShipmentsEntry
+	(*v1.Money)(nil),               // 40: entrepot.type.v1.Money
+	(*timestamppb.Timestamp)(nil),  // 41: google.protobuf.Timestamp
+	(*v1.Address)(nil),             // 42: entrepot.type.v1.Address
 }
 var file_entrepot_logistics_v1_shipment_proto_depIdxs = []int32{
 	7,  // 0: entrepot.logistics.v1.Parcel.items:type_name -> entrepot.logistics.v1.Item
-	38, // 1: entrepot.logistics.v1.Item.value:type_name -> entrepot.type.v1.Money
+	40, // 1: entrepot.logistics.v1.Item.value:type_name -> entrepot.type.v1.Money
 	2,  // 2: entrepot.logistics.v1.CustomsData.category:type_name -> entrepot.logistics.v1.CustomsData.Category
 	3,  // 3: entrepot.logistics.v1.CustomsData.incoterm:type_name -> entrepot.logistics.v1.CustomsData.Incoterm
-	38, // 4: entrepot.logistics.v1.CustomsData.postage:type_name -> entrepot.type.v1.Money
+	40, // 4: entrepot.logistics.v1.CustomsData.postage:type_name -> entrepot.type.v1.Money
 	4,  // 5: entrepot.logistics.v1.Rule.prefer:type_name -> entrepot.logistics.v1.Rule.Prefer
 	0,  // 6: entrepot.logistics.v1.QuoteShipmentRequest.leg:type_name -> entrepot.logistics.v1.Leg
 	5,  // 7: entrepot.logistics.v1.QuoteShipmentRequest.from:type_name -> entrepot.logistics.v1.Party
@@ -2869,7 +2985,7 @@ var file_entrepot_logistics_v1_shipment_proto_depIdxs = []int32{
 	9,  // 10: entrepot.logistics.v1.QuoteShipmentRequest.rule:type_name -> entrepot.logistics.v1.Rule
 	12, // 11: entrepot.logistics.v1.QuoteShipmentResponse.rates:type_name -> entrepot.logistics.v1.Rate
 	13, // 12: entrepot.logistics.v1.QuoteShipmentResponse.without:type_name -> entrepot.logistics.v1.NoQuote
-	38, // 13: entrepot.logistics.v1.Rate.total:type_name -> entrepot.type.v1.Money
+	40, // 13: entrepot.logistics.v1.Rate.total:type_name -> entrepot.type.v1.Money
 	0,  // 14: entrepot.logistics.v1.BookShipmentRequest.leg:type_name -> entrepot.logistics.v1.Leg
 	5,  // 15: entrepot.logistics.v1.BookShipmentRequest.from:type_name -> entrepot.logistics.v1.Party
 	5,  // 16: entrepot.logistics.v1.BookShipmentRequest.to:type_name -> entrepot.logistics.v1.Party
@@ -2882,50 +2998,54 @@ var file_entrepot_logistics_v1_shipment_proto_depIdxs = []int32{
 	5,  // 23: entrepot.logistics.v1.Shipment.from:type_name -> entrepot.logistics.v1.Party
 	5,  // 24: entrepot.logistics.v1.Shipment.to:type_name -> entrepot.logistics.v1.Party
 	6,  // 25: entrepot.logistics.v1.Shipment.parcels:type_name -> entrepot.logistics.v1.Parcel
-	38, // 26: entrepot.logistics.v1.Shipment.cost:type_name -> entrepot.type.v1.Money
+	40, // 26: entrepot.logistics.v1.Shipment.cost:type_name -> entrepot.type.v1.Money
 	8,  // 27: entrepot.logistics.v1.Shipment.customs:type_name -> entrepot.logistics.v1.CustomsData
-	39, // 28: entrepot.logistics.v1.Shipment.booked_at:type_name -> google.protobuf.Timestamp
-	39, // 29: entrepot.logistics.v1.Shipment.delivered_at:type_name -> google.protobuf.Timestamp
-	39, // 30: entrepot.logistics.v1.Shipment.updated_at:type_name -> google.protobuf.Timestamp
+	41, // 28: entrepot.logistics.v1.Shipment.booked_at:type_name -> google.protobuf.Timestamp
+	41, // 29: entrepot.logistics.v1.Shipment.delivered_at:type_name -> google.protobuf.Timestamp
+	41, // 30: entrepot.logistics.v1.Shipment.updated_at:type_name -> google.protobuf.Timestamp
 	16, // 31: entrepot.logistics.v1.CancelShipmentResponse.shipment:type_name -> entrepot.logistics.v1.Shipment
 	16, // 32: entrepot.logistics.v1.GetShipmentResponse.shipment:type_name -> entrepot.logistics.v1.Shipment
 	0,  // 33: entrepot.logistics.v1.ListShipmentsRequest.leg:type_name -> entrepot.logistics.v1.Leg
 	1,  // 34: entrepot.logistics.v1.ListShipmentsRequest.status:type_name -> entrepot.logistics.v1.Status
 	16, // 35: entrepot.logistics.v1.ListShipmentsResponse.shipments:type_name -> entrepot.logistics.v1.Shipment
-	27, // 36: entrepot.logistics.v1.CreateManifestResponse.manifest:type_name -> entrepot.logistics.v1.Manifest
-	39, // 37: entrepot.logistics.v1.Manifest.created_at:type_name -> google.protobuf.Timestamp
-	39, // 38: entrepot.logistics.v1.SchedulePickupRequest.from:type_name -> google.protobuf.Timestamp
-	39, // 39: entrepot.logistics.v1.SchedulePickupRequest.until:type_name -> google.protobuf.Timestamp
-	37, // 40: entrepot.logistics.v1.SumShipmentsResponse.shipments:type_name -> entrepot.logistics.v1.SumShipmentsResponse.ShipmentsEntry
-	40, // 41: entrepot.logistics.v1.PutPlaceRequest.address:type_name -> entrepot.type.v1.Address
-	36, // 42: entrepot.logistics.v1.ListPlacesResponse.places:type_name -> entrepot.logistics.v1.Place
-	10, // 43: entrepot.logistics.v1.QuoteService.QuoteShipment:input_type -> entrepot.logistics.v1.QuoteShipmentRequest
-	14, // 44: entrepot.logistics.v1.ShipmentService.BookShipment:input_type -> entrepot.logistics.v1.BookShipmentRequest
-	17, // 45: entrepot.logistics.v1.ShipmentService.CancelShipment:input_type -> entrepot.logistics.v1.CancelShipmentRequest
-	19, // 46: entrepot.logistics.v1.ShipmentService.GetShipment:input_type -> entrepot.logistics.v1.GetShipmentRequest
-	21, // 47: entrepot.logistics.v1.ShipmentService.ListShipments:input_type -> entrepot.logistics.v1.ListShipmentsRequest
-	23, // 48: entrepot.logistics.v1.ShipmentService.GetDocument:input_type -> entrepot.logistics.v1.GetDocumentRequest
-	25, // 49: entrepot.logistics.v1.ShipmentService.CreateManifest:input_type -> entrepot.logistics.v1.CreateManifestRequest
-	28, // 50: entrepot.logistics.v1.ShipmentService.SchedulePickup:input_type -> entrepot.logistics.v1.SchedulePickupRequest
-	30, // 51: entrepot.logistics.v1.ShipmentService.SumShipments:input_type -> entrepot.logistics.v1.SumShipmentsRequest
-	32, // 52: entrepot.logistics.v1.PlaceService.PutPlace:input_type -> entrepot.logistics.v1.PutPlaceRequest
-	34, // 53: entrepot.logistics.v1.PlaceService.ListPlaces:input_type -> entrepot.logistics.v1.ListPlacesRequest
-	11, // 54: entrepot.logistics.v1.QuoteService.QuoteShipment:output_type -> entrepot.logistics.v1.QuoteShipmentResponse
-	15, // 55: entrepot.logistics.v1.ShipmentService.BookShipment:output_type -> entrepot.logistics.v1.BookShipmentResponse
-	18, // 56: entrepot.logistics.v1.ShipmentService.CancelShipment:output_type -> entrepot.logistics.v1.CancelShipmentResponse
-	20, // 57: entrepot.logistics.v1.ShipmentService.GetShipment:output_type -> entrepot.logistics.v1.GetShipmentResponse
-	22, // 58: entrepot.logistics.v1.ShipmentService.ListShipments:output_type -> entrepot.logistics.v1.ListShipmentsResponse
-	24, // 59: entrepot.logistics.v1.ShipmentService.GetDocument:output_type -> entrepot.logistics.v1.GetDocumentResponse
-	26, // 60: entrepot.logistics.v1.ShipmentService.CreateManifest:output_type -> entrepot.logistics.v1.CreateManifestResponse
-	29, // 61: entrepot.logistics.v1.ShipmentService.SchedulePickup:output_type -> entrepot.logistics.v1.SchedulePickupResponse
-	31, // 62: entrepot.logistics.v1.ShipmentService.SumShipments:output_type -> entrepot.logistics.v1.SumShipmentsResponse
-	33, // 63: entrepot.logistics.v1.PlaceService.PutPlace:output_type -> entrepot.logistics.v1.PutPlaceResponse
-	35, // 64: entrepot.logistics.v1.PlaceService.ListPlaces:output_type -> entrepot.logistics.v1.ListPlacesResponse
-	54, // [54:65] is the sub-list for method output_type
-	43, // [43:54] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	0,  // 36: entrepot.logistics.v1.WatchShipmentsRequest.leg:type_name -> entrepot.logistics.v1.Leg
+	16, // 37: entrepot.logistics.v1.WatchShipmentsResponse.shipments:type_name -> entrepot.logistics.v1.Shipment
+	29, // 38: entrepot.logistics.v1.CreateManifestResponse.manifest:type_name -> entrepot.logistics.v1.Manifest
+	41, // 39: entrepot.logistics.v1.Manifest.created_at:type_name -> google.protobuf.Timestamp
+	41, // 40: entrepot.logistics.v1.SchedulePickupRequest.from:type_name -> google.protobuf.Timestamp
+	41, // 41: entrepot.logistics.v1.SchedulePickupRequest.until:type_name -> google.protobuf.Timestamp
+	39, // 42: entrepot.logistics.v1.SumShipmentsResponse.shipments:type_name -> entrepot.logistics.v1.SumShipmentsResponse.ShipmentsEntry
+	42, // 43: entrepot.logistics.v1.PutPlaceRequest.address:type_name -> entrepot.type.v1.Address
+	38, // 44: entrepot.logistics.v1.ListPlacesResponse.places:type_name -> entrepot.logistics.v1.Place
+	10, // 45: entrepot.logistics.v1.QuoteService.QuoteShipment:input_type -> entrepot.logistics.v1.QuoteShipmentRequest
+	14, // 46: entrepot.logistics.v1.ShipmentService.BookShipment:input_type -> entrepot.logistics.v1.BookShipmentRequest
+	17, // 47: entrepot.logistics.v1.ShipmentService.CancelShipment:input_type -> entrepot.logistics.v1.CancelShipmentRequest
+	19, // 48: entrepot.logistics.v1.ShipmentService.GetShipment:input_type -> entrepot.logistics.v1.GetShipmentRequest
+	21, // 49: entrepot.logistics.v1.ShipmentService.ListShipments:input_type -> entrepot.logistics.v1.ListShipmentsRequest
+	23, // 50: entrepot.logistics.v1.ShipmentService.WatchShipments:input_type -> entrepot.logistics.v1.WatchShipmentsRequest
+	25, // 51: entrepot.logistics.v1.ShipmentService.GetDocument:input_type -> entrepot.logistics.v1.GetDocumentRequest
+	27, // 52: entrepot.logistics.v1.ShipmentService.CreateManifest:input_type -> entrepot.logistics.v1.CreateManifestRequest
+	30, // 53: entrepot.logistics.v1.ShipmentService.SchedulePickup:input_type -> entrepot.logistics.v1.SchedulePickupRequest
+	32, // 54: entrepot.logistics.v1.ShipmentService.SumShipments:input_type -> entrepot.logistics.v1.SumShipmentsRequest
+	34, // 55: entrepot.logistics.v1.PlaceService.PutPlace:input_type -> entrepot.logistics.v1.PutPlaceRequest
+	36, // 56: entrepot.logistics.v1.PlaceService.ListPlaces:input_type -> entrepot.logistics.v1.ListPlacesRequest
+	11, // 57: entrepot.logistics.v1.QuoteService.QuoteShipment:output_type -> entrepot.logistics.v1.QuoteShipmentResponse
+	15, // 58: entrepot.logistics.v1.ShipmentService.BookShipment:output_type -> entrepot.logistics.v1.BookShipmentResponse
+	18, // 59: entrepot.logistics.v1.ShipmentService.CancelShipment:output_type -> entrepot.logistics.v1.CancelShipmentResponse
+	20, // 60: entrepot.logistics.v1.ShipmentService.GetShipment:output_type -> entrepot.logistics.v1.GetShipmentResponse
+	22, // 61: entrepot.logistics.v1.ShipmentService.ListShipments:output_type -> entrepot.logistics.v1.ListShipmentsResponse
+	24, // 62: entrepot.logistics.v1.ShipmentService.WatchShipments:output_type -> entrepot.logistics.v1.WatchShipmentsResponse
+	26, // 63: entrepot.logistics.v1.ShipmentService.GetDocument:output_type -> entrepot.logistics.v1.GetDocumentResponse
+	28, // 64: entrepot.logistics.v1.ShipmentService.CreateManifest:output_type -> entrepot.logistics.v1.CreateManifestResponse
+	31, // 65: entrepot.logistics.v1.ShipmentService.SchedulePickup:output_type -> entrepot.logistics.v1.SchedulePickupResponse
+	33, // 66: entrepot.logistics.v1.ShipmentService.SumShipments:output_type -> entrepot.logistics.v1.SumShipmentsResponse
+	35, // 67: entrepot.logistics.v1.PlaceService.PutPlace:output_type -> entrepot.logistics.v1.PutPlaceResponse
+	37, // 68: entrepot.logistics.v1.PlaceService.ListPlaces:output_type -> entrepot.logistics.v1.ListPlacesResponse
+	57, // [57:69] is the sub-list for method output_type
+	45, // [45:57] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_logistics_v1_shipment_proto_init() }
@@ -2939,7 +3059,7 @@ func file_entrepot_logistics_v1_shipment_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_logistics_v1_shipment_proto_rawDesc), len(file_entrepot_logistics_v1_shipment_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   33,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

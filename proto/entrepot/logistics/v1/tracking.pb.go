@@ -564,7 +564,9 @@ type Task struct {
 	ShipmentId string     `protobuf:"bytes,3,opt,name=shipment_id,json=shipmentId,proto3" json:"shipment_id,omitempty"`
 	MerchantId string     `protobuf:"bytes,4,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
 	// Upper snake case: BOOKING_UNKNOWN, DELIVERY_FAILED, LOST,
-	// RETURN_TO_SENDER, CUSTOMS_HOLD, STALE.
+	// RETURN_TO_SENDER; CUSTOMS_HOLD: held for a reason that somebody must see
+	// to, an inspection that ends by itself is none; STALE: on its way, and
+	// nothing was heard of it for long, though the carrier was asked.
 	Kind          string                 `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
 	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	OpenedAt      *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=opened_at,json=openedAt,proto3" json:"opened_at,omitempty"`

@@ -44,6 +44,9 @@ const (
 	// ShipmentServiceListShipmentsProcedure is the procedure name of the ShipmentService's
 	// ListShipments RPC.
 	ShipmentServiceListShipmentsProcedure = "/entrepot.logistics.v1.ShipmentService/ListShipments"
+	// ShipmentServiceWatchShipmentsProcedure is the procedure name of the ShipmentService's
+	// WatchShipments RPC.
+	ShipmentServiceWatchShipmentsProcedure = "/entrepot.logistics.v1.ShipmentService/WatchShipments"
 	// ShipmentServiceGetDocumentProcedure is the procedure name of the ShipmentService's GetDocument
 	// RPC.
 	ShipmentServiceGetDocumentProcedure = "/entrepot.logistics.v1.ShipmentService/GetDocument"
@@ -170,6 +173,14 @@ var (
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
+	shipmentServiceWatchShipmentsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeServer,
+			Schema:           v1.File_entrepot_logistics_v1_shipment_proto.Services().ByName("ShipmentService").Methods().ByName("WatchShipments"),
+			Procedure:        ShipmentServiceWatchShipmentsProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 	shipmentServiceGetDocumentSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType:       connect.StreamTypeUnary,
@@ -217,6 +228,13 @@ type ShipmentServiceClient interface {
 	CancelShipment(context.Context, *v1.CancelShipmentRequest) (*v1.CancelShipmentResponse, error)
 	GetShipment(context.Context, *v1.GetShipmentRequest) (*v1.GetShipmentResponse, error)
 	ListShipments(context.Context, *v1.ListShipmentsRequest) (*v1.ListShipmentsResponse, error)
+	// WatchShipments streams the caller's shipments that match, each when its
+	// status has changed, as it then is; several changes of one may be told as
+	// one. It begins with what changed last: who watches first and lists then
+	// misses nothing. It ends with the call's deadline: come back.
+	//
+	//	resource_exhausted   TOO_MANY_WATCH: come back later
+	WatchShipments(context.Context, *v1.WatchShipmentsRequest) (ShipmentServiceWatchShipmentsClientStream, error)
 	// GetDocument answers a shipment's label or form as a path below the public
 	// base URL, signed and short-lived.
 	GetDocument(context.Context, *v1.GetDocumentRequest) (*v1.GetDocumentResponse, error)
@@ -235,6 +253,27 @@ func NewShipmentServiceClient(client *connect.Client) ShipmentServiceClient {
 	return &shipmentServiceClient{client: client}
 }
 
+// ShipmentServiceWatchShipmentsClientStream is the client stream for the ShipmentService's
+// WatchShipments RPC.
+type ShipmentServiceWatchShipmentsClientStream struct {
+	stream connect.ClientStream
+}
+
+// Receive returns the next response message from the server.
+func (s ShipmentServiceWatchShipmentsClientStream) Receive() (*v1.WatchShipmentsResponse, error) {
+	var res v1.WatchShipmentsResponse
+	if err := s.stream.Receive(&res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+// Close releases the stream's resources. It is idempotent and is typically deferred to clean up a
+// stream abandoned before io.EOF.
+func (s ShipmentServiceWatchShipmentsClientStream) Close() error {
+	return s.stream.Close()
+}
+
 // ShipmentServiceHandler is an implementation of the entrepot.logistics.v1.ShipmentService service.
 type ShipmentServiceHandler interface {
 	// BookShipment books with one carrier: the one named, or the one that the
@@ -250,6 +289,13 @@ type ShipmentServiceHandler interface {
 	CancelShipment(context.Context, *v1.CancelShipmentRequest) (*v1.CancelShipmentResponse, error)
 	GetShipment(context.Context, *v1.GetShipmentRequest) (*v1.GetShipmentResponse, error)
 	ListShipments(context.Context, *v1.ListShipmentsRequest) (*v1.ListShipmentsResponse, error)
+	// WatchShipments streams the caller's shipments that match, each when its
+	// status has changed, as it then is; several changes of one may be told as
+	// one. It begins with what changed last: who watches first and lists then
+	// misses nothing. It ends with the call's deadline: come back.
+	//
+	//	resource_exhausted   TOO_MANY_WATCH: come back later
+	WatchShipments(context.Context, *v1.WatchShipmentsRequest, ShipmentServiceWatchShipmentsServerStream) error
 	// GetDocument answers a shipment's label or form as a path below the public
 	// base URL, signed and short-lived.
 	GetDocument(context.Context, *v1.GetDocumentRequest) (*v1.GetDocumentResponse, error)
@@ -271,11 +317,28 @@ func RegisterShipmentServiceHandler(server *connect.Server, svc ShipmentServiceH
 		connect.Method{Spec: shipmentServiceCancelShipmentSpec(), Handler: adapter.cancelShipment},
 		connect.Method{Spec: shipmentServiceGetShipmentSpec(), Handler: adapter.getShipment},
 		connect.Method{Spec: shipmentServiceListShipmentsSpec(), Handler: adapter.listShipments},
+		connect.Method{Spec: shipmentServiceWatchShipmentsSpec(), Handler: adapter.watchShipments},
 		connect.Method{Spec: shipmentServiceGetDocumentSpec(), Handler: adapter.getDocument},
 		connect.Method{Spec: shipmentServiceCreateManifestSpec(), Handler: adapter.createManifest},
 		connect.Method{Spec: shipmentServiceSchedulePickupSpec(), Handler: adapter.schedulePickup},
 		connect.Method{Spec: shipmentServiceSumShipmentsSpec(), Handler: adapter.sumShipments},
 	)
+}
+
+// ShipmentServiceWatchShipmentsServerStream is the server stream for the ShipmentService's
+// WatchShipments RPC.
+type ShipmentServiceWatchShipmentsServerStream struct {
+	stream connect.ServerStream
+}
+
+// SendHeaders flushes the response headers without a message. The first Send does this implicitly.
+func (s ShipmentServiceWatchShipmentsServerStream) SendHeaders() error {
+	return s.stream.SendHeaders()
+}
+
+// Send sends a response message to the client.
+func (s ShipmentServiceWatchShipmentsServerStream) Send(res *v1.WatchShipmentsResponse) error {
+	return s.stream.Send(res)
 }
 
 // UnimplementedShipmentServiceHandler returns CodeUnimplemented from all methods.
@@ -295,6 +358,10 @@ func (UnimplementedShipmentServiceHandler) GetShipment(context.Context, *v1.GetS
 
 func (UnimplementedShipmentServiceHandler) ListShipments(context.Context, *v1.ListShipmentsRequest) (*v1.ListShipmentsResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.logistics.v1.ShipmentService.ListShipments is not implemented")
+}
+
+func (UnimplementedShipmentServiceHandler) WatchShipments(context.Context, *v1.WatchShipmentsRequest, ShipmentServiceWatchShipmentsServerStream) error {
+	return connect.NewError(connect.CodeUnimplemented, "entrepot.logistics.v1.ShipmentService.WatchShipments is not implemented")
 }
 
 func (UnimplementedShipmentServiceHandler) GetDocument(context.Context, *v1.GetDocumentRequest) (*v1.GetDocumentResponse, error) {
@@ -347,6 +414,14 @@ func (c *shipmentServiceClient) ListShipments(ctx context.Context, req *v1.ListS
 		return nil, err
 	}
 	return &res, nil
+}
+
+func (c *shipmentServiceClient) WatchShipments(ctx context.Context, req *v1.WatchShipmentsRequest) (ShipmentServiceWatchShipmentsClientStream, error) {
+	stream, err := c.client.CallServerStream(ctx, shipmentServiceWatchShipmentsSpec(), req)
+	if err != nil {
+		return ShipmentServiceWatchShipmentsClientStream{}, err
+	}
+	return ShipmentServiceWatchShipmentsClientStream{stream: stream}, nil
 }
 
 func (c *shipmentServiceClient) GetDocument(ctx context.Context, req *v1.GetDocumentRequest) (*v1.GetDocumentResponse, error) {
@@ -429,6 +504,14 @@ func (h shipmentServiceHandler) listShipments(ctx context.Context, _ connect.Spe
 		return err
 	}
 	return stream.Send(res)
+}
+
+func (h shipmentServiceHandler) watchShipments(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.WatchShipmentsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	return h.svc.WatchShipments(ctx, &req, ShipmentServiceWatchShipmentsServerStream{stream: stream})
 }
 
 func (h shipmentServiceHandler) getDocument(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
