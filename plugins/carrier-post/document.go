@@ -21,7 +21,7 @@ func (a *adapter) documents(req *providerv1.BookRequest, l line) ([]*providerv1.
 	if l.Code != "" {
 		return nil, nil
 	}
-	border := req.GetFrom().GetCountryCode() != req.GetTo().GetCountryCode()
+	border := a.border(req)
 	labels := make([]label.Label, len(l.Items))
 	forms := map[string][]label.Form{}
 	for i, item := range l.Items {

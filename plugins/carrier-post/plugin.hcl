@@ -39,3 +39,8 @@ config "events_dir" {
   type        = "string"
   description = "folder of the post's scanning files (JSON lines of EMSEVT events, see README.md); without it, items are not tracked"
 }
+
+config "customs_union" {
+  type        = "list"
+  description = "countries between which goods need no declaration; without it, the customs union of the European Union"
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -20,6 +21,7 @@ import (
 	logisticsv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/v1"
 	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
 	"github.com/entrepot/entrepot/sdk/call"
+	"github.com/entrepot/entrepot/sdk/carriertest"
 	"github.com/entrepot/entrepot/sdk/fault"
 	"github.com/entrepot/entrepot/sdk/journal"
 	"github.com/entrepot/entrepot/sdk/plugintest"
@@ -302,6 +304,91 @@ func run(t *testing.T, doc []byte, program string, args ...string) string {
 	return string(out)
 }
 
+// The kit of the contract, with scanners that see what was handed over.
+func TestThePostIsACarrier(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	p := open(t, map[string]any{"events_dir": dir})
+	var mu sync.Mutex
+	carriertest.Run(t, carriertest.Carrier{
+		Client: p, Capabilities: carriertest.Declared(t, manifest), Home: "GB", Abroad: "DE", Service: "parcel",
+		Move: func(_ context.Context, b *providerv1.Booking) error {
+			mu.Lock()
+			defer mu.Unlock()
+			f, err := os.OpenFile(filepath.Join(dir, "office.jsonl"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+			if err != nil {
+				return err
+			}
+			for _, item := range b.GetTrackingNumbers() {
+				for _, code := range []string{"EMA", "EMI"} {
+					if _, err := fmt.Fprintf(f, "{\"item\":%q,\"event\":%q,\"at\":\"2026-11-01T10:00:00Z\"}\n", item, code); err != nil {
+						return err
+					}
+				}
+			}
+			return f.Close()
+		},
+	})
+}
+
+// Which form an item has follows from where it goes and what it is worth: the
+// limit is in special drawing rights, and a currency without a rate has the
+// fuller one, which is always right.
+func TestTheFormFollowsFromValueAndDestination(t *testing.T) {
+	t.Parallel()
+	p, inside := open(t, nil), open(t, map[string]any{"country": "DE"})
+	for i, c := range []struct {
+		p        post
+		from, to string
+		value    *typev1.Money
+		want     []string
+	}{
+		{p, "GB", "GB", gbp(1_000_000), nil},
+		{p, "GB", "DE", gbp(29_999), []string{"cn22"}},
+		{p, "GB", "DE", gbp(30_000), []string{"cn23"}},
+		{p, "DE", "GB", &typev1.Money{CurrencyCode: "EUR", MinorUnits: 34_499}, []string{"cn22"}}, // 300 at 1.15
+		{p, "DE", "GB", &typev1.Money{CurrencyCode: "EUR", MinorUnits: 34_500}, []string{"cn23"}},
+		{p, "GB", "JP", &typev1.Money{CurrencyCode: "CHF", MinorUnits: 100}, []string{"cn23"}},
+		{inside, "DE", "FR", &typev1.Money{CurrencyCode: "EUR", MinorUnits: 1_000_000}, nil},
+		{inside, "DE", "CH", &typev1.Money{CurrencyCode: "EUR", MinorUnits: 100}, []string{"cn22"}},
+	} {
+		req := asked(fmt.Sprint("form", i), c.to, 0)
+		req.From, req.Parcels[0].Items[0].Value = end("Albion Gifts", c.from), c.value
+		b := c.p.book(t, req)
+		require.Equal(t, providerv1.Booking_STATE_BOOKED, b.GetState(), "%+v: %s", c, b.GetCode())
+		var forms []string
+		for _, d := range b.GetDocuments() {
+			if strings.HasPrefix(d.GetName(), "cn") {
+				forms = append(forms, d.GetName())
+			}
+		}
+		require.Equal(t, c.want, forms, "%s to %s, %v", c.from, c.to, c.value)
+	}
+	// Inside the union nothing need be declared at all.
+	req := asked("inside", "FR", 100)
+	req.From, req.Customs, req.Parcels[0].Items = end("Albion Gifts", "DE"), nil, nil
+	require.Equal(t, providerv1.Booking_STATE_BOOKED, inside.book(t, req).GetState())
+}
+
+// The short form and the manifest as readers that did not draw them have them.
+func TestTheShortFormAndTheManifestAreReadBack(t *testing.T) {
+	t.Parallel()
+	p := open(t, nil)
+	b := p.book(t, asked("low", "DE", 29_999))
+	item := b.GetTrackingNumbers()["p1"]
+	text := strings.Join(strings.Fields(run(t, b.GetDocuments()[2].GetContent(), "pdftotext", "-layout", "{}", "-")), " ")
+	for _, s := range []string{"CN 22", "Sale of goods", "Ceramic cup, white", "3", "1.200 kg", "299.99", "691200", "CN", "1.500 kg", "signature"} {
+		require.Contains(t, text, s)
+	}
+	require.NotContains(t, text, "IM3720000224")
+	require.Contains(t, scanned(t, b.GetDocuments()[2].GetContent()), item)
+	res, err := p.CreateManifest(t.Context(), &providerv1.CreateManifestRequest{Key: "m", References: []string{b.GetReference()}})
+	require.NoError(t, err)
+	require.Contains(t, scanned(t, res.GetDocument().GetContent()), res.GetReference())
+	text = run(t, res.GetDocument().GetContent(), "pdftotext", "-layout", "{}", "-")
+	require.Contains(t, strings.ReplaceAll(text, " ", ""), item)
+}
+
 func TestABookingIsCancelledUntilItIsHandedOver(t *testing.T) {
 	t.Parallel()
 	p := open(t, nil)
@@ -363,6 +450,30 @@ func TestScanningFilesAreFollowed(t *testing.T) {
 	require.Equal(t, "OTHER", res.GetFacts()[3].GetReason())
 	_, err = p.Cancel(t.Context(), &providerv1.CancelRequest{Key: "c", Reference: b.GetReference()})
 	require.Equal(t, "HANDED_OVER", fault.Reason(err), "it was seen on its way")
+}
+
+// What a scanner writes by mistake holds up nothing: too long a line, an office
+// whose name is cut in the middle of a letter, a country that is none.
+func TestNoScanHoldsUpTheNext(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	p := open(t, map[string]any{"events_dir": dir})
+	b := p.book(t, asked("k1", "DE", 100))
+	item := b.GetTrackingNumbers()["p1"]
+	line := func(event, office string) string {
+		return fmt.Sprintf(`{"item":%q,"event":%q,"at":"2026-11-01T10:00:00Z","office":%q,"country":"Utopia"}`, item, event, office) + "\n"
+	}
+	file := line("EMA", strings.Repeat("é", 99)+"地"+"地") + strings.Repeat("x", 10_000) + "\n" + line("EME", "") + line("EMB", strings.Repeat("y", 5000)) + line("EMI", "Berlin")
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "a.jsonl"), []byte(file), 0o600))
+	require.Eventually(t, func() bool { return len(p.Published(t)) == 3 }, 20*time.Second, 10*time.Millisecond)
+	var codes, reasons []string
+	for _, e := range p.Published(t) {
+		f := e.(*providerv1.TrackingUpdated).GetFacts()[0]
+		codes, reasons = append(codes, f.GetCode()), append(reasons, f.GetReason())
+		require.LessOrEqual(t, len([]rune(f.GetPlace())), 100)
+	}
+	require.Equal(t, []string{"EMA", "EME", "EMI"}, codes)
+	require.Equal(t, []string{"", "CUSTOMS_HELD", ""}, reasons)
 }
 
 // After a restart the scanning files are followed whether anybody calls or not.

@@ -20,6 +20,7 @@ import (
 	logisticsv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/v1"
 	pluginv1 "github.com/entrepot/entrepot/proto/entrepot/plugin/v1"
 	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
+	"github.com/entrepot/entrepot/sdk/customs"
 	"github.com/entrepot/entrepot/sdk/fault"
 	"github.com/entrepot/entrepot/sdk/journal"
 	"github.com/entrepot/entrepot/sdk/plugin"
@@ -33,6 +34,7 @@ type settings struct {
 	FirstNumber int64    `json:"first_number"`
 	SDR         []string `json:"sdr"`
 	EventsDir   string   `json:"events_dir"`
+	Union       []string `json:"customs_union"`
 }
 
 // lately are minor units of a special drawing right, rounded down: below its
@@ -100,6 +102,9 @@ func register(_ context.Context, in *plugin.Instance) error {
 	var err error
 	if a.sdr, err = rights(a.cfg.SDR); err != nil {
 		return err
+	}
+	if len(a.cfg.Union) == 0 {
+		a.cfg.Union = customs.EuropeanUnion
 	}
 	a.shelf = &shelf{tariffs: a.cfg.Tariffs, zones: a.cfg.Zones}
 	// At the start a broken table is an error; later the last good one serves.
@@ -227,9 +232,14 @@ func (a *adapter) Book(ctx context.Context, req *providerv1.BookRequest) (*provi
 	return &providerv1.BookResponse{Booking: b}, nil
 }
 
+// border tells whether it is declared to a customs office.
+func (a *adapter) border(req *providerv1.BookRequest) bool {
+	return customs.Border(req.GetFrom().GetCountryCode(), req.GetTo().GetCountryCode(), a.cfg.Union)
+}
+
 // refusal is why the post does not take it.
 func (a *adapter) refusal(req *providerv1.BookRequest, r *providerv1.Rate) string {
-	border := req.GetFrom().GetCountryCode() != req.GetTo().GetCountryCode()
+	abroad := req.GetFrom().GetCountryCode() != req.GetTo().GetCountryCode()
 	from, to := req.GetFrom().GetAddress(), req.GetTo().GetAddress()
 	switch {
 	case !a.serves(req.GetFrom(), req.GetTo()):
@@ -238,12 +248,13 @@ func (a *adapter) refusal(req *providerv1.BookRequest, r *providerv1.Rate) strin
 		return "no_tariff"
 	case from == nil || to == nil:
 		return "address_missing"
-	case border && !(latin(from) && latin(to)):
+	case abroad && !(latin(from) && latin(to)):
 		return "address_not_latin"
-	case border && req.GetCustoms() == nil:
+	case !a.border(req):
+		return ""
+	case req.GetCustoms() == nil:
 		return "declaration_missing"
-	}
-	if border {
+	default:
 		for _, p := range req.GetParcels() {
 			for _, it := range p.GetItems() {
 				if it.GetDescription() == "" || it.GetValue() == nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"strconv"
 	"time"
 
+	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	providerv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/provider/v1"
@@ -31,23 +33,27 @@ type scan struct {
 }
 
 // events are the codes of EMSEVT V3 with what they say of an item.
-var events = map[string]struct {
+var events = map[string]event{
+	"EMA": {providerv1.Status_STATUS_HANDED_OVER, "posting or collection", ""},
+	"EMB": {providerv1.Status_STATUS_IN_TRANSIT, "arrival at outward office of exchange", ""},
+	"EMC": {providerv1.Status_STATUS_IN_TRANSIT, "departure from outward office of exchange", ""},
+	"EMD": {providerv1.Status_STATUS_IN_TRANSIT, "arrival at inward office of exchange", ""},
+	"EDB": {providerv1.Status_STATUS_ON_HOLD, "presented to import customs", "CUSTOMS_INSPECTION"},
+	"EME": {providerv1.Status_STATUS_ON_HOLD, "held by import customs", "CUSTOMS_HELD"},
+	"EDC": {providerv1.Status_STATUS_IN_TRANSIT, "returned from import customs", ""},
+	"EMF": {providerv1.Status_STATUS_IN_TRANSIT, "departure from inward office of exchange", ""},
+	"EMG": {providerv1.Status_STATUS_IN_TRANSIT, "arrival at delivery office", ""},
+	"EDG": {providerv1.Status_STATUS_OUT_FOR_DELIVERY, "out for physical delivery", ""},
+	"EDH": {providerv1.Status_STATUS_READY_FOR_PICKUP, "arrival at collection point", ""},
+	"EMH": {providerv1.Status_STATUS_DELIVERY_FAILED, "attempted delivery", ""},
+	"EMI": {providerv1.Status_STATUS_DELIVERED, "final delivery", ""},
+}
+
+// event is what a code says of an item, and why when the scanner does not.
+type event struct {
 	status providerv1.Status
 	text   string
-}{
-	"EMA": {providerv1.Status_STATUS_HANDED_OVER, "posting or collection"},
-	"EMB": {providerv1.Status_STATUS_IN_TRANSIT, "arrival at outward office of exchange"},
-	"EMC": {providerv1.Status_STATUS_IN_TRANSIT, "departure from outward office of exchange"},
-	"EMD": {providerv1.Status_STATUS_IN_TRANSIT, "arrival at inward office of exchange"},
-	"EDB": {providerv1.Status_STATUS_ON_HOLD, "presented to import customs"},
-	"EME": {providerv1.Status_STATUS_ON_HOLD, "held by import customs"},
-	"EDC": {providerv1.Status_STATUS_IN_TRANSIT, "returned from import customs"},
-	"EMF": {providerv1.Status_STATUS_IN_TRANSIT, "departure from inward office of exchange"},
-	"EMG": {providerv1.Status_STATUS_IN_TRANSIT, "arrival at delivery office"},
-	"EDG": {providerv1.Status_STATUS_OUT_FOR_DELIVERY, "out for physical delivery"},
-	"EDH": {providerv1.Status_STATUS_READY_FOR_PICKUP, "arrival at collection point"},
-	"EMH": {providerv1.Status_STATUS_DELIVERY_FAILED, "attempted delivery"},
-	"EMI": {providerv1.Status_STATUS_DELIVERED, "final delivery"},
+	reason string
 }
 
 // Bounds of what is read at a time: the rest is read the next time.
@@ -55,6 +61,9 @@ const (
 	scanEvery   = 2 * time.Second
 	maxScanLine = 4096
 	maxScans    = 500
+	// publishTimeout bounds one telling: a bus that hangs does not keep the post
+	// from closing its books.
+	publishTimeout = 10 * time.Second
 )
 
 // watch reads the scanning files until stop is closed. There is no signal for a
@@ -100,6 +109,11 @@ func (a *adapter) readFile(ctx context.Context, o *office, path string) error {
 		return err
 	}
 	defer func() { _ = f.Close() }()
+	if i, err := f.Stat(); err != nil {
+		return err
+	} else if i.Size() < at {
+		return fmt.Errorf("%s: was longer before: scanners append to a file, and begin another", name)
+	}
 	if _, err := f.Seek(at, io.SeekStart); err != nil {
 		return err
 	}
@@ -110,7 +124,14 @@ func (a *adapter) readFile(ctx context.Context, o *office, path string) error {
 		case errors.Is(err, io.EOF):
 			return nil // a line that is being written is read when it is whole
 		case errors.Is(err, bufio.ErrBufferFull):
-			return errors.New(name + ": a line of more than 4096 bytes; the file is read no further")
+			rest, err := pastLine(r)
+			if errors.Is(err, io.EOF) {
+				return nil
+			} else if err != nil {
+				return err
+			}
+			at += rest
+			raw = nil
 		case err != nil:
 			return err
 		}
@@ -126,7 +147,7 @@ func (a *adapter) readFile(ctx context.Context, o *office, path string) error {
 		o.mu.Unlock()
 		if reference != "" {
 			event := &providerv1.TrackingUpdated{Instance: a.in.Name, Reference: reference, Facts: []*providerv1.Fact{fact(s)}}
-			if err := a.in.Host.Publish(ctx, a.in.Name, event, name+":"+strconv.FormatInt(at, 10)); err != nil {
+			if err := a.publish(ctx, event, name+":"+strconv.FormatInt(at, 10)); err != nil {
 				return err
 			}
 		}
@@ -140,14 +161,44 @@ func (a *adapter) readFile(ctx context.Context, o *office, path string) error {
 	return nil
 }
 
+// pastLine reads to the end of a line that is too long to be a scan, and
+// answers how long it was.
+func pastLine(r *bufio.Reader) (n int64, err error) {
+	n = maxScanLine
+	for {
+		part, err := r.ReadSlice('\n')
+		n += int64(len(part))
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return n, err
+		}
+	}
+}
+
+// publish tells of an event. One that the bus will never take is passed over:
+// the scans after it are not kept waiting for ever.
+func (a *adapter) publish(ctx context.Context, event *providerv1.TrackingUpdated, dedupe string) error {
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	err := a.in.Host.Publish(ctx, a.in.Name, event, dedupe)
+	if connect.CodeOf(err) == connect.CodeInvalidArgument {
+		a.in.Log.WarnContext(ctx, "a scan that cannot be told is passed over", "scan", dedupe, "error", err)
+		return nil
+	}
+	return err
+}
+
 func fact(s scan) *providerv1.Fact {
 	e := events[s.Event]
+	why := reason(s.Reason)
+	if why == "" {
+		why = e.reason
+	}
 	country := s.Country
 	if len(country) != 2 || !letters(country) {
 		country = ""
 	}
 	return &providerv1.Fact{
-		FactId: s.File + ":" + strconv.FormatInt(s.End, 10), TrackingNumber: s.Item, Status: e.status, Code: clip(s.Event, 64), Text: e.text, Reason: reason(s.Reason),
+		FactId: s.File + ":" + strconv.FormatInt(s.End, 10), TrackingNumber: s.Item, Status: e.status, Code: clip(s.Event, 64), Text: e.text, Reason: why,
 		Place: clip(s.Office, 100), CountryCode: country, At: timestamppb.New(s.At),
 	}
 }
@@ -162,9 +213,12 @@ func reason(s string) string {
 	return s
 }
 
+// clip keeps so many characters of a text.
 func clip(s string, n int) string {
-	if len(s) > n {
-		return s[:n]
+	for i := range s {
+		if n--; n < 0 {
+			return s[:i]
+		}
 	}
 	return s
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/entrepot/entrepot/proto/entrepot/logistics/provider/v1/providerv1connect"
 	pluginv1 "github.com/entrepot/entrepot/proto/entrepot/plugin/v1"
 	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
+	"github.com/entrepot/entrepot/sdk/customs"
 	"github.com/entrepot/entrepot/sdk/fault"
 	"github.com/entrepot/entrepot/sdk/journal"
 	"github.com/entrepot/entrepot/sdk/money"
@@ -208,7 +209,7 @@ func (a *adapter) Book(ctx context.Context, req *providerv1.BookRequest) (*provi
 		l.Code = "service_unknown"
 	case req.GetFrom().GetAddress() == nil || req.GetTo().GetAddress() == nil:
 		l.Code = "address_missing"
-	case border && req.GetCustoms() == nil:
+	case customs.Border(l.From, l.To, customs.EuropeanUnion) && req.GetCustoms() == nil:
 		l.Code = "declaration_missing"
 	}
 	fates := make([]string, 0, len(req.GetParcels()))

@@ -3,18 +3,22 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect/v2"
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
 	providerv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/provider/v1"
@@ -24,6 +28,7 @@ import (
 	"github.com/entrepot/entrepot/proto/entrepot/plugin/v1/pluginv1connect"
 	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
 	"github.com/entrepot/entrepot/sdk/call"
+	"github.com/entrepot/entrepot/sdk/carriertest"
 	"github.com/entrepot/entrepot/sdk/fault"
 	"github.com/entrepot/entrepot/sdk/journal"
 	"github.com/entrepot/entrepot/sdk/plugintest"
@@ -88,6 +93,53 @@ func (c carrier) arrives(t testing.TB, reference string, facts int) []*providerv
 		return len(got) >= facts
 	}, 20*time.Second, time.Millisecond)
 	return got
+}
+
+// The kit of the contract; the company signs its webhooks.
+func TestTheCompanyIsACarrier(t *testing.T) {
+	t.Parallel()
+	c := open(t, nil, plugintest.Secrets(map[string]string{"webhook_secret": secret}))
+	wh, err := standardwebhooks.NewWebhook(secret)
+	require.NoError(t, err)
+	carriertest.Run(t, carriertest.Carrier{
+		Client: c, Capabilities: carriertest.Declared(t, manifest), Home: "GB", Abroad: "DE", Service: "economy",
+		Webhooks: pluginv1connect.NewWebhookServiceClient(c.Client(call.Info{})), Published: func() []proto.Message { return c.Published(t) },
+		Webhook: func(b *providerv1.Booking) *pluginv1.HandleWebhookRequest {
+			body, err := json.Marshal(scan{ID: "s1", Booking: b.GetReference(), Tracking: b.GetTrackingNumbers()["p1"], Code: "hub", Happened: time.Now()})
+			require.NoError(t, err)
+			now := time.Now()
+			signature, err := wh.Sign("msg_1", now, body)
+			require.NoError(t, err)
+			return &pluginv1.HandleWebhookRequest{Instance: "carrier-sandbox", Method: http.MethodPost, Body: body, Headers: map[string]string{
+				"Content-Type": "application/json", "Webhook-Id": "msg_1", "Webhook-Timestamp": strconv.FormatInt(now.Unix(), 10), "Webhook-Signature": signature,
+			}}
+		},
+	})
+}
+
+// A parcel's number and its SSCC are read back from the label, and a manifest
+// names its bookings.
+func TestLabelsAndManifestsAreReadBack(t *testing.T) {
+	t.Parallel()
+	c := open(t, nil)
+	b := c.book(t, asked("k1", "Jürgen Groß", "DE"))
+	text, codes, err := carriertest.Read(t.Context(), b.GetDocuments()[0].GetContent())
+	if errors.Is(err, carriertest.ErrNoReader) {
+		t.Skip(err)
+	}
+	require.NoError(t, err)
+	for _, want := range []string{b.GetTrackingNumbers()["p1"], b.GetTrackingNumbers()["p2"], "00106141411234567897"} {
+		require.Contains(t, codes, want)
+	}
+	for _, want := range []string{"Jürgen Groß", "Albion Gifts", "1 of 2, 0.80 kg", "2 of 2, 1.20 kg", "shp_k1"} {
+		require.Contains(t, text, want)
+	}
+	res, err := c.CreateManifest(t.Context(), &providerv1.CreateManifestRequest{Key: "m", References: []string{b.GetReference()}})
+	require.NoError(t, err)
+	text, codes, err = carriertest.Read(t.Context(), res.GetDocument().GetContent())
+	require.NoError(t, err)
+	require.Contains(t, codes, res.GetReference())
+	require.Contains(t, text, b.GetReference())
 }
 
 func TestABookingIsLabelledAndAKeyIsHonouredForEver(t *testing.T) {
