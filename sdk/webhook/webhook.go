@@ -24,10 +24,12 @@ import (
 )
 
 const (
-	// sendTimeout bounds one try, giveUpAfter how long one webhook is tried.
+	// sendTimeout bounds one try, giveUpAfter how long one webhook is tried,
+	// slowest the pause between two tries: who is told is on this machine, and
+	// all that comes after waits for the one that is tried.
 	sendTimeout = 5 * time.Second
 	giveUpAfter = 24 * time.Hour
-	slowest     = 30 * time.Second
+	slowest     = 2 * time.Second
 )
 
 // Message is what is told of one line of the journal.
