@@ -43,16 +43,18 @@ type caseFile struct {
 	orders                  int
 	openedAt                time.Time
 	confirmedAt, closedAt   *time.Time
+	sales                   list[heldSale]
 }
 
 const caseColumns = `c.id, c.origin, c.state, c.merchant, c.sku, c.gtin, c.lot, c.expires_on, c.category, c.quantity,
   (SELECT coalesce(json_agg(cu.unit ORDER BY cu.unit), '[]') FROM case_unit cu WHERE cu.case_id = c.id), c.reference, c.site, c.destination,
-  c.market, c.opened_by, c.verdict, c.proposed_by, c.confirmed_by, c.reason, c.appealed, c.ordered, c.orders, c.opened_at, c.confirmed_at, c.closed_at`
+  c.market, c.opened_by, c.verdict, c.proposed_by, c.confirmed_by, c.reason, c.appealed, c.ordered, c.orders, c.opened_at, c.confirmed_at, c.closed_at,
+  (SELECT coalesce(json_agg(json_build_object('o', d.order_id, 'u', d.unit, 'h', d.standing) ORDER BY d.order_id, d.unit), '[]') FROM doubt d WHERE d.case_id = c.id)`
 
 func (c *caseFile) scan(r row) error {
 	return r.Scan(&c.id, &c.origin, &c.state, &c.merchant, &c.sku, &c.gtin, &c.lot, &c.expiresOn, &c.category, &c.quantity,
 		&c.units, &c.reference, &c.site, &c.destination, &c.market, &c.openedBy, &c.verdict, &c.proposedBy, &c.confirmedBy, &c.reason, &c.appealed,
-		&c.ordered, &c.orders, &c.openedAt, &c.confirmedAt, &c.closedAt)
+		&c.ordered, &c.orders, &c.openedAt, &c.confirmedAt, &c.closedAt, &c.sales)
 }
 
 func (c *caseFile) proto(checks ...*check) *inspectionv1.Case {
@@ -61,6 +63,9 @@ func (c *caseFile) proto(checks ...*check) *inspectionv1.Case {
 		Category: c.category, Quantity: c.quantity, UnitIds: c.units, Reference: c.reference, Site: c.site, Destination: c.destination,
 		Verdict: c.verdict, ProposedBy: c.proposedBy, ConfirmedBy: c.confirmedBy, Reason: c.reason, Appealed: c.appealed,
 		OpenedAt: timestamppb.New(c.openedAt), ConfirmedAt: stamp(c.confirmedAt), ClosedAt: stamp(c.closedAt), Market: c.market,
+	}
+	for _, x := range c.sales {
+		out.Sales = append(out.Sales, x.proto())
 	}
 	for _, k := range checks {
 		out.Checks = append(out.Checks, k.proto())
@@ -232,7 +237,10 @@ func (s *service) openCase(ctx context.Context, tx *store.Tx, c *caseFile) error
 		}
 		c.merchant, c.gtin = u.merchant, u.gtin
 	}
-	if err := openCases(ctx, tx, []*caseFile{c}); err != nil || c.about() {
+	if err := openCases(ctx, tx, []*caseFile{c}); err != nil {
+		return err
+	}
+	if err := doubt(ctx, tx, c.units); err != nil || c.about() {
 		return err
 	}
 	return s.carry(ctx, tx, byHolder(units, step{bizStep: "inspecting", disposition: "unknown", document: c.id})...)

@@ -125,7 +125,7 @@ func (s *service) movable(ctx context.Context, tx *store.Tx, units []*unit, docu
 		case u.document == document && u.holder == holder:
 		case u.holder == consumer:
 			seen = append(seen, sighting{u, document, seenSold})
-		case u.holder == nobody:
+		case u.holder == nobody && u.disposition != missing:
 			return nil, fault.New(connect.CodeFailedPrecondition, "UNIT_GONE", "this unit was disposed of", "unit_id", u.id)
 		default:
 			moving = append(moving, u)

@@ -39,22 +39,23 @@ type destruction struct {
 	evidenceSHA256                  string
 	orderedAt                       time.Time
 	confirmedAt                     *time.Time
+	unmatched                       int64
 }
 
 const destructionColumns = `d.id, d.case_id, d.state, d.ground, d.reason, d.merchant, d.sku, d.quantity,
   (SELECT coalesce(json_agg(cu.unit ORDER BY cu.unit), '[]') FROM case_unit cu WHERE cu.case_id = d.case_id), d.ordered_by, d.confirmed_by, d.witness,
-  d.weight_grams, to_json(d.blobs), d.evidence_sha256, d.ordered_at, d.confirmed_at`
+  d.weight_grams, to_json(d.blobs), d.evidence_sha256, d.ordered_at, d.confirmed_at, d.unmatched`
 
 func (d *destruction) scan(r row) error {
 	return r.Scan(&d.id, &d.caseID, &d.state, &d.ground, &d.reason, &d.merchant, &d.sku, &d.quantity, &d.units, &d.orderedBy, &d.confirmedBy, &d.witness,
-		&d.weightGrams, &d.blobs, &d.evidenceSHA256, &d.orderedAt, &d.confirmedAt)
+		&d.weightGrams, &d.blobs, &d.evidenceSHA256, &d.orderedAt, &d.confirmedAt, &d.unmatched)
 }
 
 func (d *destruction) proto() *inspectionv1.Destruction {
 	return &inspectionv1.Destruction{
 		DestructionId: d.id, CaseId: d.caseID, State: d.state, Ground: d.ground, MerchantId: d.merchant, Sku: d.sku, Quantity: d.quantity, UnitIds: d.units,
 		OrderedBy: d.orderedBy, ConfirmedBy: d.confirmedBy, Witness: d.witness, WeightGrams: d.weightGrams, BlobIds: d.blobs,
-		EvidenceSha256: d.evidenceSHA256, OrderedAt: timestamppb.New(d.orderedAt), ConfirmedAt: stamp(d.confirmedAt),
+		EvidenceSha256: d.evidenceSHA256, OrderedAt: timestamppb.New(d.orderedAt), ConfirmedAt: stamp(d.confirmedAt), Unmatched: d.unmatched,
 	}
 }
 

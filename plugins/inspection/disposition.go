@@ -188,9 +188,15 @@ func (s *service) close(ctx context.Context, tx *store.Tx, c *caseFile) error {
 	if err := s.settle(ctx, tx, c, units); err != nil {
 		return err
 	}
+	// The sale of what is back on a shelf has ended.
+	var shelved []string
+	if c.ordered == toShelf {
+		shelved = ids(atHand(units))
+	}
 	if _, err := tx.Do(ctx, `WITH c AS (UPDATE case_file SET state = 8, closed_at = now() WHERE id = $1),
-		d AS (UPDATE destruction SET state = 3 WHERE case_id = $1 AND state = 2)
-		UPDATE case_unit SET held = false WHERE case_id = $1 AND held`, c.id); err != nil {
+		d AS (UPDATE destruction SET state = 3 WHERE case_id = $1 AND state = 2),
+		s AS (UPDATE sale SET ended = true WHERE unit = ANY ($2) AND NOT ended)
+		UPDATE case_unit SET held = false WHERE case_id = $1 AND held`, c.id, shelved); err != nil {
 		return err
 	}
 	if err := note(ctx, tx, c.id, "closed", ""); err != nil {

@@ -63,9 +63,12 @@ func (s *service) onInspectionRequested(ctx context.Context, tx *store.Tx, e eve
 	if err != nil {
 		return err
 	}
-	return s.carry(ctx, tx, byHolder(here, step{
+	if err := s.carry(ctx, tx, byHolder(here, step{
 		bizStep: "inspecting", disposition: "unknown", holder: c.where(), document: c.id, merchant: c.merchant,
-	})...)
+	})...); err != nil {
+		return err
+	}
+	return doubt(ctx, tx, c.units)
 }
 
 // onReturnReceived hears that goods came back from consumers.
@@ -171,9 +174,16 @@ func (s *service) onHandedOver(ctx context.Context, tx *store.Tx, e event.Of[*wa
 	if carrier == "" || strings.ContainsAny(carrier, "/ ") {
 		carrier = "unknown"
 	}
-	return s.carry(ctx, tx, byHolder(leaving, step{
+	if err := s.carry(ctx, tx, byHolder(leaving, step{
 		bizStep: "shipping", disposition: inTransit, holder: atCarrier + "/" + carrier, document: e.Body.GetFulfilmentId(), transaction: "desadv",
-	})...)
+	})...); err != nil || len(leaving) == 0 {
+		return err
+	}
+	if err := sell(ctx, tx, leaving, e.Body); err != nil {
+		return err
+	}
+	// What leaves while a case asks about it is in doubt from the start.
+	return doubt(ctx, tx, ids(leaving))
 }
 
 // onDelivered hears that units are with their buyer: sold, which their makers

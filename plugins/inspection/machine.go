@@ -52,6 +52,7 @@ const (
 	confirmDestruction action = "confirm the destruction"
 	closeCase          action = "close the case"
 	reopenCase         action = "reopen the case"
+	releaseSales       action = "release its sales"
 )
 
 // from are the states in which each action is done; where it leads to is with
@@ -74,6 +75,7 @@ var from = map[action][]caseState{
 	confirmDestruction: {disposed},
 	closeCase:          {disposed, executed},
 	reopenCase:         {disposed},
+	releaseSales:       {confirmed, disposed, executed, closed},
 }
 
 // must refuses an action that the case's state does not take.

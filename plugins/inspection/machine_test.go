@@ -145,6 +145,10 @@ func TestEveryCallInEveryState(t *testing.T) {
 			_, err := h.step(t, true).ReopenCase(ctx, &inspectionv1.ReopenCaseRequest{CaseId: c})
 			return err
 		},
+		"ReleaseSales": func(c string) error {
+			_, err := h.eve.ReleaseSales(ctx, &inspectionv1.ReleaseSalesRequest{CaseId: c, Reason: "paid back"})
+			return err
+		},
 	}
 	// What each call answers in the states opened, collecting, checking,
 	// proposed, confirmed, ordered, executed, closed: "+" is done, "-" the
@@ -164,6 +168,7 @@ func TestEveryCallInEveryState(t *testing.T) {
 		"ConfirmDestruction": "uuuuu+dd",
 		"CloseCase":          "-----+++", // closed already: it is
 		"ReopenCase":         "-----+--",
+		"ReleaseSales":       "----++++",
 	} {
 		for i := range 8 {
 			state := caseState(i + 1)

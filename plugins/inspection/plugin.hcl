@@ -19,21 +19,31 @@ publishes = [
   "entrepot.inspection.v1.CertificateRevoked",
   "entrepot.inspection.v1.GoodsDestroyed",
   "entrepot.inspection.v1.CloneSuspected",
+  "entrepot.inspection.v1.SaleDoubted",
+  "entrepot.inspection.v1.SaleCleared",
 ]
 
-# Goods that stand in the warehouse want an inspection, leave, come back.
+# Goods that stand in the warehouse want an inspection, leave, come back, are
+# missed or decided about.
 subscription "warehouse" {
   topics = [
     "entrepot.warehouse.v1.InspectionRequested",
     "entrepot.warehouse.v1.FulfilmentHandedOver",
     "entrepot.warehouse.v1.FulfilmentDelivered",
     "entrepot.warehouse.v1.ReturnReceived",
+    "entrepot.warehouse.v1.StockMoved",
+    "entrepot.warehouse.v1.DestructionUnmatched",
   ]
 }
 
 # A consignment is at the door.
 subscription "logistics" {
   topics = ["entrepot.logistics.v1.ShipmentMoved"]
+}
+
+# The consumer has its due: what a doubt held is decided.
+subscription "aftersale" {
+  topics = ["entrepot.aftersale.v1.CaseSettled"]
 }
 
 # An authenticator ended a check that was pending.

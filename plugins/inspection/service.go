@@ -90,7 +90,9 @@ func register(in *plugin.Instance) (*service, error) {
 	for name, handlers := range map[string][]event.Handler{
 		"warehouse": {
 			event.On(s.onInspectionRequested), event.On(s.onHandedOver), event.On(s.onDelivered), event.On(s.onReturnReceived),
+			event.On(s.onStockMoved), event.On(s.onDestructionUnmatched),
 		},
+		"aftersale":      {event.On(s.onCaseSettled)},
 		"logistics":      {event.On(s.onShipmentMoved)},
 		"authenticators": {event.OnBatch(s.onCheckCompleted)},
 		"schedules":      {event.OnBatch(s.onTick)},

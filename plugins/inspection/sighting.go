@@ -88,8 +88,10 @@ func (s *service) raise(ctx context.Context, tx *store.Tx, list ...sighting) err
 	if _, err := tx.Do(ctx, `UPDATE unit SET clone_suspected = true, updated_at = now() WHERE id = ANY ($1)`, suspects); err != nil {
 		return err
 	}
-	_, err = tx.Do(ctx, openSightings, caseIDs, suspects, documents, notes, s.marketOf(ctx))
-	return err
+	if _, err := tx.Do(ctx, openSightings, caseIDs, suspects, documents, notes, s.marketOf(ctx)); err != nil {
+		return err
+	}
+	return doubt(ctx, tx, suspects)
 }
 
 const openSightings = `WITH found AS (

@@ -13,7 +13,8 @@ UNION ALL SELECT 'verdict', verdict::int, '', sum(quantity)::bigint FROM case_fi
 UNION ALL SELECT 'disposition', 0, disposition, count(*) FROM unit GROUP BY disposition
 UNION ALL SELECT 'holder', 0, split_part(holder, '/', 1), count(*) FROM unit GROUP BY 3
 UNION ALL SELECT 'destroyed', 0, '', coalesce(sum(quantity), 0)::bigint FROM destruction WHERE state >= 2
-UNION ALL SELECT 'clones', 0, '', count(*) FROM sighting`
+UNION ALL SELECT 'clones', 0, '', count(*) FROM sighting
+UNION ALL SELECT 'held', 0, '', count(*) FROM doubt WHERE standing`
 
 // SumInspection counts everything there is, in one look at one moment.
 func (s *service) SumInspection(ctx context.Context, _ *inspectionv1.SumInspectionRequest) (*inspectionv1.SumInspectionResponse, error) {
@@ -41,6 +42,8 @@ func (s *service) SumInspection(ctx context.Context, _ *inspectionv1.SumInspecti
 			res.Destroyed = n
 		case "clones":
 			res.ClonesSuspected = n
+		case "held":
+			res.SalesHeld = n
 		}
 		return nil
 	}); err != nil {

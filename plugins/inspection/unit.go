@@ -30,6 +30,8 @@ const (
 	destroyed = "destroyed"
 	sold      = "retail_sold"
 	inTransit = "in_transit"
+	// missing is what nobody holds that was in a warehouse and is not found.
+	missing = "unavailable"
 )
 
 // unit is a row of the table unit: one physical good.

@@ -178,6 +178,13 @@ func (s *service) stand(ctx context.Context, tx *store.Tx, c *caseFile, units []
 		WHERE id = ANY ($1)`, ids(units), int16(c.verdict), c.id); err != nil {
 		return err
 	}
+	if clears(c.verdict) {
+		if err := c.clearBy(ctx, tx); err != nil {
+			return err
+		}
+	} else if err := doubt(ctx, tx, ids(units)); err != nil {
+		return err
+	}
 	if c.about() {
 		// Nobody has the goods at hand: they are where they were.
 		return nil
@@ -284,6 +291,9 @@ func (s *service) reopenByAppeal(ctx context.Context, tx *store.Tx, c *caseFile,
 	}
 	if _, err := tx.Do(ctx, `UPDATE unit SET verdict = 0, verdict_at = NULL, case_id = '', updated_at = now() WHERE id = ANY ($1) AND case_id = $2`,
 		ids(units), c.id); err != nil {
+		return err
+	}
+	if err := doubt(ctx, tx, c.units); err != nil {
 		return err
 	}
 	return note(ctx, tx, c.id, "appealed", words)

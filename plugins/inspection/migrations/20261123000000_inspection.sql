@@ -199,6 +199,7 @@ CREATE TABLE destruction (
   evidence_sha256 text NOT NULL DEFAULT '',
   ordered_at      timestamptz NOT NULL DEFAULT now(),
   confirmed_at    timestamptz,
+  unmatched       bigint NOT NULL DEFAULT 0 CHECK (unmatched >= 0), -- pieces that the warehouse's books did not have
   -- Two persons and a witness who is neither, weight and evidence.
   CHECK ((state = 1) = (confirmed_at IS NULL)),
   CONSTRAINT destruction_confirmed_by_another CHECK (state = 1 OR confirmed_by NOT IN ('', ordered_by) AND

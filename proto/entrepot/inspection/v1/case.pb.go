@@ -202,7 +202,7 @@ func (x OrderDispositionRequest_Disposition) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OrderDispositionRequest_Disposition.Descriptor instead.
 func (OrderDispositionRequest_Disposition) EnumDescriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{20, 0}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{21, 0}
 }
 
 type Case struct {
@@ -235,7 +235,10 @@ type Case struct {
 	ConfirmedAt *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=confirmed_at,json=confirmedAt,proto3" json:"confirmed_at,omitempty"`
 	ClosedAt    *timestamppb.Timestamp `protobuf:"bytes,23,opt,name=closed_at,json=closedAt,proto3" json:"closed_at,omitempty"`
 	// Country whose authenticators are asked.
-	Market        string `protobuf:"bytes,24,opt,name=market,proto3" json:"market,omitempty"`
+	Market string `protobuf:"bytes,24,opt,name=market,proto3" json:"market,omitempty"`
+	// Orders in which units of the case were sold, and whether the merchant's
+	// share of each waits for this case.
+	Sales         []*HeldSale `protobuf:"bytes,25,rep,name=sales,proto3" json:"sales,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -438,6 +441,75 @@ func (x *Case) GetMarket() string {
 	return ""
 }
 
+func (x *Case) GetSales() []*HeldSale {
+	if x != nil {
+		return x.Sales
+	}
+	return nil
+}
+
+// A sale that a case is about.
+type HeldSale struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	OrderId string                 `protobuf:"bytes,1,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
+	UnitId  string                 `protobuf:"bytes,2,opt,name=unit_id,json=unitId,proto3" json:"unit_id,omitempty"`
+	// False: the doubt is over.
+	Held          bool `protobuf:"varint,3,opt,name=held,proto3" json:"held,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldSale) Reset() {
+	*x = HeldSale{}
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldSale) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldSale) ProtoMessage() {}
+
+func (x *HeldSale) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldSale.ProtoReflect.Descriptor instead.
+func (*HeldSale) Descriptor() ([]byte, []int) {
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *HeldSale) GetOrderId() string {
+	if x != nil {
+		return x.OrderId
+	}
+	return ""
+}
+
+func (x *HeldSale) GetUnitId() string {
+	if x != nil {
+		return x.UnitId
+	}
+	return ""
+}
+
+func (x *HeldSale) GetHeld() bool {
+	if x != nil {
+		return x.Held
+	}
+	return false
+}
+
 type OpenCaseRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Chosen by the caller, "cas_...".
@@ -460,7 +532,7 @@ type OpenCaseRequest struct {
 
 func (x *OpenCaseRequest) Reset() {
 	*x = OpenCaseRequest{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[1]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -472,7 +544,7 @@ func (x *OpenCaseRequest) String() string {
 func (*OpenCaseRequest) ProtoMessage() {}
 
 func (x *OpenCaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[1]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -485,7 +557,7 @@ func (x *OpenCaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenCaseRequest.ProtoReflect.Descriptor instead.
 func (*OpenCaseRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{1}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *OpenCaseRequest) GetCaseId() string {
@@ -581,7 +653,7 @@ type OpenCaseResponse struct {
 
 func (x *OpenCaseResponse) Reset() {
 	*x = OpenCaseResponse{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[2]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -593,7 +665,7 @@ func (x *OpenCaseResponse) String() string {
 func (*OpenCaseResponse) ProtoMessage() {}
 
 func (x *OpenCaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[2]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -606,7 +678,7 @@ func (x *OpenCaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenCaseResponse.ProtoReflect.Descriptor instead.
 func (*OpenCaseResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{2}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *OpenCaseResponse) GetCase() *Case {
@@ -625,7 +697,7 @@ type GetCaseRequest struct {
 
 func (x *GetCaseRequest) Reset() {
 	*x = GetCaseRequest{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[3]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -637,7 +709,7 @@ func (x *GetCaseRequest) String() string {
 func (*GetCaseRequest) ProtoMessage() {}
 
 func (x *GetCaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[3]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -650,7 +722,7 @@ func (x *GetCaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCaseRequest.ProtoReflect.Descriptor instead.
 func (*GetCaseRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{3}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetCaseRequest) GetCaseId() string {
@@ -669,7 +741,7 @@ type GetCaseResponse struct {
 
 func (x *GetCaseResponse) Reset() {
 	*x = GetCaseResponse{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[4]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -681,7 +753,7 @@ func (x *GetCaseResponse) String() string {
 func (*GetCaseResponse) ProtoMessage() {}
 
 func (x *GetCaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[4]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -694,7 +766,7 @@ func (x *GetCaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCaseResponse.ProtoReflect.Descriptor instead.
 func (*GetCaseResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{4}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetCaseResponse) GetCase() *Case {
@@ -716,7 +788,7 @@ type ListCasesRequest struct {
 
 func (x *ListCasesRequest) Reset() {
 	*x = ListCasesRequest{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[5]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -728,7 +800,7 @@ func (x *ListCasesRequest) String() string {
 func (*ListCasesRequest) ProtoMessage() {}
 
 func (x *ListCasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[5]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -741,7 +813,7 @@ func (x *ListCasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCasesRequest.ProtoReflect.Descriptor instead.
 func (*ListCasesRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{5}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListCasesRequest) GetState() Case_State {
@@ -782,7 +854,7 @@ type ListCasesResponse struct {
 
 func (x *ListCasesResponse) Reset() {
 	*x = ListCasesResponse{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[6]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -794,7 +866,7 @@ func (x *ListCasesResponse) String() string {
 func (*ListCasesResponse) ProtoMessage() {}
 
 func (x *ListCasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[6]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -807,7 +879,7 @@ func (x *ListCasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCasesResponse.ProtoReflect.Descriptor instead.
 func (*ListCasesResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{6}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListCasesResponse) GetCases() []*Case {
@@ -839,7 +911,7 @@ type RunChecksRequest struct {
 
 func (x *RunChecksRequest) Reset() {
 	*x = RunChecksRequest{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[7]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +923,7 @@ func (x *RunChecksRequest) String() string {
 func (*RunChecksRequest) ProtoMessage() {}
 
 func (x *RunChecksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[7]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +936,7 @@ func (x *RunChecksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunChecksRequest.ProtoReflect.Descriptor instead.
 func (*RunChecksRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{7}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RunChecksRequest) GetCaseId() string {
@@ -914,7 +986,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[8]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +998,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[8]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -939,7 +1011,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{8}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Evidence) GetUnitId() string {
@@ -993,7 +1065,7 @@ type RunChecksResponse struct {
 
 func (x *RunChecksResponse) Reset() {
 	*x = RunChecksResponse{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[9]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1005,7 +1077,7 @@ func (x *RunChecksResponse) String() string {
 func (*RunChecksResponse) ProtoMessage() {}
 
 func (x *RunChecksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[9]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1018,7 +1090,7 @@ func (x *RunChecksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunChecksResponse.ProtoReflect.Descriptor instead.
 func (*RunChecksResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{9}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RunChecksResponse) GetCase() *Case {
@@ -1045,7 +1117,7 @@ type RecordCheckRequest struct {
 
 func (x *RecordCheckRequest) Reset() {
 	*x = RecordCheckRequest{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[10]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1129,7 @@ func (x *RecordCheckRequest) String() string {
 func (*RecordCheckRequest) ProtoMessage() {}
 
 func (x *RecordCheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[10]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1142,7 @@ func (x *RecordCheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordCheckRequest.ProtoReflect.Descriptor instead.
 func (*RecordCheckRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{10}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RecordCheckRequest) GetCheckId() string {
@@ -1138,7 +1210,7 @@ type RecordCheckResponse struct {
 
 func (x *RecordCheckResponse) Reset() {
 	*x = RecordCheckResponse{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[11]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1150,7 +1222,7 @@ func (x *RecordCheckResponse) String() string {
 func (*RecordCheckResponse) ProtoMessage() {}
 
 func (x *RecordCheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[11]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1163,7 +1235,7 @@ func (x *RecordCheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordCheckResponse.ProtoReflect.Descriptor instead.
 func (*RecordCheckResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{11}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RecordCheckResponse) GetCheck() *Check {
@@ -1184,7 +1256,7 @@ type ProposeVerdictRequest struct {
 
 func (x *ProposeVerdictRequest) Reset() {
 	*x = ProposeVerdictRequest{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[12]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1196,7 +1268,7 @@ func (x *ProposeVerdictRequest) String() string {
 func (*ProposeVerdictRequest) ProtoMessage() {}
 
 func (x *ProposeVerdictRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[12]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1209,7 +1281,7 @@ func (x *ProposeVerdictRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeVerdictRequest.ProtoReflect.Descriptor instead.
 func (*ProposeVerdictRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{12}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ProposeVerdictRequest) GetCaseId() string {
@@ -1242,7 +1314,7 @@ type ProposeVerdictResponse struct {
 
 func (x *ProposeVerdictResponse) Reset() {
 	*x = ProposeVerdictResponse{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[13]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1254,7 +1326,7 @@ func (x *ProposeVerdictResponse) String() string {
 func (*ProposeVerdictResponse) ProtoMessage() {}
 
 func (x *ProposeVerdictResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[13]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1267,7 +1339,7 @@ func (x *ProposeVerdictResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeVerdictResponse.ProtoReflect.Descriptor instead.
 func (*ProposeVerdictResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{13}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ProposeVerdictResponse) GetCase() *Case {
@@ -1289,7 +1361,7 @@ type ConfirmVerdictRequest struct {
 
 func (x *ConfirmVerdictRequest) Reset() {
 	*x = ConfirmVerdictRequest{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[14]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1301,7 +1373,7 @@ func (x *ConfirmVerdictRequest) String() string {
 func (*ConfirmVerdictRequest) ProtoMessage() {}
 
 func (x *ConfirmVerdictRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[14]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1314,7 +1386,7 @@ func (x *ConfirmVerdictRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmVerdictRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmVerdictRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{14}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ConfirmVerdictRequest) GetCaseId() string {
@@ -1340,7 +1412,7 @@ type ConfirmVerdictResponse struct {
 
 func (x *ConfirmVerdictResponse) Reset() {
 	*x = ConfirmVerdictResponse{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[15]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1352,7 +1424,7 @@ func (x *ConfirmVerdictResponse) String() string {
 func (*ConfirmVerdictResponse) ProtoMessage() {}
 
 func (x *ConfirmVerdictResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[15]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1365,7 +1437,7 @@ func (x *ConfirmVerdictResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmVerdictResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmVerdictResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{15}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ConfirmVerdictResponse) GetCase() *Case {
@@ -1385,7 +1457,7 @@ type RejectVerdictRequest struct {
 
 func (x *RejectVerdictRequest) Reset() {
 	*x = RejectVerdictRequest{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[16]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +1469,7 @@ func (x *RejectVerdictRequest) String() string {
 func (*RejectVerdictRequest) ProtoMessage() {}
 
 func (x *RejectVerdictRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[16]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +1482,7 @@ func (x *RejectVerdictRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectVerdictRequest.ProtoReflect.Descriptor instead.
 func (*RejectVerdictRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{16}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RejectVerdictRequest) GetCaseId() string {
@@ -1436,7 +1508,7 @@ type RejectVerdictResponse struct {
 
 func (x *RejectVerdictResponse) Reset() {
 	*x = RejectVerdictResponse{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[17]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1448,7 +1520,7 @@ func (x *RejectVerdictResponse) String() string {
 func (*RejectVerdictResponse) ProtoMessage() {}
 
 func (x *RejectVerdictResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[17]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1461,7 +1533,7 @@ func (x *RejectVerdictResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectVerdictResponse.ProtoReflect.Descriptor instead.
 func (*RejectVerdictResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{17}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RejectVerdictResponse) GetCase() *Case {
@@ -1482,7 +1554,7 @@ type AppealRequest struct {
 
 func (x *AppealRequest) Reset() {
 	*x = AppealRequest{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[18]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1494,7 +1566,7 @@ func (x *AppealRequest) String() string {
 func (*AppealRequest) ProtoMessage() {}
 
 func (x *AppealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[18]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1507,7 +1579,7 @@ func (x *AppealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppealRequest.ProtoReflect.Descriptor instead.
 func (*AppealRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{18}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AppealRequest) GetCaseId() string {
@@ -1540,7 +1612,7 @@ type AppealResponse struct {
 
 func (x *AppealResponse) Reset() {
 	*x = AppealResponse{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[19]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1552,7 +1624,7 @@ func (x *AppealResponse) String() string {
 func (*AppealResponse) ProtoMessage() {}
 
 func (x *AppealResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[19]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1565,7 +1637,7 @@ func (x *AppealResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppealResponse.ProtoReflect.Descriptor instead.
 func (*AppealResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{19}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AppealResponse) GetCase() *Case {
@@ -1586,7 +1658,7 @@ type OrderDispositionRequest struct {
 
 func (x *OrderDispositionRequest) Reset() {
 	*x = OrderDispositionRequest{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[20]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1598,7 +1670,7 @@ func (x *OrderDispositionRequest) String() string {
 func (*OrderDispositionRequest) ProtoMessage() {}
 
 func (x *OrderDispositionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[20]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1611,7 +1683,7 @@ func (x *OrderDispositionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderDispositionRequest.ProtoReflect.Descriptor instead.
 func (*OrderDispositionRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{20}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *OrderDispositionRequest) GetCaseId() string {
@@ -1644,7 +1716,7 @@ type OrderDispositionResponse struct {
 
 func (x *OrderDispositionResponse) Reset() {
 	*x = OrderDispositionResponse{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[21]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1656,7 +1728,7 @@ func (x *OrderDispositionResponse) String() string {
 func (*OrderDispositionResponse) ProtoMessage() {}
 
 func (x *OrderDispositionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[21]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1669,10 +1741,107 @@ func (x *OrderDispositionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderDispositionResponse.ProtoReflect.Descriptor instead.
 func (*OrderDispositionResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{21}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *OrderDispositionResponse) GetCase() *Case {
+	if x != nil {
+		return x.Case
+	}
+	return nil
+}
+
+type ReleaseSalesRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	CaseId string                 `protobuf:"bytes,1,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
+	// Kept with the case.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseSalesRequest) Reset() {
+	*x = ReleaseSalesRequest{}
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseSalesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseSalesRequest) ProtoMessage() {}
+
+func (x *ReleaseSalesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseSalesRequest.ProtoReflect.Descriptor instead.
+func (*ReleaseSalesRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ReleaseSalesRequest) GetCaseId() string {
+	if x != nil {
+		return x.CaseId
+	}
+	return ""
+}
+
+func (x *ReleaseSalesRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type ReleaseSalesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Case          *Case                  `protobuf:"bytes,1,opt,name=case,proto3" json:"case,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseSalesResponse) Reset() {
+	*x = ReleaseSalesResponse{}
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseSalesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseSalesResponse) ProtoMessage() {}
+
+func (x *ReleaseSalesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseSalesResponse.ProtoReflect.Descriptor instead.
+func (*ReleaseSalesResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ReleaseSalesResponse) GetCase() *Case {
 	if x != nil {
 		return x.Case
 	}
@@ -1689,7 +1858,7 @@ type GrantEvidenceUploadRequest struct {
 
 func (x *GrantEvidenceUploadRequest) Reset() {
 	*x = GrantEvidenceUploadRequest{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[22]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1701,7 +1870,7 @@ func (x *GrantEvidenceUploadRequest) String() string {
 func (*GrantEvidenceUploadRequest) ProtoMessage() {}
 
 func (x *GrantEvidenceUploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[22]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1714,7 +1883,7 @@ func (x *GrantEvidenceUploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantEvidenceUploadRequest.ProtoReflect.Descriptor instead.
 func (*GrantEvidenceUploadRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{22}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GrantEvidenceUploadRequest) GetCaseId() string {
@@ -1735,7 +1904,7 @@ type GrantEvidenceUploadResponse struct {
 
 func (x *GrantEvidenceUploadResponse) Reset() {
 	*x = GrantEvidenceUploadResponse{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[23]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1747,7 +1916,7 @@ func (x *GrantEvidenceUploadResponse) String() string {
 func (*GrantEvidenceUploadResponse) ProtoMessage() {}
 
 func (x *GrantEvidenceUploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[23]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1760,7 +1929,7 @@ func (x *GrantEvidenceUploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantEvidenceUploadResponse.ProtoReflect.Descriptor instead.
 func (*GrantEvidenceUploadResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{23}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GrantEvidenceUploadResponse) GetPath() string {
@@ -1778,7 +1947,7 @@ type SumInspectionRequest struct {
 
 func (x *SumInspectionRequest) Reset() {
 	*x = SumInspectionRequest{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[24]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1790,7 +1959,7 @@ func (x *SumInspectionRequest) String() string {
 func (*SumInspectionRequest) ProtoMessage() {}
 
 func (x *SumInspectionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[24]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1803,7 +1972,7 @@ func (x *SumInspectionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SumInspectionRequest.ProtoReflect.Descriptor instead.
 func (*SumInspectionRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{24}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{27}
 }
 
 type SumInspectionResponse struct {
@@ -1818,13 +1987,15 @@ type SumInspectionResponse struct {
 	CertificatesRevoked int64            `protobuf:"varint,6,opt,name=certificates_revoked,json=certificatesRevoked,proto3" json:"certificates_revoked,omitempty"`
 	Destroyed           int64            `protobuf:"varint,7,opt,name=destroyed,proto3" json:"destroyed,omitempty"`
 	ClonesSuspected     int64            `protobuf:"varint,8,opt,name=clones_suspected,json=clonesSuspected,proto3" json:"clones_suspected,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// Sales whose payout waits for a case.
+	SalesHeld     int64 `protobuf:"varint,9,opt,name=sales_held,json=salesHeld,proto3" json:"sales_held,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SumInspectionResponse) Reset() {
 	*x = SumInspectionResponse{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[25]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1836,7 +2007,7 @@ func (x *SumInspectionResponse) String() string {
 func (*SumInspectionResponse) ProtoMessage() {}
 
 func (x *SumInspectionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[25]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1849,7 +2020,7 @@ func (x *SumInspectionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SumInspectionResponse.ProtoReflect.Descriptor instead.
 func (*SumInspectionResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{25}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SumInspectionResponse) GetCases() map[string]int64 {
@@ -1908,6 +2079,13 @@ func (x *SumInspectionResponse) GetClonesSuspected() int64 {
 	return 0
 }
 
+func (x *SumInspectionResponse) GetSalesHeld() int64 {
+	if x != nil {
+		return x.SalesHeld
+	}
+	return 0
+}
+
 type CloseCaseRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	CaseId        string                 `protobuf:"bytes,1,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
@@ -1917,7 +2095,7 @@ type CloseCaseRequest struct {
 
 func (x *CloseCaseRequest) Reset() {
 	*x = CloseCaseRequest{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[26]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1929,7 +2107,7 @@ func (x *CloseCaseRequest) String() string {
 func (*CloseCaseRequest) ProtoMessage() {}
 
 func (x *CloseCaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[26]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1942,7 +2120,7 @@ func (x *CloseCaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseCaseRequest.ProtoReflect.Descriptor instead.
 func (*CloseCaseRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{26}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CloseCaseRequest) GetCaseId() string {
@@ -1960,7 +2138,7 @@ type CloseCaseResponse struct {
 
 func (x *CloseCaseResponse) Reset() {
 	*x = CloseCaseResponse{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[27]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1972,7 +2150,7 @@ func (x *CloseCaseResponse) String() string {
 func (*CloseCaseResponse) ProtoMessage() {}
 
 func (x *CloseCaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[27]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1985,7 +2163,7 @@ func (x *CloseCaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseCaseResponse.ProtoReflect.Descriptor instead.
 func (*CloseCaseResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{27}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{30}
 }
 
 type ReopenCaseRequest struct {
@@ -1997,7 +2175,7 @@ type ReopenCaseRequest struct {
 
 func (x *ReopenCaseRequest) Reset() {
 	*x = ReopenCaseRequest{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[28]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +2187,7 @@ func (x *ReopenCaseRequest) String() string {
 func (*ReopenCaseRequest) ProtoMessage() {}
 
 func (x *ReopenCaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[28]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +2200,7 @@ func (x *ReopenCaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReopenCaseRequest.ProtoReflect.Descriptor instead.
 func (*ReopenCaseRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{28}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ReopenCaseRequest) GetCaseId() string {
@@ -2040,7 +2218,7 @@ type ReopenCaseResponse struct {
 
 func (x *ReopenCaseResponse) Reset() {
 	*x = ReopenCaseResponse{}
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[29]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2052,7 +2230,7 @@ func (x *ReopenCaseResponse) String() string {
 func (*ReopenCaseResponse) ProtoMessage() {}
 
 func (x *ReopenCaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[29]
+	mi := &file_entrepot_inspection_v1_case_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2065,14 +2243,14 @@ func (x *ReopenCaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReopenCaseResponse.ProtoReflect.Descriptor instead.
 func (*ReopenCaseResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{29}
+	return file_entrepot_inspection_v1_case_proto_rawDescGZIP(), []int{32}
 }
 
 var File_entrepot_inspection_v1_case_proto protoreflect.FileDescriptor
 
 const file_entrepot_inspection_v1_case_proto_rawDesc = "" +
 	"\n" +
-	"!entrepot/inspection/v1/case.proto\x12\x16entrepot.inspection.v1\x1a\x1bbuf/validate/validate.proto\x1a!entrepot/inspection/v1/unit.proto\x1a!entrepot/options/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9b\t\n" +
+	"!entrepot/inspection/v1/case.proto\x12\x16entrepot.inspection.v1\x1a\x1bbuf/validate/validate.proto\x1a!entrepot/inspection/v1/unit.proto\x1a!entrepot/options/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd3\t\n" +
 	"\x04Case\x12\x17\n" +
 	"\acase_id\x18\x01 \x01(\tR\x06caseId\x12;\n" +
 	"\x06origin\x18\x02 \x01(\x0e2#.entrepot.inspection.v1.Case.OriginR\x06origin\x128\n" +
@@ -2101,7 +2279,8 @@ const file_entrepot_inspection_v1_case_proto_rawDesc = "" +
 	"\topened_at\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\bopenedAt\x12=\n" +
 	"\fconfirmed_at\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\vconfirmedAt\x127\n" +
 	"\tclosed_at\x18\x17 \x01(\v2\x1a.google.protobuf.TimestampR\bclosedAt\x12\x16\n" +
-	"\x06market\x18\x18 \x01(\tR\x06market\"\xbc\x01\n" +
+	"\x06market\x18\x18 \x01(\tR\x06market\x126\n" +
+	"\x05sales\x18\x19 \x03(\v2 .entrepot.inspection.v1.HeldSaleR\x05sales\"\xbc\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fSTATE_OPENED\x10\x01\x12\x14\n" +
@@ -2117,7 +2296,11 @@ const file_entrepot_inspection_v1_case_proto_rawDesc = "" +
 	"\x12ORIGIN_CONSIGNMENT\x10\x01\x12\x11\n" +
 	"\rORIGIN_RETURN\x10\x02\x12\x10\n" +
 	"\fORIGIN_STOCK\x10\x03\x12\x13\n" +
-	"\x0fORIGIN_SIGHTING\x10\x04\"\xc5\x04\n" +
+	"\x0fORIGIN_SIGHTING\x10\x04\"R\n" +
+	"\bHeldSale\x12\x19\n" +
+	"\border_id\x18\x01 \x01(\tR\aorderId\x12\x17\n" +
+	"\aunit_id\x18\x02 \x01(\tR\x06unitId\x12\x12\n" +
+	"\x04held\x18\x03 \x01(\bR\x04held\"\xc5\x04\n" +
 	"\x0fOpenCaseRequest\x12<\n" +
 	"\acase_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^cas_[0-9a-hjkmnp-tv-z]{26}$R\x06caseId\x12I\n" +
 	"\x06origin\x18\x02 \x01(\x0e2#.entrepot.inspection.v1.Case.OriginB\f\xbaH\t\x82\x01\x06\x10\x01 \x00 \x01R\x06origin\x12(\n" +
@@ -2216,12 +2399,18 @@ const file_entrepot_inspection_v1_case_proto_rawDesc = "" +
 	"\x19DISPOSITION_DAMAGED_STOCK\x10\x02\x12\x16\n" +
 	"\x12DISPOSITION_REPAIR\x10\x03\"L\n" +
 	"\x18OrderDispositionResponse\x120\n" +
+	"\x04case\x18\x01 \x01(\v2\x1c.entrepot.inspection.v1.CaseR\x04case\"]\n" +
+	"\x13ReleaseSalesRequest\x12\"\n" +
+	"\acase_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06caseId\x12\"\n" +
+	"\x06reason\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x03\x18\xf4\x03R\x06reason\"H\n" +
+	"\x14ReleaseSalesResponse\x120\n" +
 	"\x04case\x18\x01 \x01(\v2\x1c.entrepot.inspection.v1.CaseR\x04case\"@\n" +
 	"\x1aGrantEvidenceUploadRequest\x12\"\n" +
 	"\acase_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06caseId\"1\n" +
 	"\x1bGrantEvidenceUploadResponse\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\"\x16\n" +
-	"\x14SumInspectionRequest\"\x9c\x06\n" +
+	"\x14SumInspectionRequest\"\xbb\x06\n" +
 	"\x15SumInspectionResponse\x12N\n" +
 	"\x05cases\x18\x01 \x03(\v28.entrepot.inspection.v1.SumInspectionResponse.CasesEntryR\x05cases\x12W\n" +
 	"\bverdicts\x18\x02 \x03(\v2;.entrepot.inspection.v1.SumInspectionResponse.VerdictsEntryR\bverdicts\x12c\n" +
@@ -2230,7 +2419,9 @@ const file_entrepot_inspection_v1_case_proto_rawDesc = "" +
 	"\x13certificates_issued\x18\x05 \x01(\x03R\x12certificatesIssued\x121\n" +
 	"\x14certificates_revoked\x18\x06 \x01(\x03R\x13certificatesRevoked\x12\x1c\n" +
 	"\tdestroyed\x18\a \x01(\x03R\tdestroyed\x12)\n" +
-	"\x10clones_suspected\x18\b \x01(\x03R\x0fclonesSuspected\x1a8\n" +
+	"\x10clones_suspected\x18\b \x01(\x03R\x0fclonesSuspected\x12\x1d\n" +
+	"\n" +
+	"sales_held\x18\t \x01(\x03R\tsalesHeld\x1a8\n" +
 	"\n" +
 	"CasesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -2249,7 +2440,7 @@ const file_entrepot_inspection_v1_case_proto_rawDesc = "" +
 	"\x11CloseCaseResponse\"7\n" +
 	"\x11ReopenCaseRequest\x12\"\n" +
 	"\acase_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06caseId\"\x14\n" +
-	"\x12ReopenCaseResponse2\xba\r\n" +
+	"\x12ReopenCaseResponse2\xd0\x0e\n" +
 	"\vCaseService\x12\x86\x01\n" +
 	"\bOpenCase\x12'.entrepot.inspection.v1.OpenCaseRequest\x1a(.entrepot.inspection.v1.OpenCaseResponse\"'ҵ\x18\x16\n" +
 	"\x02\x04\x06\x12\x10inspection.writeڵ\x18\t\n" +
@@ -2279,6 +2470,9 @@ const file_entrepot_inspection_v1_case_proto_rawDesc = "" +
 	"\acase_id\x12\x9f\x01\n" +
 	"\x10OrderDisposition\x12/.entrepot.inspection.v1.OrderDispositionRequest\x1a0.entrepot.inspection.v1.OrderDispositionResponse\"(ҵ\x18\x17\n" +
 	"\x01\x04\x12\x12inspection.confirmڵ\x18\t\n" +
+	"\acase_id\x12\x93\x01\n" +
+	"\fReleaseSales\x12+.entrepot.inspection.v1.ReleaseSalesRequest\x1a,.entrepot.inspection.v1.ReleaseSalesResponse\"(ҵ\x18\x17\n" +
+	"\x01\x04\x12\x12inspection.confirmڵ\x18\t\n" +
 	"\acase_id\x12\x9d\x01\n" +
 	"\x13GrantEvidenceUpload\x122.entrepot.inspection.v1.GrantEvidenceUploadRequest\x1a3.entrepot.inspection.v1.GrantEvidenceUploadResponse\"\x1dҵ\x18\x16\n" +
 	"\x02\x03\x04\x12\x10inspection.write\x90\x02\x01\x12y\n" +
@@ -2306,114 +2500,121 @@ func file_entrepot_inspection_v1_case_proto_rawDescGZIP() []byte {
 }
 
 var file_entrepot_inspection_v1_case_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_entrepot_inspection_v1_case_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_entrepot_inspection_v1_case_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_entrepot_inspection_v1_case_proto_goTypes = []any{
 	(Case_State)(0),                          // 0: entrepot.inspection.v1.Case.State
 	(Case_Origin)(0),                         // 1: entrepot.inspection.v1.Case.Origin
 	(OrderDispositionRequest_Disposition)(0), // 2: entrepot.inspection.v1.OrderDispositionRequest.Disposition
 	(*Case)(nil),                             // 3: entrepot.inspection.v1.Case
-	(*OpenCaseRequest)(nil),                  // 4: entrepot.inspection.v1.OpenCaseRequest
-	(*OpenCaseResponse)(nil),                 // 5: entrepot.inspection.v1.OpenCaseResponse
-	(*GetCaseRequest)(nil),                   // 6: entrepot.inspection.v1.GetCaseRequest
-	(*GetCaseResponse)(nil),                  // 7: entrepot.inspection.v1.GetCaseResponse
-	(*ListCasesRequest)(nil),                 // 8: entrepot.inspection.v1.ListCasesRequest
-	(*ListCasesResponse)(nil),                // 9: entrepot.inspection.v1.ListCasesResponse
-	(*RunChecksRequest)(nil),                 // 10: entrepot.inspection.v1.RunChecksRequest
-	(*Evidence)(nil),                         // 11: entrepot.inspection.v1.Evidence
-	(*RunChecksResponse)(nil),                // 12: entrepot.inspection.v1.RunChecksResponse
-	(*RecordCheckRequest)(nil),               // 13: entrepot.inspection.v1.RecordCheckRequest
-	(*RecordCheckResponse)(nil),              // 14: entrepot.inspection.v1.RecordCheckResponse
-	(*ProposeVerdictRequest)(nil),            // 15: entrepot.inspection.v1.ProposeVerdictRequest
-	(*ProposeVerdictResponse)(nil),           // 16: entrepot.inspection.v1.ProposeVerdictResponse
-	(*ConfirmVerdictRequest)(nil),            // 17: entrepot.inspection.v1.ConfirmVerdictRequest
-	(*ConfirmVerdictResponse)(nil),           // 18: entrepot.inspection.v1.ConfirmVerdictResponse
-	(*RejectVerdictRequest)(nil),             // 19: entrepot.inspection.v1.RejectVerdictRequest
-	(*RejectVerdictResponse)(nil),            // 20: entrepot.inspection.v1.RejectVerdictResponse
-	(*AppealRequest)(nil),                    // 21: entrepot.inspection.v1.AppealRequest
-	(*AppealResponse)(nil),                   // 22: entrepot.inspection.v1.AppealResponse
-	(*OrderDispositionRequest)(nil),          // 23: entrepot.inspection.v1.OrderDispositionRequest
-	(*OrderDispositionResponse)(nil),         // 24: entrepot.inspection.v1.OrderDispositionResponse
-	(*GrantEvidenceUploadRequest)(nil),       // 25: entrepot.inspection.v1.GrantEvidenceUploadRequest
-	(*GrantEvidenceUploadResponse)(nil),      // 26: entrepot.inspection.v1.GrantEvidenceUploadResponse
-	(*SumInspectionRequest)(nil),             // 27: entrepot.inspection.v1.SumInspectionRequest
-	(*SumInspectionResponse)(nil),            // 28: entrepot.inspection.v1.SumInspectionResponse
-	(*CloseCaseRequest)(nil),                 // 29: entrepot.inspection.v1.CloseCaseRequest
-	(*CloseCaseResponse)(nil),                // 30: entrepot.inspection.v1.CloseCaseResponse
-	(*ReopenCaseRequest)(nil),                // 31: entrepot.inspection.v1.ReopenCaseRequest
-	(*ReopenCaseResponse)(nil),               // 32: entrepot.inspection.v1.ReopenCaseResponse
-	nil,                                      // 33: entrepot.inspection.v1.SumInspectionResponse.CasesEntry
-	nil,                                      // 34: entrepot.inspection.v1.SumInspectionResponse.VerdictsEntry
-	nil,                                      // 35: entrepot.inspection.v1.SumInspectionResponse.DispositionsEntry
-	nil,                                      // 36: entrepot.inspection.v1.SumInspectionResponse.HoldersEntry
-	(Verdict)(0),                             // 37: entrepot.inspection.v1.Verdict
-	(*Check)(nil),                            // 38: entrepot.inspection.v1.Check
-	(*timestamppb.Timestamp)(nil),            // 39: google.protobuf.Timestamp
-	(Check_Result)(0),                        // 40: entrepot.inspection.v1.Check.Result
+	(*HeldSale)(nil),                         // 4: entrepot.inspection.v1.HeldSale
+	(*OpenCaseRequest)(nil),                  // 5: entrepot.inspection.v1.OpenCaseRequest
+	(*OpenCaseResponse)(nil),                 // 6: entrepot.inspection.v1.OpenCaseResponse
+	(*GetCaseRequest)(nil),                   // 7: entrepot.inspection.v1.GetCaseRequest
+	(*GetCaseResponse)(nil),                  // 8: entrepot.inspection.v1.GetCaseResponse
+	(*ListCasesRequest)(nil),                 // 9: entrepot.inspection.v1.ListCasesRequest
+	(*ListCasesResponse)(nil),                // 10: entrepot.inspection.v1.ListCasesResponse
+	(*RunChecksRequest)(nil),                 // 11: entrepot.inspection.v1.RunChecksRequest
+	(*Evidence)(nil),                         // 12: entrepot.inspection.v1.Evidence
+	(*RunChecksResponse)(nil),                // 13: entrepot.inspection.v1.RunChecksResponse
+	(*RecordCheckRequest)(nil),               // 14: entrepot.inspection.v1.RecordCheckRequest
+	(*RecordCheckResponse)(nil),              // 15: entrepot.inspection.v1.RecordCheckResponse
+	(*ProposeVerdictRequest)(nil),            // 16: entrepot.inspection.v1.ProposeVerdictRequest
+	(*ProposeVerdictResponse)(nil),           // 17: entrepot.inspection.v1.ProposeVerdictResponse
+	(*ConfirmVerdictRequest)(nil),            // 18: entrepot.inspection.v1.ConfirmVerdictRequest
+	(*ConfirmVerdictResponse)(nil),           // 19: entrepot.inspection.v1.ConfirmVerdictResponse
+	(*RejectVerdictRequest)(nil),             // 20: entrepot.inspection.v1.RejectVerdictRequest
+	(*RejectVerdictResponse)(nil),            // 21: entrepot.inspection.v1.RejectVerdictResponse
+	(*AppealRequest)(nil),                    // 22: entrepot.inspection.v1.AppealRequest
+	(*AppealResponse)(nil),                   // 23: entrepot.inspection.v1.AppealResponse
+	(*OrderDispositionRequest)(nil),          // 24: entrepot.inspection.v1.OrderDispositionRequest
+	(*OrderDispositionResponse)(nil),         // 25: entrepot.inspection.v1.OrderDispositionResponse
+	(*ReleaseSalesRequest)(nil),              // 26: entrepot.inspection.v1.ReleaseSalesRequest
+	(*ReleaseSalesResponse)(nil),             // 27: entrepot.inspection.v1.ReleaseSalesResponse
+	(*GrantEvidenceUploadRequest)(nil),       // 28: entrepot.inspection.v1.GrantEvidenceUploadRequest
+	(*GrantEvidenceUploadResponse)(nil),      // 29: entrepot.inspection.v1.GrantEvidenceUploadResponse
+	(*SumInspectionRequest)(nil),             // 30: entrepot.inspection.v1.SumInspectionRequest
+	(*SumInspectionResponse)(nil),            // 31: entrepot.inspection.v1.SumInspectionResponse
+	(*CloseCaseRequest)(nil),                 // 32: entrepot.inspection.v1.CloseCaseRequest
+	(*CloseCaseResponse)(nil),                // 33: entrepot.inspection.v1.CloseCaseResponse
+	(*ReopenCaseRequest)(nil),                // 34: entrepot.inspection.v1.ReopenCaseRequest
+	(*ReopenCaseResponse)(nil),               // 35: entrepot.inspection.v1.ReopenCaseResponse
+	nil,                                      // 36: entrepot.inspection.v1.SumInspectionResponse.CasesEntry
+	nil,                                      // 37: entrepot.inspection.v1.SumInspectionResponse.VerdictsEntry
+	nil,                                      // 38: entrepot.inspection.v1.SumInspectionResponse.DispositionsEntry
+	nil,                                      // 39: entrepot.inspection.v1.SumInspectionResponse.HoldersEntry
+	(Verdict)(0),                             // 40: entrepot.inspection.v1.Verdict
+	(*Check)(nil),                            // 41: entrepot.inspection.v1.Check
+	(*timestamppb.Timestamp)(nil),            // 42: google.protobuf.Timestamp
+	(Check_Result)(0),                        // 43: entrepot.inspection.v1.Check.Result
 }
 var file_entrepot_inspection_v1_case_proto_depIdxs = []int32{
 	1,  // 0: entrepot.inspection.v1.Case.origin:type_name -> entrepot.inspection.v1.Case.Origin
 	0,  // 1: entrepot.inspection.v1.Case.state:type_name -> entrepot.inspection.v1.Case.State
-	37, // 2: entrepot.inspection.v1.Case.verdict:type_name -> entrepot.inspection.v1.Verdict
-	38, // 3: entrepot.inspection.v1.Case.checks:type_name -> entrepot.inspection.v1.Check
-	39, // 4: entrepot.inspection.v1.Case.opened_at:type_name -> google.protobuf.Timestamp
-	39, // 5: entrepot.inspection.v1.Case.confirmed_at:type_name -> google.protobuf.Timestamp
-	39, // 6: entrepot.inspection.v1.Case.closed_at:type_name -> google.protobuf.Timestamp
-	1,  // 7: entrepot.inspection.v1.OpenCaseRequest.origin:type_name -> entrepot.inspection.v1.Case.Origin
-	3,  // 8: entrepot.inspection.v1.OpenCaseResponse.case:type_name -> entrepot.inspection.v1.Case
-	3,  // 9: entrepot.inspection.v1.GetCaseResponse.case:type_name -> entrepot.inspection.v1.Case
-	0,  // 10: entrepot.inspection.v1.ListCasesRequest.state:type_name -> entrepot.inspection.v1.Case.State
-	3,  // 11: entrepot.inspection.v1.ListCasesResponse.cases:type_name -> entrepot.inspection.v1.Case
-	11, // 12: entrepot.inspection.v1.RunChecksRequest.evidence:type_name -> entrepot.inspection.v1.Evidence
-	39, // 13: entrepot.inspection.v1.Evidence.at:type_name -> google.protobuf.Timestamp
-	3,  // 14: entrepot.inspection.v1.RunChecksResponse.case:type_name -> entrepot.inspection.v1.Case
-	40, // 15: entrepot.inspection.v1.RecordCheckRequest.result:type_name -> entrepot.inspection.v1.Check.Result
-	11, // 16: entrepot.inspection.v1.RecordCheckRequest.inputs:type_name -> entrepot.inspection.v1.Evidence
-	38, // 17: entrepot.inspection.v1.RecordCheckResponse.check:type_name -> entrepot.inspection.v1.Check
-	37, // 18: entrepot.inspection.v1.ProposeVerdictRequest.verdict:type_name -> entrepot.inspection.v1.Verdict
-	3,  // 19: entrepot.inspection.v1.ProposeVerdictResponse.case:type_name -> entrepot.inspection.v1.Case
-	37, // 20: entrepot.inspection.v1.ConfirmVerdictRequest.verdict:type_name -> entrepot.inspection.v1.Verdict
-	3,  // 21: entrepot.inspection.v1.ConfirmVerdictResponse.case:type_name -> entrepot.inspection.v1.Case
-	3,  // 22: entrepot.inspection.v1.RejectVerdictResponse.case:type_name -> entrepot.inspection.v1.Case
-	3,  // 23: entrepot.inspection.v1.AppealResponse.case:type_name -> entrepot.inspection.v1.Case
-	2,  // 24: entrepot.inspection.v1.OrderDispositionRequest.disposition:type_name -> entrepot.inspection.v1.OrderDispositionRequest.Disposition
-	3,  // 25: entrepot.inspection.v1.OrderDispositionResponse.case:type_name -> entrepot.inspection.v1.Case
-	33, // 26: entrepot.inspection.v1.SumInspectionResponse.cases:type_name -> entrepot.inspection.v1.SumInspectionResponse.CasesEntry
-	34, // 27: entrepot.inspection.v1.SumInspectionResponse.verdicts:type_name -> entrepot.inspection.v1.SumInspectionResponse.VerdictsEntry
-	35, // 28: entrepot.inspection.v1.SumInspectionResponse.dispositions:type_name -> entrepot.inspection.v1.SumInspectionResponse.DispositionsEntry
-	36, // 29: entrepot.inspection.v1.SumInspectionResponse.holders:type_name -> entrepot.inspection.v1.SumInspectionResponse.HoldersEntry
-	4,  // 30: entrepot.inspection.v1.CaseService.OpenCase:input_type -> entrepot.inspection.v1.OpenCaseRequest
-	6,  // 31: entrepot.inspection.v1.CaseService.GetCase:input_type -> entrepot.inspection.v1.GetCaseRequest
-	8,  // 32: entrepot.inspection.v1.CaseService.ListCases:input_type -> entrepot.inspection.v1.ListCasesRequest
-	10, // 33: entrepot.inspection.v1.CaseService.RunChecks:input_type -> entrepot.inspection.v1.RunChecksRequest
-	13, // 34: entrepot.inspection.v1.CaseService.RecordCheck:input_type -> entrepot.inspection.v1.RecordCheckRequest
-	15, // 35: entrepot.inspection.v1.CaseService.ProposeVerdict:input_type -> entrepot.inspection.v1.ProposeVerdictRequest
-	17, // 36: entrepot.inspection.v1.CaseService.ConfirmVerdict:input_type -> entrepot.inspection.v1.ConfirmVerdictRequest
-	19, // 37: entrepot.inspection.v1.CaseService.RejectVerdict:input_type -> entrepot.inspection.v1.RejectVerdictRequest
-	21, // 38: entrepot.inspection.v1.CaseService.Appeal:input_type -> entrepot.inspection.v1.AppealRequest
-	23, // 39: entrepot.inspection.v1.CaseService.OrderDisposition:input_type -> entrepot.inspection.v1.OrderDispositionRequest
-	25, // 40: entrepot.inspection.v1.CaseService.GrantEvidenceUpload:input_type -> entrepot.inspection.v1.GrantEvidenceUploadRequest
-	27, // 41: entrepot.inspection.v1.CaseService.SumInspection:input_type -> entrepot.inspection.v1.SumInspectionRequest
-	29, // 42: entrepot.inspection.v1.InspectionStepService.CloseCase:input_type -> entrepot.inspection.v1.CloseCaseRequest
-	31, // 43: entrepot.inspection.v1.InspectionStepService.ReopenCase:input_type -> entrepot.inspection.v1.ReopenCaseRequest
-	5,  // 44: entrepot.inspection.v1.CaseService.OpenCase:output_type -> entrepot.inspection.v1.OpenCaseResponse
-	7,  // 45: entrepot.inspection.v1.CaseService.GetCase:output_type -> entrepot.inspection.v1.GetCaseResponse
-	9,  // 46: entrepot.inspection.v1.CaseService.ListCases:output_type -> entrepot.inspection.v1.ListCasesResponse
-	12, // 47: entrepot.inspection.v1.CaseService.RunChecks:output_type -> entrepot.inspection.v1.RunChecksResponse
-	14, // 48: entrepot.inspection.v1.CaseService.RecordCheck:output_type -> entrepot.inspection.v1.RecordCheckResponse
-	16, // 49: entrepot.inspection.v1.CaseService.ProposeVerdict:output_type -> entrepot.inspection.v1.ProposeVerdictResponse
-	18, // 50: entrepot.inspection.v1.CaseService.ConfirmVerdict:output_type -> entrepot.inspection.v1.ConfirmVerdictResponse
-	20, // 51: entrepot.inspection.v1.CaseService.RejectVerdict:output_type -> entrepot.inspection.v1.RejectVerdictResponse
-	22, // 52: entrepot.inspection.v1.CaseService.Appeal:output_type -> entrepot.inspection.v1.AppealResponse
-	24, // 53: entrepot.inspection.v1.CaseService.OrderDisposition:output_type -> entrepot.inspection.v1.OrderDispositionResponse
-	26, // 54: entrepot.inspection.v1.CaseService.GrantEvidenceUpload:output_type -> entrepot.inspection.v1.GrantEvidenceUploadResponse
-	28, // 55: entrepot.inspection.v1.CaseService.SumInspection:output_type -> entrepot.inspection.v1.SumInspectionResponse
-	30, // 56: entrepot.inspection.v1.InspectionStepService.CloseCase:output_type -> entrepot.inspection.v1.CloseCaseResponse
-	32, // 57: entrepot.inspection.v1.InspectionStepService.ReopenCase:output_type -> entrepot.inspection.v1.ReopenCaseResponse
-	44, // [44:58] is the sub-list for method output_type
-	30, // [30:44] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	40, // 2: entrepot.inspection.v1.Case.verdict:type_name -> entrepot.inspection.v1.Verdict
+	41, // 3: entrepot.inspection.v1.Case.checks:type_name -> entrepot.inspection.v1.Check
+	42, // 4: entrepot.inspection.v1.Case.opened_at:type_name -> google.protobuf.Timestamp
+	42, // 5: entrepot.inspection.v1.Case.confirmed_at:type_name -> google.protobuf.Timestamp
+	42, // 6: entrepot.inspection.v1.Case.closed_at:type_name -> google.protobuf.Timestamp
+	4,  // 7: entrepot.inspection.v1.Case.sales:type_name -> entrepot.inspection.v1.HeldSale
+	1,  // 8: entrepot.inspection.v1.OpenCaseRequest.origin:type_name -> entrepot.inspection.v1.Case.Origin
+	3,  // 9: entrepot.inspection.v1.OpenCaseResponse.case:type_name -> entrepot.inspection.v1.Case
+	3,  // 10: entrepot.inspection.v1.GetCaseResponse.case:type_name -> entrepot.inspection.v1.Case
+	0,  // 11: entrepot.inspection.v1.ListCasesRequest.state:type_name -> entrepot.inspection.v1.Case.State
+	3,  // 12: entrepot.inspection.v1.ListCasesResponse.cases:type_name -> entrepot.inspection.v1.Case
+	12, // 13: entrepot.inspection.v1.RunChecksRequest.evidence:type_name -> entrepot.inspection.v1.Evidence
+	42, // 14: entrepot.inspection.v1.Evidence.at:type_name -> google.protobuf.Timestamp
+	3,  // 15: entrepot.inspection.v1.RunChecksResponse.case:type_name -> entrepot.inspection.v1.Case
+	43, // 16: entrepot.inspection.v1.RecordCheckRequest.result:type_name -> entrepot.inspection.v1.Check.Result
+	12, // 17: entrepot.inspection.v1.RecordCheckRequest.inputs:type_name -> entrepot.inspection.v1.Evidence
+	41, // 18: entrepot.inspection.v1.RecordCheckResponse.check:type_name -> entrepot.inspection.v1.Check
+	40, // 19: entrepot.inspection.v1.ProposeVerdictRequest.verdict:type_name -> entrepot.inspection.v1.Verdict
+	3,  // 20: entrepot.inspection.v1.ProposeVerdictResponse.case:type_name -> entrepot.inspection.v1.Case
+	40, // 21: entrepot.inspection.v1.ConfirmVerdictRequest.verdict:type_name -> entrepot.inspection.v1.Verdict
+	3,  // 22: entrepot.inspection.v1.ConfirmVerdictResponse.case:type_name -> entrepot.inspection.v1.Case
+	3,  // 23: entrepot.inspection.v1.RejectVerdictResponse.case:type_name -> entrepot.inspection.v1.Case
+	3,  // 24: entrepot.inspection.v1.AppealResponse.case:type_name -> entrepot.inspection.v1.Case
+	2,  // 25: entrepot.inspection.v1.OrderDispositionRequest.disposition:type_name -> entrepot.inspection.v1.OrderDispositionRequest.Disposition
+	3,  // 26: entrepot.inspection.v1.OrderDispositionResponse.case:type_name -> entrepot.inspection.v1.Case
+	3,  // 27: entrepot.inspection.v1.ReleaseSalesResponse.case:type_name -> entrepot.inspection.v1.Case
+	36, // 28: entrepot.inspection.v1.SumInspectionResponse.cases:type_name -> entrepot.inspection.v1.SumInspectionResponse.CasesEntry
+	37, // 29: entrepot.inspection.v1.SumInspectionResponse.verdicts:type_name -> entrepot.inspection.v1.SumInspectionResponse.VerdictsEntry
+	38, // 30: entrepot.inspection.v1.SumInspectionResponse.dispositions:type_name -> entrepot.inspection.v1.SumInspectionResponse.DispositionsEntry
+	39, // 31: entrepot.inspection.v1.SumInspectionResponse.holders:type_name -> entrepot.inspection.v1.SumInspectionResponse.HoldersEntry
+	5,  // 32: entrepot.inspection.v1.CaseService.OpenCase:input_type -> entrepot.inspection.v1.OpenCaseRequest
+	7,  // 33: entrepot.inspection.v1.CaseService.GetCase:input_type -> entrepot.inspection.v1.GetCaseRequest
+	9,  // 34: entrepot.inspection.v1.CaseService.ListCases:input_type -> entrepot.inspection.v1.ListCasesRequest
+	11, // 35: entrepot.inspection.v1.CaseService.RunChecks:input_type -> entrepot.inspection.v1.RunChecksRequest
+	14, // 36: entrepot.inspection.v1.CaseService.RecordCheck:input_type -> entrepot.inspection.v1.RecordCheckRequest
+	16, // 37: entrepot.inspection.v1.CaseService.ProposeVerdict:input_type -> entrepot.inspection.v1.ProposeVerdictRequest
+	18, // 38: entrepot.inspection.v1.CaseService.ConfirmVerdict:input_type -> entrepot.inspection.v1.ConfirmVerdictRequest
+	20, // 39: entrepot.inspection.v1.CaseService.RejectVerdict:input_type -> entrepot.inspection.v1.RejectVerdictRequest
+	22, // 40: entrepot.inspection.v1.CaseService.Appeal:input_type -> entrepot.inspection.v1.AppealRequest
+	24, // 41: entrepot.inspection.v1.CaseService.OrderDisposition:input_type -> entrepot.inspection.v1.OrderDispositionRequest
+	26, // 42: entrepot.inspection.v1.CaseService.ReleaseSales:input_type -> entrepot.inspection.v1.ReleaseSalesRequest
+	28, // 43: entrepot.inspection.v1.CaseService.GrantEvidenceUpload:input_type -> entrepot.inspection.v1.GrantEvidenceUploadRequest
+	30, // 44: entrepot.inspection.v1.CaseService.SumInspection:input_type -> entrepot.inspection.v1.SumInspectionRequest
+	32, // 45: entrepot.inspection.v1.InspectionStepService.CloseCase:input_type -> entrepot.inspection.v1.CloseCaseRequest
+	34, // 46: entrepot.inspection.v1.InspectionStepService.ReopenCase:input_type -> entrepot.inspection.v1.ReopenCaseRequest
+	6,  // 47: entrepot.inspection.v1.CaseService.OpenCase:output_type -> entrepot.inspection.v1.OpenCaseResponse
+	8,  // 48: entrepot.inspection.v1.CaseService.GetCase:output_type -> entrepot.inspection.v1.GetCaseResponse
+	10, // 49: entrepot.inspection.v1.CaseService.ListCases:output_type -> entrepot.inspection.v1.ListCasesResponse
+	13, // 50: entrepot.inspection.v1.CaseService.RunChecks:output_type -> entrepot.inspection.v1.RunChecksResponse
+	15, // 51: entrepot.inspection.v1.CaseService.RecordCheck:output_type -> entrepot.inspection.v1.RecordCheckResponse
+	17, // 52: entrepot.inspection.v1.CaseService.ProposeVerdict:output_type -> entrepot.inspection.v1.ProposeVerdictResponse
+	19, // 53: entrepot.inspection.v1.CaseService.ConfirmVerdict:output_type -> entrepot.inspection.v1.ConfirmVerdictResponse
+	21, // 54: entrepot.inspection.v1.CaseService.RejectVerdict:output_type -> entrepot.inspection.v1.RejectVerdictResponse
+	23, // 55: entrepot.inspection.v1.CaseService.Appeal:output_type -> entrepot.inspection.v1.AppealResponse
+	25, // 56: entrepot.inspection.v1.CaseService.OrderDisposition:output_type -> entrepot.inspection.v1.OrderDispositionResponse
+	27, // 57: entrepot.inspection.v1.CaseService.ReleaseSales:output_type -> entrepot.inspection.v1.ReleaseSalesResponse
+	29, // 58: entrepot.inspection.v1.CaseService.GrantEvidenceUpload:output_type -> entrepot.inspection.v1.GrantEvidenceUploadResponse
+	31, // 59: entrepot.inspection.v1.CaseService.SumInspection:output_type -> entrepot.inspection.v1.SumInspectionResponse
+	33, // 60: entrepot.inspection.v1.InspectionStepService.CloseCase:output_type -> entrepot.inspection.v1.CloseCaseResponse
+	35, // 61: entrepot.inspection.v1.InspectionStepService.ReopenCase:output_type -> entrepot.inspection.v1.ReopenCaseResponse
+	47, // [47:62] is the sub-list for method output_type
+	32, // [32:47] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_inspection_v1_case_proto_init() }
@@ -2428,7 +2629,7 @@ func file_entrepot_inspection_v1_case_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_inspection_v1_case_proto_rawDesc), len(file_entrepot_inspection_v1_case_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   34,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

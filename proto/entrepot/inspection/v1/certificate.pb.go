@@ -85,8 +85,8 @@ type GetCertificateResponse struct {
 	Credential []byte `protobuf:"bytes,2,opt,name=credential,proto3" json:"credential,omitempty"`
 	Revoked    bool   `protobuf:"varint,3,opt,name=revoked,proto3" json:"revoked,omitempty"`
 	// Upper snake case: the verdict that was found since (COUNTERFEIT,
-	// INCONCLUSIVE, WRONG_ITEM, GENUINE_BUT_DAMAGED), DESTROYED, DISPOSED, STOLEN
-	// or CLONED.
+	// INCONCLUSIVE, WRONG_ITEM, GENUINE_BUT_DAMAGED), DESTROYED, DISPOSED, STOLEN,
+	// LOST or CLONED.
 	RevocationReason string                 `protobuf:"bytes,4,opt,name=revocation_reason,json=revocationReason,proto3" json:"revocation_reason,omitempty"`
 	IssuedAt         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
 	unknownFields    protoimpl.UnknownFields

@@ -163,8 +163,11 @@ type Destruction struct {
 	EvidenceSha256 string                 `protobuf:"bytes,14,opt,name=evidence_sha256,json=evidenceSha256,proto3" json:"evidence_sha256,omitempty"`
 	OrderedAt      *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=ordered_at,json=orderedAt,proto3" json:"ordered_at,omitempty"`
 	ConfirmedAt    *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=confirmed_at,json=confirmedAt,proto3" json:"confirmed_at,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Pieces that the warehouse's books did not have where they could be: told
+	// by its DestructionUnmatched, for a person to look into.
+	Unmatched     int64 `protobuf:"varint,17,opt,name=unmatched,proto3" json:"unmatched,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Destruction) Reset() {
@@ -307,6 +310,13 @@ func (x *Destruction) GetConfirmedAt() *timestamppb.Timestamp {
 		return x.ConfirmedAt
 	}
 	return nil
+}
+
+func (x *Destruction) GetUnmatched() int64 {
+	if x != nil {
+		return x.Unmatched
+	}
+	return 0
 }
 
 type OrderDestructionRequest struct {
@@ -738,7 +748,7 @@ var File_entrepot_inspection_v1_destruction_proto protoreflect.FileDescriptor
 
 const file_entrepot_inspection_v1_destruction_proto_rawDesc = "" +
 	"\n" +
-	"(entrepot/inspection/v1/destruction.proto\x12\x16entrepot.inspection.v1\x1a\x1bbuf/validate/validate.proto\x1a!entrepot/options/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\x05\n" +
+	"(entrepot/inspection/v1/destruction.proto\x12\x16entrepot.inspection.v1\x1a\x1bbuf/validate/validate.proto\x1a!entrepot/options/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe5\x05\n" +
 	"\vDestruction\x12%\n" +
 	"\x0edestruction_id\x18\x01 \x01(\tR\rdestructionId\x12\x17\n" +
 	"\acase_id\x18\x02 \x01(\tR\x06caseId\x12?\n" +
@@ -759,7 +769,8 @@ const file_entrepot_inspection_v1_destruction_proto_rawDesc = "" +
 	"\x0fevidence_sha256\x18\x0e \x01(\tR\x0eevidenceSha256\x129\n" +
 	"\n" +
 	"ordered_at\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\torderedAt\x12=\n" +
-	"\fconfirmed_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\vconfirmedAt\"X\n" +
+	"\fconfirmed_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\vconfirmedAt\x12\x1c\n" +
+	"\tunmatched\x18\x11 \x01(\x03R\tunmatched\"X\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_ORDERED\x10\x01\x12\x13\n" +

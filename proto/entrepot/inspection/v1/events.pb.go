@@ -587,7 +587,7 @@ type CloneSuspected struct {
 	UnitId string                 `protobuf:"bytes,1,opt,name=unit_id,json=unitId,proto3" json:"unit_id,omitempty"`
 	Gtin   string                 `protobuf:"bytes,2,opt,name=gtin,proto3" json:"gtin,omitempty"`
 	Serial string                 `protobuf:"bytes,3,opt,name=serial,proto3" json:"serial,omitempty"`
-	// What it was found in: consignment, case, custody document.
+	// What it was found in: consignment, case, custody document, scan of a tag.
 	Reference string `protobuf:"bytes,4,opt,name=reference,proto3" json:"reference,omitempty"`
 	// Upper snake case: DESTROYED, SOLD, ELSEWHERE, TAG_REPLAYED.
 	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -654,6 +654,176 @@ func (x *CloneSuspected) GetReference() string {
 }
 
 func (x *CloneSuspected) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// A case asks whether a unit that was sold is what it was sold as, or has found
+// that it is not. Until SaleCleared of the same case and unit, the merchant's
+// share of that order is not paid out. Both have the order as key: they come in
+// the order in which they were said, and the last one stands.
+type SaleDoubted struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	CaseId     string                 `protobuf:"bytes,1,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
+	OrderId    string                 `protobuf:"bytes,2,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
+	MerchantId string                 `protobuf:"bytes,3,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
+	UnitId     string                 `protobuf:"bytes,4,opt,name=unit_id,json=unitId,proto3" json:"unit_id,omitempty"`
+	// Upper snake case. What the case is about: RETURNED, DOUBTED, SIGHTED,
+	// CONSIGNED; or what was found: COUNTERFEIT, INCONCLUSIVE, WRONG_ITEM.
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SaleDoubted) Reset() {
+	*x = SaleDoubted{}
+	mi := &file_entrepot_inspection_v1_events_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SaleDoubted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SaleDoubted) ProtoMessage() {}
+
+func (x *SaleDoubted) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_inspection_v1_events_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SaleDoubted.ProtoReflect.Descriptor instead.
+func (*SaleDoubted) Descriptor() ([]byte, []int) {
+	return file_entrepot_inspection_v1_events_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SaleDoubted) GetCaseId() string {
+	if x != nil {
+		return x.CaseId
+	}
+	return ""
+}
+
+func (x *SaleDoubted) GetOrderId() string {
+	if x != nil {
+		return x.OrderId
+	}
+	return ""
+}
+
+func (x *SaleDoubted) GetMerchantId() string {
+	if x != nil {
+		return x.MerchantId
+	}
+	return ""
+}
+
+func (x *SaleDoubted) GetUnitId() string {
+	if x != nil {
+		return x.UnitId
+	}
+	return ""
+}
+
+func (x *SaleDoubted) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// The doubt is over.
+type SaleCleared struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	CaseId     string                 `protobuf:"bytes,1,opt,name=case_id,json=caseId,proto3" json:"case_id,omitempty"`
+	OrderId    string                 `protobuf:"bytes,2,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
+	MerchantId string                 `protobuf:"bytes,3,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
+	UnitId     string                 `protobuf:"bytes,4,opt,name=unit_id,json=unitId,proto3" json:"unit_id,omitempty"`
+	// What was found; unspecified when it ended before a verdict.
+	Verdict Verdict `protobuf:"varint,5,opt,name=verdict,proto3,enum=entrepot.inspection.v1.Verdict" json:"verdict,omitempty"`
+	// Upper snake case: GENUINE (the unit is what it was sold as), SETTLED (an
+	// after-sale case gave the consumer its due), RELEASED (a person decided).
+	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SaleCleared) Reset() {
+	*x = SaleCleared{}
+	mi := &file_entrepot_inspection_v1_events_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SaleCleared) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SaleCleared) ProtoMessage() {}
+
+func (x *SaleCleared) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_inspection_v1_events_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SaleCleared.ProtoReflect.Descriptor instead.
+func (*SaleCleared) Descriptor() ([]byte, []int) {
+	return file_entrepot_inspection_v1_events_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SaleCleared) GetCaseId() string {
+	if x != nil {
+		return x.CaseId
+	}
+	return ""
+}
+
+func (x *SaleCleared) GetOrderId() string {
+	if x != nil {
+		return x.OrderId
+	}
+	return ""
+}
+
+func (x *SaleCleared) GetMerchantId() string {
+	if x != nil {
+		return x.MerchantId
+	}
+	return ""
+}
+
+func (x *SaleCleared) GetUnitId() string {
+	if x != nil {
+		return x.UnitId
+	}
+	return ""
+}
+
+func (x *SaleCleared) GetVerdict() Verdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return Verdict_VERDICT_UNSPECIFIED
+}
+
+func (x *SaleCleared) GetReason() string {
 	if x != nil {
 		return x.Reason
 	}
@@ -727,7 +897,26 @@ const file_entrepot_inspection_v1_events_proto_rawDesc = "" +
 	"\x06serial\x18\x03 \x01(\tR\x06serial\x12\x1c\n" +
 	"\treference\x18\x04 \x01(\tR\treference\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason:\r\xe2\xb5\x18\t\n" +
-	"\aunit_idBHZFgithub.com/entrepot/entrepot/proto/entrepot/inspection/v1;inspectionv1b\x06proto3"
+	"\aunit_id\"\xa3\x01\n" +
+	"\vSaleDoubted\x12\x17\n" +
+	"\acase_id\x18\x01 \x01(\tR\x06caseId\x12\x19\n" +
+	"\border_id\x18\x02 \x01(\tR\aorderId\x12\x1f\n" +
+	"\vmerchant_id\x18\x03 \x01(\tR\n" +
+	"merchantId\x12\x17\n" +
+	"\aunit_id\x18\x04 \x01(\tR\x06unitId\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason:\x0e\xe2\xb5\x18\n" +
+	"\n" +
+	"\border_id\"\xde\x01\n" +
+	"\vSaleCleared\x12\x17\n" +
+	"\acase_id\x18\x01 \x01(\tR\x06caseId\x12\x19\n" +
+	"\border_id\x18\x02 \x01(\tR\aorderId\x12\x1f\n" +
+	"\vmerchant_id\x18\x03 \x01(\tR\n" +
+	"merchantId\x12\x17\n" +
+	"\aunit_id\x18\x04 \x01(\tR\x06unitId\x129\n" +
+	"\averdict\x18\x05 \x01(\x0e2\x1f.entrepot.inspection.v1.VerdictR\averdict\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason:\x0e\xe2\xb5\x18\n" +
+	"\n" +
+	"\border_idBHZFgithub.com/entrepot/entrepot/proto/entrepot/inspection/v1;inspectionv1b\x06proto3"
 
 var (
 	file_entrepot_inspection_v1_events_proto_rawDescOnce sync.Once
@@ -741,7 +930,7 @@ func file_entrepot_inspection_v1_events_proto_rawDescGZIP() []byte {
 	return file_entrepot_inspection_v1_events_proto_rawDescData
 }
 
-var file_entrepot_inspection_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_entrepot_inspection_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_entrepot_inspection_v1_events_proto_goTypes = []any{
 	(*ConsignmentReceived)(nil), // 0: entrepot.inspection.v1.ConsignmentReceived
 	(*VerdictConfirmed)(nil),    // 1: entrepot.inspection.v1.VerdictConfirmed
@@ -751,17 +940,20 @@ var file_entrepot_inspection_v1_events_proto_goTypes = []any{
 	(*CertificateRevoked)(nil),  // 5: entrepot.inspection.v1.CertificateRevoked
 	(*GoodsDestroyed)(nil),      // 6: entrepot.inspection.v1.GoodsDestroyed
 	(*CloneSuspected)(nil),      // 7: entrepot.inspection.v1.CloneSuspected
-	(Verdict)(0),                // 8: entrepot.inspection.v1.Verdict
-	(Ground)(0),                 // 9: entrepot.inspection.v1.Ground
+	(*SaleDoubted)(nil),         // 8: entrepot.inspection.v1.SaleDoubted
+	(*SaleCleared)(nil),         // 9: entrepot.inspection.v1.SaleCleared
+	(Verdict)(0),                // 10: entrepot.inspection.v1.Verdict
+	(Ground)(0),                 // 11: entrepot.inspection.v1.Ground
 }
 var file_entrepot_inspection_v1_events_proto_depIdxs = []int32{
-	8, // 0: entrepot.inspection.v1.VerdictConfirmed.verdict:type_name -> entrepot.inspection.v1.Verdict
-	9, // 1: entrepot.inspection.v1.GoodsDestroyed.ground:type_name -> entrepot.inspection.v1.Ground
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	10, // 0: entrepot.inspection.v1.VerdictConfirmed.verdict:type_name -> entrepot.inspection.v1.Verdict
+	11, // 1: entrepot.inspection.v1.GoodsDestroyed.ground:type_name -> entrepot.inspection.v1.Ground
+	10, // 2: entrepot.inspection.v1.SaleCleared.verdict:type_name -> entrepot.inspection.v1.Verdict
+	3,  // [3:3] is the sub-list for method output_type
+	3,  // [3:3] is the sub-list for method input_type
+	3,  // [3:3] is the sub-list for extension type_name
+	3,  // [3:3] is the sub-list for extension extendee
+	0,  // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_inspection_v1_events_proto_init() }
@@ -777,7 +969,7 @@ func file_entrepot_inspection_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_inspection_v1_events_proto_rawDesc), len(file_entrepot_inspection_v1_events_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

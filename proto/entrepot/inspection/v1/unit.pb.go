@@ -88,6 +88,77 @@ func (Verdict) EnumDescriptor() ([]byte, []int) {
 	return file_entrepot_inspection_v1_unit_proto_rawDescGZIP(), []int{0}
 }
 
+type ScanTagResponse_Result int32
+
+const (
+	ScanTagResponse_RESULT_UNSPECIFIED ScanTagResponse_Result = 0
+	// The tag is the goods' own, this tap is after every earlier one, and the
+	// goods are where a buyer may have them.
+	ScanTagResponse_RESULT_GENUINE ScanTagResponse_Result = 1
+	// This tap, or a later one, was shown before: it may be a copy. Tap again.
+	ScanTagResponse_RESULT_REPLAYED ScanTagResponse_Result = 2
+	// No tag of the marketplace's wrote this, or that of other goods.
+	ScanTagResponse_RESULT_FALSE ScanTagResponse_Result = 3
+	// It cannot be told; the reason says why, for example SEAL_OPENED.
+	ScanTagResponse_RESULT_INCONCLUSIVE ScanTagResponse_Result = 4
+	// The tag is the goods' own, and the goods were destroyed: these are not
+	// what they are said to be. CloneSuspected was raised.
+	ScanTagResponse_RESULT_DESTROYED ScanTagResponse_Result = 5
+	// The tag is the goods' own, and by the books nobody has bought them: they
+	// stand with their merchant, an inspection or a warehouse, or were lost,
+	// stolen or disposed of.
+	ScanTagResponse_RESULT_NOT_SOLD ScanTagResponse_Result = 6
+)
+
+// Enum value maps for ScanTagResponse_Result.
+var (
+	ScanTagResponse_Result_name = map[int32]string{
+		0: "RESULT_UNSPECIFIED",
+		1: "RESULT_GENUINE",
+		2: "RESULT_REPLAYED",
+		3: "RESULT_FALSE",
+		4: "RESULT_INCONCLUSIVE",
+		5: "RESULT_DESTROYED",
+		6: "RESULT_NOT_SOLD",
+	}
+	ScanTagResponse_Result_value = map[string]int32{
+		"RESULT_UNSPECIFIED":  0,
+		"RESULT_GENUINE":      1,
+		"RESULT_REPLAYED":     2,
+		"RESULT_FALSE":        3,
+		"RESULT_INCONCLUSIVE": 4,
+		"RESULT_DESTROYED":    5,
+		"RESULT_NOT_SOLD":     6,
+	}
+)
+
+func (x ScanTagResponse_Result) Enum() *ScanTagResponse_Result {
+	p := new(ScanTagResponse_Result)
+	*p = x
+	return p
+}
+
+func (x ScanTagResponse_Result) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ScanTagResponse_Result) Descriptor() protoreflect.EnumDescriptor {
+	return file_entrepot_inspection_v1_unit_proto_enumTypes[1].Descriptor()
+}
+
+func (ScanTagResponse_Result) Type() protoreflect.EnumType {
+	return &file_entrepot_inspection_v1_unit_proto_enumTypes[1]
+}
+
+func (x ScanTagResponse_Result) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ScanTagResponse_Result.Descriptor instead.
+func (ScanTagResponse_Result) EnumDescriptor() ([]byte, []int) {
+	return file_entrepot_inspection_v1_unit_proto_rawDescGZIP(), []int{13, 0}
+}
+
 type Check_Result int32
 
 const (
@@ -134,11 +205,11 @@ func (x Check_Result) String() string {
 }
 
 func (Check_Result) Descriptor() protoreflect.EnumDescriptor {
-	return file_entrepot_inspection_v1_unit_proto_enumTypes[1].Descriptor()
+	return file_entrepot_inspection_v1_unit_proto_enumTypes[2].Descriptor()
 }
 
 func (Check_Result) Type() protoreflect.EnumType {
-	return &file_entrepot_inspection_v1_unit_proto_enumTypes[1]
+	return &file_entrepot_inspection_v1_unit_proto_enumTypes[2]
 }
 
 func (x Check_Result) Number() protoreflect.EnumNumber {
@@ -147,7 +218,7 @@ func (x Check_Result) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Check_Result.Descriptor instead.
 func (Check_Result) EnumDescriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_unit_proto_rawDescGZIP(), []int{16, 0}
+	return file_entrepot_inspection_v1_unit_proto_rawDescGZIP(), []int{18, 0}
 }
 
 // One physical good.
@@ -1052,6 +1123,132 @@ func (x *Passport) GetCloneSuspected() bool {
 	return false
 }
 
+type ScanTagRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Chosen by the caller at random and told to nobody, "scn_...": who repeats
+	// the call with it is answered the same. To everybody else the tap is used.
+	ScanId string `protobuf:"bytes,1,opt,name=scan_id,json=scanId,proto3" json:"scan_id,omitempty"`
+	// The code on the goods, as in GetPassportRequest.
+	DigitalLink string `protobuf:"bytes,2,opt,name=digital_link,json=digitalLink,proto3" json:"digital_link,omitempty"`
+	// The URL that the tag gave at this tap.
+	TagUrl        string `protobuf:"bytes,3,opt,name=tag_url,json=tagUrl,proto3" json:"tag_url,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScanTagRequest) Reset() {
+	*x = ScanTagRequest{}
+	mi := &file_entrepot_inspection_v1_unit_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScanTagRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScanTagRequest) ProtoMessage() {}
+
+func (x *ScanTagRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_inspection_v1_unit_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScanTagRequest.ProtoReflect.Descriptor instead.
+func (*ScanTagRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_inspection_v1_unit_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ScanTagRequest) GetScanId() string {
+	if x != nil {
+		return x.ScanId
+	}
+	return ""
+}
+
+func (x *ScanTagRequest) GetDigitalLink() string {
+	if x != nil {
+		return x.DigitalLink
+	}
+	return ""
+}
+
+func (x *ScanTagRequest) GetTagUrl() string {
+	if x != nil {
+		return x.TagUrl
+	}
+	return ""
+}
+
+type ScanTagResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Result ScanTagResponse_Result `protobuf:"varint,1,opt,name=result,proto3,enum=entrepot.inspection.v1.ScanTagResponse_Result" json:"result,omitempty"`
+	// The authenticator's, upper snake case: TAG_VERIFIED, COUNTER_REPLAYED,
+	// TAG_FORGED, TAG_FOREIGN, SEAL_OPENED, EVIDENCE_MALFORMED ...
+	Reason        string    `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Passport      *Passport `protobuf:"bytes,3,opt,name=passport,proto3" json:"passport,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScanTagResponse) Reset() {
+	*x = ScanTagResponse{}
+	mi := &file_entrepot_inspection_v1_unit_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScanTagResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScanTagResponse) ProtoMessage() {}
+
+func (x *ScanTagResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_inspection_v1_unit_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScanTagResponse.ProtoReflect.Descriptor instead.
+func (*ScanTagResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_inspection_v1_unit_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ScanTagResponse) GetResult() ScanTagResponse_Result {
+	if x != nil {
+		return x.Result
+	}
+	return ScanTagResponse_RESULT_UNSPECIFIED
+}
+
+func (x *ScanTagResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ScanTagResponse) GetPassport() *Passport {
+	if x != nil {
+		return x.Passport
+	}
+	return nil
+}
+
 type GetPassportCodeRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	UnitId string                 `protobuf:"bytes,1,opt,name=unit_id,json=unitId,proto3" json:"unit_id,omitempty"`
@@ -1063,7 +1260,7 @@ type GetPassportCodeRequest struct {
 
 func (x *GetPassportCodeRequest) Reset() {
 	*x = GetPassportCodeRequest{}
-	mi := &file_entrepot_inspection_v1_unit_proto_msgTypes[12]
+	mi := &file_entrepot_inspection_v1_unit_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1272,7 @@ func (x *GetPassportCodeRequest) String() string {
 func (*GetPassportCodeRequest) ProtoMessage() {}
 
 func (x *GetPassportCodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_unit_proto_msgTypes[12]
+	mi := &file_entrepot_inspection_v1_unit_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1285,7 @@ func (x *GetPassportCodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPassportCodeRequest.ProtoReflect.Descriptor instead.
 func (*GetPassportCodeRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_unit_proto_rawDescGZIP(), []int{12}
+	return file_entrepot_inspection_v1_unit_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetPassportCodeRequest) GetUnitId() string {
@@ -1116,7 +1313,7 @@ type GetPassportCodeResponse struct {
 
 func (x *GetPassportCodeResponse) Reset() {
 	*x = GetPassportCodeResponse{}
-	mi := &file_entrepot_inspection_v1_unit_proto_msgTypes[13]
+	mi := &file_entrepot_inspection_v1_unit_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1128,7 +1325,7 @@ func (x *GetPassportCodeResponse) String() string {
 func (*GetPassportCodeResponse) ProtoMessage() {}
 
 func (x *GetPassportCodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_unit_proto_msgTypes[13]
+	mi := &file_entrepot_inspection_v1_unit_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1141,7 +1338,7 @@ func (x *GetPassportCodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPassportCodeResponse.ProtoReflect.Descriptor instead.
 func (*GetPassportCodeResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_unit_proto_rawDescGZIP(), []int{13}
+	return file_entrepot_inspection_v1_unit_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetPassportCodeResponse) GetDigitalLink() string {
@@ -1174,7 +1371,7 @@ type MoveCustodyRequest struct {
 
 func (x *MoveCustodyRequest) Reset() {
 	*x = MoveCustodyRequest{}
-	mi := &file_entrepot_inspection_v1_unit_proto_msgTypes[14]
+	mi := &file_entrepot_inspection_v1_unit_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1186,7 +1383,7 @@ func (x *MoveCustodyRequest) String() string {
 func (*MoveCustodyRequest) ProtoMessage() {}
 
 func (x *MoveCustodyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_unit_proto_msgTypes[14]
+	mi := &file_entrepot_inspection_v1_unit_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1199,7 +1396,7 @@ func (x *MoveCustodyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveCustodyRequest.ProtoReflect.Descriptor instead.
 func (*MoveCustodyRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_unit_proto_rawDescGZIP(), []int{14}
+	return file_entrepot_inspection_v1_unit_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MoveCustodyRequest) GetDocument() string {
@@ -1245,7 +1442,7 @@ type MoveCustodyResponse struct {
 
 func (x *MoveCustodyResponse) Reset() {
 	*x = MoveCustodyResponse{}
-	mi := &file_entrepot_inspection_v1_unit_proto_msgTypes[15]
+	mi := &file_entrepot_inspection_v1_unit_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1257,7 +1454,7 @@ func (x *MoveCustodyResponse) String() string {
 func (*MoveCustodyResponse) ProtoMessage() {}
 
 func (x *MoveCustodyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_unit_proto_msgTypes[15]
+	mi := &file_entrepot_inspection_v1_unit_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1270,7 +1467,7 @@ func (x *MoveCustodyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveCustodyResponse.ProtoReflect.Descriptor instead.
 func (*MoveCustodyResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_unit_proto_rawDescGZIP(), []int{15}
+	return file_entrepot_inspection_v1_unit_proto_rawDescGZIP(), []int{17}
 }
 
 // One look at goods by one method. Never changed.
@@ -1303,7 +1500,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_entrepot_inspection_v1_unit_proto_msgTypes[16]
+	mi := &file_entrepot_inspection_v1_unit_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1315,7 +1512,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_inspection_v1_unit_proto_msgTypes[16]
+	mi := &file_entrepot_inspection_v1_unit_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1328,7 +1525,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_entrepot_inspection_v1_unit_proto_rawDescGZIP(), []int{16}
+	return file_entrepot_inspection_v1_unit_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Check) GetCheckId() string {
@@ -1496,7 +1693,26 @@ const file_entrepot_inspection_v1_unit_proto_rawDesc = "" +
 	"\x05steps\x18\b \x03(\v2 .entrepot.inspection.v1.UnitStepR\x05steps\x12%\n" +
 	"\x0ecertificate_id\x18\t \x01(\tR\rcertificateId\x12'\n" +
 	"\x0fclone_suspected\x18\n" +
-	" \x01(\bR\x0ecloneSuspected\"\\\n" +
+	" \x01(\bR\x0ecloneSuspected\"\xa2\x01\n" +
+	"\x0eScanTagRequest\x12<\n" +
+	"\ascan_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^scn_[0-9a-hjkmnp-tv-z]{26}$R\x06scanId\x12-\n" +
+	"\fdigital_link\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\n" +
+	"\x18\xf4\x03R\vdigitalLink\x12#\n" +
+	"\atag_url\x18\x03 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xd0\x0fR\x06tagUrl\"\xd1\x02\n" +
+	"\x0fScanTagResponse\x12F\n" +
+	"\x06result\x18\x01 \x01(\x0e2..entrepot.inspection.v1.ScanTagResponse.ResultR\x06result\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12<\n" +
+	"\bpassport\x18\x03 \x01(\v2 .entrepot.inspection.v1.PassportR\bpassport\"\x9f\x01\n" +
+	"\x06Result\x12\x16\n" +
+	"\x12RESULT_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eRESULT_GENUINE\x10\x01\x12\x13\n" +
+	"\x0fRESULT_REPLAYED\x10\x02\x12\x10\n" +
+	"\fRESULT_FALSE\x10\x03\x12\x17\n" +
+	"\x13RESULT_INCONCLUSIVE\x10\x04\x12\x14\n" +
+	"\x10RESULT_DESTROYED\x10\x05\x12\x13\n" +
+	"\x0fRESULT_NOT_SOLD\x10\x06\"\\\n" +
 	"\x16GetPassportCodeRequest\x12\"\n" +
 	"\aunit_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06unitId\x12\x1e\n" +
 	"\x04size\x18\x02 \x01(\x05B\n" +
@@ -1542,7 +1758,7 @@ const file_entrepot_inspection_v1_unit_proto_rawDesc = "" +
 	"\x13VERDICT_COUNTERFEIT\x10\x02\x12\x18\n" +
 	"\x14VERDICT_INCONCLUSIVE\x10\x03\x12\x16\n" +
 	"\x12VERDICT_WRONG_ITEM\x10\x04\x12\x1f\n" +
-	"\x1bVERDICT_GENUINE_BUT_DAMAGED\x10\x052\xc0\x06\n" +
+	"\x1bVERDICT_GENUINE_BUT_DAMAGED\x10\x052\xb2\a\n" +
 	"\vUnitService\x12\x99\x01\n" +
 	"\x0fCommissionUnits\x12..entrepot.inspection.v1.CommissionUnitsRequest\x1a/.entrepot.inspection.v1.CommissionUnitsResponse\"%ҵ\x18\x16\n" +
 	"\x02\x04\x06\x12\x10inspection.writeڵ\x18\a\n" +
@@ -1553,7 +1769,10 @@ const file_entrepot_inspection_v1_unit_proto_rawDesc = "" +
 	"\x03\x03\x04\x06\x12\x0finspection.read\x90\x02\x01\x12r\n" +
 	"\vGetPassport\x12*.entrepot.inspection.v1.GetPassportRequest\x1a+.entrepot.inspection.v1.GetPassportResponse\"\n" +
 	"ҵ\x18\x03\n" +
-	"\x01\x01\x90\x02\x01\x12\x91\x01\n" +
+	"\x01\x01\x90\x02\x01\x12p\n" +
+	"\aScanTag\x12&.entrepot.inspection.v1.ScanTagRequest\x1a'.entrepot.inspection.v1.ScanTagResponse\"\x14ҵ\x18\x03\n" +
+	"\x01\x01ڵ\x18\t\n" +
+	"\ascan_id\x12\x91\x01\n" +
 	"\x0fGetPassportCode\x12..entrepot.inspection.v1.GetPassportCodeRequest\x1a/.entrepot.inspection.v1.GetPassportCodeResponse\"\x1dҵ\x18\x16\n" +
 	"\x03\x03\x04\x06\x12\x0finspection.read\x90\x02\x01\x12\x90\x01\n" +
 	"\vMoveCustody\x12*.entrepot.inspection.v1.MoveCustodyRequest\x1a+.entrepot.inspection.v1.MoveCustodyResponse\"(ҵ\x18\x16\n" +
@@ -1573,65 +1792,72 @@ func file_entrepot_inspection_v1_unit_proto_rawDescGZIP() []byte {
 	return file_entrepot_inspection_v1_unit_proto_rawDescData
 }
 
-var file_entrepot_inspection_v1_unit_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_entrepot_inspection_v1_unit_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_entrepot_inspection_v1_unit_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_entrepot_inspection_v1_unit_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_entrepot_inspection_v1_unit_proto_goTypes = []any{
 	(Verdict)(0),                    // 0: entrepot.inspection.v1.Verdict
-	(Check_Result)(0),               // 1: entrepot.inspection.v1.Check.Result
-	(*Unit)(nil),                    // 2: entrepot.inspection.v1.Unit
-	(*UnitStep)(nil),                // 3: entrepot.inspection.v1.UnitStep
-	(*CommissionUnitsRequest)(nil),  // 4: entrepot.inspection.v1.CommissionUnitsRequest
-	(*NewUnit)(nil),                 // 5: entrepot.inspection.v1.NewUnit
-	(*CommissionUnitsResponse)(nil), // 6: entrepot.inspection.v1.CommissionUnitsResponse
-	(*GetUnitRequest)(nil),          // 7: entrepot.inspection.v1.GetUnitRequest
-	(*GetUnitResponse)(nil),         // 8: entrepot.inspection.v1.GetUnitResponse
-	(*ListUnitsRequest)(nil),        // 9: entrepot.inspection.v1.ListUnitsRequest
-	(*ListUnitsResponse)(nil),       // 10: entrepot.inspection.v1.ListUnitsResponse
-	(*GetPassportRequest)(nil),      // 11: entrepot.inspection.v1.GetPassportRequest
-	(*GetPassportResponse)(nil),     // 12: entrepot.inspection.v1.GetPassportResponse
-	(*Passport)(nil),                // 13: entrepot.inspection.v1.Passport
-	(*GetPassportCodeRequest)(nil),  // 14: entrepot.inspection.v1.GetPassportCodeRequest
-	(*GetPassportCodeResponse)(nil), // 15: entrepot.inspection.v1.GetPassportCodeResponse
-	(*MoveCustodyRequest)(nil),      // 16: entrepot.inspection.v1.MoveCustodyRequest
-	(*MoveCustodyResponse)(nil),     // 17: entrepot.inspection.v1.MoveCustodyResponse
-	(*Check)(nil),                   // 18: entrepot.inspection.v1.Check
-	(*timestamppb.Timestamp)(nil),   // 19: google.protobuf.Timestamp
+	(ScanTagResponse_Result)(0),     // 1: entrepot.inspection.v1.ScanTagResponse.Result
+	(Check_Result)(0),               // 2: entrepot.inspection.v1.Check.Result
+	(*Unit)(nil),                    // 3: entrepot.inspection.v1.Unit
+	(*UnitStep)(nil),                // 4: entrepot.inspection.v1.UnitStep
+	(*CommissionUnitsRequest)(nil),  // 5: entrepot.inspection.v1.CommissionUnitsRequest
+	(*NewUnit)(nil),                 // 6: entrepot.inspection.v1.NewUnit
+	(*CommissionUnitsResponse)(nil), // 7: entrepot.inspection.v1.CommissionUnitsResponse
+	(*GetUnitRequest)(nil),          // 8: entrepot.inspection.v1.GetUnitRequest
+	(*GetUnitResponse)(nil),         // 9: entrepot.inspection.v1.GetUnitResponse
+	(*ListUnitsRequest)(nil),        // 10: entrepot.inspection.v1.ListUnitsRequest
+	(*ListUnitsResponse)(nil),       // 11: entrepot.inspection.v1.ListUnitsResponse
+	(*GetPassportRequest)(nil),      // 12: entrepot.inspection.v1.GetPassportRequest
+	(*GetPassportResponse)(nil),     // 13: entrepot.inspection.v1.GetPassportResponse
+	(*Passport)(nil),                // 14: entrepot.inspection.v1.Passport
+	(*ScanTagRequest)(nil),          // 15: entrepot.inspection.v1.ScanTagRequest
+	(*ScanTagResponse)(nil),         // 16: entrepot.inspection.v1.ScanTagResponse
+	(*GetPassportCodeRequest)(nil),  // 17: entrepot.inspection.v1.GetPassportCodeRequest
+	(*GetPassportCodeResponse)(nil), // 18: entrepot.inspection.v1.GetPassportCodeResponse
+	(*MoveCustodyRequest)(nil),      // 19: entrepot.inspection.v1.MoveCustodyRequest
+	(*MoveCustodyResponse)(nil),     // 20: entrepot.inspection.v1.MoveCustodyResponse
+	(*Check)(nil),                   // 21: entrepot.inspection.v1.Check
+	(*timestamppb.Timestamp)(nil),   // 22: google.protobuf.Timestamp
 }
 var file_entrepot_inspection_v1_unit_proto_depIdxs = []int32{
 	0,  // 0: entrepot.inspection.v1.Unit.verdict:type_name -> entrepot.inspection.v1.Verdict
-	19, // 1: entrepot.inspection.v1.Unit.commissioned_at:type_name -> google.protobuf.Timestamp
-	19, // 2: entrepot.inspection.v1.Unit.updated_at:type_name -> google.protobuf.Timestamp
-	19, // 3: entrepot.inspection.v1.UnitStep.at:type_name -> google.protobuf.Timestamp
-	5,  // 4: entrepot.inspection.v1.CommissionUnitsRequest.units:type_name -> entrepot.inspection.v1.NewUnit
-	2,  // 5: entrepot.inspection.v1.CommissionUnitsResponse.units:type_name -> entrepot.inspection.v1.Unit
-	2,  // 6: entrepot.inspection.v1.GetUnitResponse.unit:type_name -> entrepot.inspection.v1.Unit
-	3,  // 7: entrepot.inspection.v1.GetUnitResponse.history:type_name -> entrepot.inspection.v1.UnitStep
-	18, // 8: entrepot.inspection.v1.GetUnitResponse.checks:type_name -> entrepot.inspection.v1.Check
+	22, // 1: entrepot.inspection.v1.Unit.commissioned_at:type_name -> google.protobuf.Timestamp
+	22, // 2: entrepot.inspection.v1.Unit.updated_at:type_name -> google.protobuf.Timestamp
+	22, // 3: entrepot.inspection.v1.UnitStep.at:type_name -> google.protobuf.Timestamp
+	6,  // 4: entrepot.inspection.v1.CommissionUnitsRequest.units:type_name -> entrepot.inspection.v1.NewUnit
+	3,  // 5: entrepot.inspection.v1.CommissionUnitsResponse.units:type_name -> entrepot.inspection.v1.Unit
+	3,  // 6: entrepot.inspection.v1.GetUnitResponse.unit:type_name -> entrepot.inspection.v1.Unit
+	4,  // 7: entrepot.inspection.v1.GetUnitResponse.history:type_name -> entrepot.inspection.v1.UnitStep
+	21, // 8: entrepot.inspection.v1.GetUnitResponse.checks:type_name -> entrepot.inspection.v1.Check
 	0,  // 9: entrepot.inspection.v1.ListUnitsRequest.verdict:type_name -> entrepot.inspection.v1.Verdict
-	2,  // 10: entrepot.inspection.v1.ListUnitsResponse.units:type_name -> entrepot.inspection.v1.Unit
-	13, // 11: entrepot.inspection.v1.GetPassportResponse.passport:type_name -> entrepot.inspection.v1.Passport
+	3,  // 10: entrepot.inspection.v1.ListUnitsResponse.units:type_name -> entrepot.inspection.v1.Unit
+	14, // 11: entrepot.inspection.v1.GetPassportResponse.passport:type_name -> entrepot.inspection.v1.Passport
 	0,  // 12: entrepot.inspection.v1.Passport.verdict:type_name -> entrepot.inspection.v1.Verdict
-	19, // 13: entrepot.inspection.v1.Passport.verdict_at:type_name -> google.protobuf.Timestamp
-	3,  // 14: entrepot.inspection.v1.Passport.steps:type_name -> entrepot.inspection.v1.UnitStep
-	1,  // 15: entrepot.inspection.v1.Check.result:type_name -> entrepot.inspection.v1.Check.Result
-	19, // 16: entrepot.inspection.v1.Check.at:type_name -> google.protobuf.Timestamp
-	4,  // 17: entrepot.inspection.v1.UnitService.CommissionUnits:input_type -> entrepot.inspection.v1.CommissionUnitsRequest
-	7,  // 18: entrepot.inspection.v1.UnitService.GetUnit:input_type -> entrepot.inspection.v1.GetUnitRequest
-	9,  // 19: entrepot.inspection.v1.UnitService.ListUnits:input_type -> entrepot.inspection.v1.ListUnitsRequest
-	11, // 20: entrepot.inspection.v1.UnitService.GetPassport:input_type -> entrepot.inspection.v1.GetPassportRequest
-	14, // 21: entrepot.inspection.v1.UnitService.GetPassportCode:input_type -> entrepot.inspection.v1.GetPassportCodeRequest
-	16, // 22: entrepot.inspection.v1.UnitService.MoveCustody:input_type -> entrepot.inspection.v1.MoveCustodyRequest
-	6,  // 23: entrepot.inspection.v1.UnitService.CommissionUnits:output_type -> entrepot.inspection.v1.CommissionUnitsResponse
-	8,  // 24: entrepot.inspection.v1.UnitService.GetUnit:output_type -> entrepot.inspection.v1.GetUnitResponse
-	10, // 25: entrepot.inspection.v1.UnitService.ListUnits:output_type -> entrepot.inspection.v1.ListUnitsResponse
-	12, // 26: entrepot.inspection.v1.UnitService.GetPassport:output_type -> entrepot.inspection.v1.GetPassportResponse
-	15, // 27: entrepot.inspection.v1.UnitService.GetPassportCode:output_type -> entrepot.inspection.v1.GetPassportCodeResponse
-	17, // 28: entrepot.inspection.v1.UnitService.MoveCustody:output_type -> entrepot.inspection.v1.MoveCustodyResponse
-	23, // [23:29] is the sub-list for method output_type
-	17, // [17:23] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	22, // 13: entrepot.inspection.v1.Passport.verdict_at:type_name -> google.protobuf.Timestamp
+	4,  // 14: entrepot.inspection.v1.Passport.steps:type_name -> entrepot.inspection.v1.UnitStep
+	1,  // 15: entrepot.inspection.v1.ScanTagResponse.result:type_name -> entrepot.inspection.v1.ScanTagResponse.Result
+	14, // 16: entrepot.inspection.v1.ScanTagResponse.passport:type_name -> entrepot.inspection.v1.Passport
+	2,  // 17: entrepot.inspection.v1.Check.result:type_name -> entrepot.inspection.v1.Check.Result
+	22, // 18: entrepot.inspection.v1.Check.at:type_name -> google.protobuf.Timestamp
+	5,  // 19: entrepot.inspection.v1.UnitService.CommissionUnits:input_type -> entrepot.inspection.v1.CommissionUnitsRequest
+	8,  // 20: entrepot.inspection.v1.UnitService.GetUnit:input_type -> entrepot.inspection.v1.GetUnitRequest
+	10, // 21: entrepot.inspection.v1.UnitService.ListUnits:input_type -> entrepot.inspection.v1.ListUnitsRequest
+	12, // 22: entrepot.inspection.v1.UnitService.GetPassport:input_type -> entrepot.inspection.v1.GetPassportRequest
+	15, // 23: entrepot.inspection.v1.UnitService.ScanTag:input_type -> entrepot.inspection.v1.ScanTagRequest
+	17, // 24: entrepot.inspection.v1.UnitService.GetPassportCode:input_type -> entrepot.inspection.v1.GetPassportCodeRequest
+	19, // 25: entrepot.inspection.v1.UnitService.MoveCustody:input_type -> entrepot.inspection.v1.MoveCustodyRequest
+	7,  // 26: entrepot.inspection.v1.UnitService.CommissionUnits:output_type -> entrepot.inspection.v1.CommissionUnitsResponse
+	9,  // 27: entrepot.inspection.v1.UnitService.GetUnit:output_type -> entrepot.inspection.v1.GetUnitResponse
+	11, // 28: entrepot.inspection.v1.UnitService.ListUnits:output_type -> entrepot.inspection.v1.ListUnitsResponse
+	13, // 29: entrepot.inspection.v1.UnitService.GetPassport:output_type -> entrepot.inspection.v1.GetPassportResponse
+	16, // 30: entrepot.inspection.v1.UnitService.ScanTag:output_type -> entrepot.inspection.v1.ScanTagResponse
+	18, // 31: entrepot.inspection.v1.UnitService.GetPassportCode:output_type -> entrepot.inspection.v1.GetPassportCodeResponse
+	20, // 32: entrepot.inspection.v1.UnitService.MoveCustody:output_type -> entrepot.inspection.v1.MoveCustodyResponse
+	26, // [26:33] is the sub-list for method output_type
+	19, // [19:26] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_inspection_v1_unit_proto_init() }
@@ -1644,8 +1870,8 @@ func file_entrepot_inspection_v1_unit_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_inspection_v1_unit_proto_rawDesc), len(file_entrepot_inspection_v1_unit_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   17,
+			NumEnums:      3,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -3109,15 +3109,18 @@ func (x *StockPutAway) GetLevels() []*StockLevel {
 	return nil
 }
 
-// The disposition of goods changed on the floor or by a count.
+// The disposition of goods changed on the floor, by a count, by an inspection,
+// or by a decision about returned goods.
 type StockMoved struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	MoveId        string                 `protobuf:"bytes,1,opt,name=move_id,json=moveId,proto3" json:"move_id,omitempty"`
-	From          Disposition            `protobuf:"varint,2,opt,name=from,proto3,enum=entrepot.warehouse.v1.Disposition" json:"from,omitempty"`
-	To            Disposition            `protobuf:"varint,3,opt,name=to,proto3,enum=entrepot.warehouse.v1.Disposition" json:"to,omitempty"`
-	Quantity      int64                  `protobuf:"varint,4,opt,name=quantity,proto3" json:"quantity,omitempty"`
-	UnitIds       []string               `protobuf:"bytes,5,rep,name=unit_ids,json=unitIds,proto3" json:"unit_ids,omitempty"`
-	Levels        []*StockLevel          `protobuf:"bytes,6,rep,name=levels,proto3" json:"levels,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	MoveId   string                 `protobuf:"bytes,1,opt,name=move_id,json=moveId,proto3" json:"move_id,omitempty"`
+	From     Disposition            `protobuf:"varint,2,opt,name=from,proto3,enum=entrepot.warehouse.v1.Disposition" json:"from,omitempty"`
+	To       Disposition            `protobuf:"varint,3,opt,name=to,proto3,enum=entrepot.warehouse.v1.Disposition" json:"to,omitempty"`
+	Quantity int64                  `protobuf:"varint,4,opt,name=quantity,proto3" json:"quantity,omitempty"`
+	UnitIds  []string               `protobuf:"bytes,5,rep,name=unit_ids,json=unitIds,proto3" json:"unit_ids,omitempty"`
+	Levels   []*StockLevel          `protobuf:"bytes,6,rep,name=levels,proto3" json:"levels,omitempty"`
+	// Return, when it was decided about.
+	Reference     string `protobuf:"bytes,7,opt,name=reference,proto3" json:"reference,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3192,6 +3195,13 @@ func (x *StockMoved) GetLevels() []*StockLevel {
 		return x.Levels
 	}
 	return nil
+}
+
+func (x *StockMoved) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
 }
 
 // A sku has come to its reorder point in a market, or below it: told once each
@@ -3531,7 +3541,7 @@ const file_entrepot_warehouse_v1_purchasing_proto_rawDesc = "" +
 	"\fStockPutAway\x12\x1e\n" +
 	"\vput_away_id\x18\x01 \x01(\tR\tputAwayId\x129\n" +
 	"\x06levels\x18\x02 \x03(\v2!.entrepot.warehouse.v1.StockLevelR\x06levels:\x11\xe2\xb5\x18\r\n" +
-	"\vput_away_id\"\x92\x02\n" +
+	"\vput_away_id\"\xb0\x02\n" +
 	"\n" +
 	"StockMoved\x12\x17\n" +
 	"\amove_id\x18\x01 \x01(\tR\x06moveId\x126\n" +
@@ -3539,7 +3549,8 @@ const file_entrepot_warehouse_v1_purchasing_proto_rawDesc = "" +
 	"\x02to\x18\x03 \x01(\x0e2\".entrepot.warehouse.v1.DispositionR\x02to\x12\x1a\n" +
 	"\bquantity\x18\x04 \x01(\x03R\bquantity\x12\x19\n" +
 	"\bunit_ids\x18\x05 \x03(\tR\aunitIds\x129\n" +
-	"\x06levels\x18\x06 \x03(\v2!.entrepot.warehouse.v1.StockLevelR\x06levels:\r\xe2\xb5\x18\t\n" +
+	"\x06levels\x18\x06 \x03(\v2!.entrepot.warehouse.v1.StockLevelR\x06levels\x12\x1c\n" +
+	"\treference\x18\a \x01(\tR\treference:\r\xe2\xb5\x18\t\n" +
 	"\amove_id\"\xa1\x01\n" +
 	"\bStockLow\x12\x10\n" +
 	"\x03sku\x18\x01 \x01(\tR\x03sku\x12\x1f\n" +

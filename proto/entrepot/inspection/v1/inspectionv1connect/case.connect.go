@@ -47,6 +47,8 @@ const (
 	// CaseServiceOrderDispositionProcedure is the procedure name of the CaseService's OrderDisposition
 	// RPC.
 	CaseServiceOrderDispositionProcedure = "/entrepot.inspection.v1.CaseService/OrderDisposition"
+	// CaseServiceReleaseSalesProcedure is the procedure name of the CaseService's ReleaseSales RPC.
+	CaseServiceReleaseSalesProcedure = "/entrepot.inspection.v1.CaseService/ReleaseSales"
 	// CaseServiceGrantEvidenceUploadProcedure is the procedure name of the CaseService's
 	// GrantEvidenceUpload RPC.
 	CaseServiceGrantEvidenceUploadProcedure = "/entrepot.inspection.v1.CaseService/GrantEvidenceUpload"
@@ -133,6 +135,13 @@ var (
 			Procedure:  CaseServiceOrderDispositionProcedure,
 		}
 	})
+	caseServiceReleaseSalesSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_entrepot_inspection_v1_case_proto.Services().ByName("CaseService").Methods().ByName("ReleaseSales"),
+			Procedure:  CaseServiceReleaseSalesProcedure,
+		}
+	})
 	caseServiceGrantEvidenceUploadSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType:       connect.StreamTypeUnary,
@@ -183,6 +192,14 @@ type CaseServiceClient interface {
 	// merchant, into the damaged stock, to repair. Destruction has its own
 	// service. Counterfeits can only be destroyed.
 	OrderDisposition(context.Context, *v1.OrderDispositionRequest) (*v1.OrderDispositionResponse, error)
+	// ReleaseSales lets payouts go on that wait for a case although its goods
+	// were not found genuine: because the consumer was paid back another way, or
+	// the marketplace bears it. It is another person's word than the one who
+	// confirmed the verdict (permission_denied SAME_PERSON), and refused while
+	// the case has none (failed_precondition CASE_STATE). Where the goods were
+	// found genuine, or an after-sale case was settled, payouts go on by
+	// themselves.
+	ReleaseSales(context.Context, *v1.ReleaseSalesRequest) (*v1.ReleaseSalesResponse, error)
 	// GrantEvidenceUpload gives a path to which one photo or document can be
 	// sent: evidence of a check, an appeal, a destruction.
 	GrantEvidenceUpload(context.Context, *v1.GrantEvidenceUploadRequest) (*v1.GrantEvidenceUploadResponse, error)
@@ -228,6 +245,14 @@ type CaseServiceHandler interface {
 	// merchant, into the damaged stock, to repair. Destruction has its own
 	// service. Counterfeits can only be destroyed.
 	OrderDisposition(context.Context, *v1.OrderDispositionRequest) (*v1.OrderDispositionResponse, error)
+	// ReleaseSales lets payouts go on that wait for a case although its goods
+	// were not found genuine: because the consumer was paid back another way, or
+	// the marketplace bears it. It is another person's word than the one who
+	// confirmed the verdict (permission_denied SAME_PERSON), and refused while
+	// the case has none (failed_precondition CASE_STATE). Where the goods were
+	// found genuine, or an after-sale case was settled, payouts go on by
+	// themselves.
+	ReleaseSales(context.Context, *v1.ReleaseSalesRequest) (*v1.ReleaseSalesResponse, error)
 	// GrantEvidenceUpload gives a path to which one photo or document can be
 	// sent: evidence of a check, an appeal, a destruction.
 	GrantEvidenceUpload(context.Context, *v1.GrantEvidenceUploadRequest) (*v1.GrantEvidenceUploadResponse, error)
@@ -250,6 +275,7 @@ func RegisterCaseServiceHandler(server *connect.Server, svc CaseServiceHandler) 
 		connect.Method{Spec: caseServiceRejectVerdictSpec(), Handler: adapter.rejectVerdict},
 		connect.Method{Spec: caseServiceAppealSpec(), Handler: adapter.appeal},
 		connect.Method{Spec: caseServiceOrderDispositionSpec(), Handler: adapter.orderDisposition},
+		connect.Method{Spec: caseServiceReleaseSalesSpec(), Handler: adapter.releaseSales},
 		connect.Method{Spec: caseServiceGrantEvidenceUploadSpec(), Handler: adapter.grantEvidenceUpload},
 		connect.Method{Spec: caseServiceSumInspectionSpec(), Handler: adapter.sumInspection},
 	)
@@ -296,6 +322,10 @@ func (UnimplementedCaseServiceHandler) Appeal(context.Context, *v1.AppealRequest
 
 func (UnimplementedCaseServiceHandler) OrderDisposition(context.Context, *v1.OrderDispositionRequest) (*v1.OrderDispositionResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.inspection.v1.CaseService.OrderDisposition is not implemented")
+}
+
+func (UnimplementedCaseServiceHandler) ReleaseSales(context.Context, *v1.ReleaseSalesRequest) (*v1.ReleaseSalesResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.inspection.v1.CaseService.ReleaseSales is not implemented")
 }
 
 func (UnimplementedCaseServiceHandler) GrantEvidenceUpload(context.Context, *v1.GrantEvidenceUploadRequest) (*v1.GrantEvidenceUploadResponse, error) {
@@ -385,6 +415,14 @@ func (c *caseServiceClient) Appeal(ctx context.Context, req *v1.AppealRequest) (
 func (c *caseServiceClient) OrderDisposition(ctx context.Context, req *v1.OrderDispositionRequest) (*v1.OrderDispositionResponse, error) {
 	var res v1.OrderDispositionResponse
 	if err := c.client.CallUnary(ctx, caseServiceOrderDispositionSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *caseServiceClient) ReleaseSales(ctx context.Context, req *v1.ReleaseSalesRequest) (*v1.ReleaseSalesResponse, error) {
+	var res v1.ReleaseSalesResponse
+	if err := c.client.CallUnary(ctx, caseServiceReleaseSalesSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -522,6 +560,18 @@ func (h caseServiceHandler) orderDisposition(ctx context.Context, _ connect.Spec
 		return err
 	}
 	res, err := h.svc.OrderDisposition(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h caseServiceHandler) releaseSales(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ReleaseSalesRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ReleaseSales(ctx, &req)
 	if err != nil {
 		return err
 	}

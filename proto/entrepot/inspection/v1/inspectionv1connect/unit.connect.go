@@ -35,6 +35,8 @@ const (
 	UnitServiceListUnitsProcedure = "/entrepot.inspection.v1.UnitService/ListUnits"
 	// UnitServiceGetPassportProcedure is the procedure name of the UnitService's GetPassport RPC.
 	UnitServiceGetPassportProcedure = "/entrepot.inspection.v1.UnitService/GetPassport"
+	// UnitServiceScanTagProcedure is the procedure name of the UnitService's ScanTag RPC.
+	UnitServiceScanTagProcedure = "/entrepot.inspection.v1.UnitService/ScanTag"
 	// UnitServiceGetPassportCodeProcedure is the procedure name of the UnitService's GetPassportCode
 	// RPC.
 	UnitServiceGetPassportCodeProcedure = "/entrepot.inspection.v1.UnitService/GetPassportCode"
@@ -74,6 +76,13 @@ var (
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
+	unitServiceScanTagSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_entrepot_inspection_v1_unit_proto.Services().ByName("UnitService").Methods().ByName("ScanTag"),
+			Procedure:  UnitServiceScanTagProcedure,
+		}
+	})
 	unitServiceGetPassportCodeSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType:       connect.StreamTypeUnary,
@@ -104,8 +113,24 @@ type UnitServiceClient interface {
 	// ListUnits pages through units, newest first. A merchant sees its own.
 	ListUnits(context.Context, *v1.ListUnitsRequest) (*v1.ListUnitsResponse, error)
 	// GetPassport tells anybody who holds the goods what they are: by the GS1
-	// Digital Link that stands on them. It names no person and no price.
+	// Digital Link that stands on them. It names no person and no price. Asking
+	// is no sighting, also of a destroyed serial: a printed code can be copied
+	// and asked about by anybody, so that it would be anybody's to raise alarms.
+	// The passport says what the serial is; ScanTag shows that it is there.
 	GetPassport(context.Context, *v1.GetPassportRequest) (*v1.GetPassportResponse, error)
+	// ScanTag tells anybody who holds goods with an NFC tag whether the tag is
+	// theirs: they read the code on the goods, tap the tag, and send both. The
+	// authenticators of method "tag" that are bound in the market verify the
+	// tap; each tap counts once. A verified tag on goods that were destroyed
+	// raises CloneSuspected. What anybody could make up (a copied tap, a forged
+	// one, another piece's) is answered, and raises nothing: who has such goods
+	// turns to the marketplace.
+	//
+	// Goods are scanned at most 30 times an hour: resource_exhausted SCAN_LIMIT
+	// with a delay. Where no tag can be verified, failed_precondition
+	// NO_AUTHENTICATOR. The same scan_id and request are answered alike for a
+	// day; with another request it is already_exists SCAN_DIFFERS.
+	ScanTag(context.Context, *v1.ScanTagRequest) (*v1.ScanTagResponse, error)
 	// GetPassportCode draws the QR code of a unit's Digital Link.
 	GetPassportCode(context.Context, *v1.GetPassportCodeRequest) (*v1.GetPassportCodeResponse, error)
 	// MoveCustody records that somebody else holds units now. Only the holder's
@@ -133,8 +158,24 @@ type UnitServiceHandler interface {
 	// ListUnits pages through units, newest first. A merchant sees its own.
 	ListUnits(context.Context, *v1.ListUnitsRequest) (*v1.ListUnitsResponse, error)
 	// GetPassport tells anybody who holds the goods what they are: by the GS1
-	// Digital Link that stands on them. It names no person and no price.
+	// Digital Link that stands on them. It names no person and no price. Asking
+	// is no sighting, also of a destroyed serial: a printed code can be copied
+	// and asked about by anybody, so that it would be anybody's to raise alarms.
+	// The passport says what the serial is; ScanTag shows that it is there.
 	GetPassport(context.Context, *v1.GetPassportRequest) (*v1.GetPassportResponse, error)
+	// ScanTag tells anybody who holds goods with an NFC tag whether the tag is
+	// theirs: they read the code on the goods, tap the tag, and send both. The
+	// authenticators of method "tag" that are bound in the market verify the
+	// tap; each tap counts once. A verified tag on goods that were destroyed
+	// raises CloneSuspected. What anybody could make up (a copied tap, a forged
+	// one, another piece's) is answered, and raises nothing: who has such goods
+	// turns to the marketplace.
+	//
+	// Goods are scanned at most 30 times an hour: resource_exhausted SCAN_LIMIT
+	// with a delay. Where no tag can be verified, failed_precondition
+	// NO_AUTHENTICATOR. The same scan_id and request are answered alike for a
+	// day; with another request it is already_exists SCAN_DIFFERS.
+	ScanTag(context.Context, *v1.ScanTagRequest) (*v1.ScanTagResponse, error)
 	// GetPassportCode draws the QR code of a unit's Digital Link.
 	GetPassportCode(context.Context, *v1.GetPassportCodeRequest) (*v1.GetPassportCodeResponse, error)
 	// MoveCustody records that somebody else holds units now. Only the holder's
@@ -152,6 +193,7 @@ func RegisterUnitServiceHandler(server *connect.Server, svc UnitServiceHandler) 
 		connect.Method{Spec: unitServiceGetUnitSpec(), Handler: adapter.getUnit},
 		connect.Method{Spec: unitServiceListUnitsSpec(), Handler: adapter.listUnits},
 		connect.Method{Spec: unitServiceGetPassportSpec(), Handler: adapter.getPassport},
+		connect.Method{Spec: unitServiceScanTagSpec(), Handler: adapter.scanTag},
 		connect.Method{Spec: unitServiceGetPassportCodeSpec(), Handler: adapter.getPassportCode},
 		connect.Method{Spec: unitServiceMoveCustodySpec(), Handler: adapter.moveCustody},
 	)
@@ -174,6 +216,10 @@ func (UnimplementedUnitServiceHandler) ListUnits(context.Context, *v1.ListUnitsR
 
 func (UnimplementedUnitServiceHandler) GetPassport(context.Context, *v1.GetPassportRequest) (*v1.GetPassportResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.inspection.v1.UnitService.GetPassport is not implemented")
+}
+
+func (UnimplementedUnitServiceHandler) ScanTag(context.Context, *v1.ScanTagRequest) (*v1.ScanTagResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.inspection.v1.UnitService.ScanTag is not implemented")
 }
 
 func (UnimplementedUnitServiceHandler) GetPassportCode(context.Context, *v1.GetPassportCodeRequest) (*v1.GetPassportCodeResponse, error) {
@@ -215,6 +261,14 @@ func (c *unitServiceClient) ListUnits(ctx context.Context, req *v1.ListUnitsRequ
 func (c *unitServiceClient) GetPassport(ctx context.Context, req *v1.GetPassportRequest) (*v1.GetPassportResponse, error) {
 	var res v1.GetPassportResponse
 	if err := c.client.CallUnary(ctx, unitServiceGetPassportSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *unitServiceClient) ScanTag(ctx context.Context, req *v1.ScanTagRequest) (*v1.ScanTagResponse, error) {
+	var res v1.ScanTagResponse
+	if err := c.client.CallUnary(ctx, unitServiceScanTagSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -280,6 +334,18 @@ func (h unitServiceHandler) getPassport(ctx context.Context, _ connect.Spec, str
 		return err
 	}
 	res, err := h.svc.GetPassport(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h unitServiceHandler) scanTag(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ScanTagRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ScanTag(ctx, &req)
 	if err != nil {
 		return err
 	}
