@@ -46,6 +46,14 @@ subscription "cases" {
   ]
 }
 
+# Nobody is paid for goods of which it is asked whether they are genuine.
+subscription "inspections" {
+  topics = [
+    "entrepot.inspection.v1.SaleDoubted",
+    "entrepot.inspection.v1.SaleCleared",
+  ]
+}
+
 subscription "timers" {
   topics = ["entrepot.payment.v1.ReleaseDue"]
 }

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	aftersalev1 "github.com/entrepot/entrepot/proto/entrepot/aftersale/v1"
+	inspectionv1 "github.com/entrepot/entrepot/proto/entrepot/inspection/v1"
 	paymentv1 "github.com/entrepot/entrepot/proto/entrepot/payment/v1"
 	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
 	warehousev1 "github.com/entrepot/entrepot/proto/entrepot/warehouse/v1"
@@ -79,6 +80,34 @@ func caseSettled(ctx context.Context, tx *store.Tx, e event.Of[*aftersalev1.Case
 		return err
 	}
 	return release(ctx, tx, e.Body.GetOrderId(), e.Body.GetMerchantId())
+}
+
+// saleDoubted holds a share while an inspection asks whether what was sold is
+// what it was sold as. Both words of a doubt have the order as key: they are
+// heard as they were said, and the last one stands.
+func saleDoubted(ctx context.Context, tx *store.Tx, e event.Of[*inspectionv1.SaleDoubted]) error {
+	_, err := tx.Do(ctx, `INSERT INTO claim (case_id, reference, merchant, ended) VALUES ($1, $2, $3, false)
+		ON CONFLICT (case_id) DO UPDATE SET ended = false`, doubtOf(e.Body), e.Body.GetOrderId(), e.Body.GetMerchantId())
+	return err
+}
+
+// saleCleared lets go what a doubt held.
+func saleCleared(ctx context.Context, tx *store.Tx, e event.Of[*inspectionv1.SaleCleared]) error {
+	if _, err := tx.Do(ctx, `INSERT INTO claim (case_id, reference, merchant, ended) VALUES ($1, $2, $3, true)
+		ON CONFLICT (case_id) DO UPDATE SET ended = true`, doubtOf(e.Body), e.Body.GetOrderId(), e.Body.GetMerchantId()); err != nil {
+		return err
+	}
+	return release(ctx, tx, e.Body.GetOrderId(), e.Body.GetMerchantId())
+}
+
+// doubtOf names a doubt: a case may be about several units, and about a unit in
+// one order after another.
+func doubtOf(e interface {
+	GetCaseId() string
+	GetUnitId() string
+	GetOrderId() string
+}) string {
+	return e.GetCaseId() + "/" + e.GetUnitId() + "/" + e.GetOrderId()
 }
 
 func releaseDue(ctx context.Context, tx *store.Tx, e event.Of[*paymentv1.ReleaseDue]) error {

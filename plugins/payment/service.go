@@ -42,6 +42,7 @@ func register(in *plugin.Instance) error {
 		in.Subscribe("providers", event.OnBatch(s.onTransactionUpdated)),
 		in.Subscribe("deliveries", event.On(opened), event.On(split), event.On(s.delivered), event.On(s.cancelled)),
 		in.Subscribe("cases", event.On(caseOpened), event.On(caseSettled)),
+		in.Subscribe("inspections", event.On(saleDoubted), event.On(saleCleared)),
 		in.Subscribe("timers", event.On(releaseDue)))
 }
 

@@ -44,7 +44,9 @@ CREATE TABLE delivery (
   due       timestamptz NOT NULL,
   PRIMARY KEY (reference, merchant));
 
--- After-sale cases. One that has ended stays: what opens it may be heard late.
+-- What holds money: after-sale cases, and sales that an inspection doubts
+-- ("<case>/<unit>/<order>"). One that has ended stays: what opens an after-sale
+-- case may be heard late.
 CREATE TABLE claim (
   case_id   text PRIMARY KEY,
   reference text NOT NULL,
