@@ -60,6 +60,8 @@ const settleAfter = 200 * time.Millisecond
 // the company. The company opens when nobody else has its books any
 // more: a process that is being replaced keeps them until it has drained.
 type adapter struct {
+	providerv1connect.UnimplementedPaymentProviderServiceHandler
+
 	in      *plugin.Instance
 	cfg     settings
 	latency time.Duration

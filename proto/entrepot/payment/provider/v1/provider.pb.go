@@ -867,7 +867,8 @@ func (x *LookupResponse) GetOutcome() *Outcome {
 
 type ReportRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only operations at or after this time; unset for all.
+	// Only operations at or after this time, and disputes that changed since;
+	// unset for all.
 	Since         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -911,8 +912,10 @@ func (x *ReportRequest) GetSince() *timestamppb.Timestamp {
 }
 
 type ReportResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Outcomes      []*Outcome             `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Outcomes []*Outcome             `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
+	// As they stand. An instance without the capability dispute has none.
+	Disputes      []*Dispute `protobuf:"bytes,2,rep,name=disputes,proto3" json:"disputes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -950,6 +953,13 @@ func (*ReportResponse) Descriptor() ([]byte, []int) {
 func (x *ReportResponse) GetOutcomes() []*Outcome {
 	if x != nil {
 		return x.Outcomes
+	}
+	return nil
+}
+
+func (x *ReportResponse) GetDisputes() []*Dispute {
+	if x != nil {
+		return x.Disputes
 	}
 	return nil
 }
@@ -1020,7 +1030,7 @@ var File_entrepot_payment_provider_v1_provider_proto protoreflect.FileDescriptor
 
 const file_entrepot_payment_provider_v1_provider_proto_rawDesc = "" +
 	"\n" +
-	"+entrepot/payment/provider/v1/provider.proto\x12\x1centrepot.payment.provider.v1\x1a\x1bbuf/validate/validate.proto\x1a!entrepot/options/v1/options.proto\x1a\x1bentrepot/type/v1/type.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x04\n" +
+	"+entrepot/payment/provider/v1/provider.proto\x12\x1centrepot.payment.provider.v1\x1a\x1bbuf/validate/validate.proto\x1a!entrepot/options/v1/options.proto\x1a*entrepot/payment/provider/v1/dispute.proto\x1a\x1bentrepot/type/v1/type.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x04\n" +
 	"\aOutcome\x12\x1a\n" +
 	"\x03key\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x03key\x12E\n" +
 	"\toperation\x18\x02 \x01(\x0e2'.entrepot.payment.provider.v1.OperationR\toperation\x12P\n" +
@@ -1083,9 +1093,10 @@ const file_entrepot_payment_provider_v1_provider_proto_rawDesc = "" +
 	"\x0eLookupResponse\x12G\n" +
 	"\aoutcome\x18\x01 \x01(\v2%.entrepot.payment.provider.v1.OutcomeB\x06\xbaH\x03\xc8\x01\x01R\aoutcome\"A\n" +
 	"\rReportRequest\x120\n" +
-	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"^\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xac\x01\n" +
 	"\x0eReportResponse\x12L\n" +
-	"\boutcomes\x18\x01 \x03(\v2%.entrepot.payment.provider.v1.OutcomeB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\boutcomes\"\x8e\x01\n" +
+	"\boutcomes\x18\x01 \x03(\v2%.entrepot.payment.provider.v1.OutcomeB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\boutcomes\x12L\n" +
+	"\bdisputes\x18\x02 \x03(\v2%.entrepot.payment.provider.v1.DisputeB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\bdisputes\"\x8e\x01\n" +
 	"\x12TransactionUpdated\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x12?\n" +
@@ -1097,7 +1108,8 @@ const file_entrepot_payment_provider_v1_provider_proto_rawDesc = "" +
 	"\x11OPERATION_CAPTURE\x10\x02\x12\x12\n" +
 	"\x0eOPERATION_VOID\x10\x03\x12\x14\n" +
 	"\x10OPERATION_REFUND\x10\x04\x12\x14\n" +
-	"\x10OPERATION_PAYOUT\x10\x052\xdf\x06\n" +
+	"\x10OPERATION_PAYOUT\x10\x052\x9b\n" +
+	"\n" +
 	"\x16PaymentProviderService\x12~\n" +
 	"\tAuthorize\x12..entrepot.payment.provider.v1.AuthorizeRequest\x1a/.entrepot.payment.provider.v1.AuthorizeResponse\"\x10ҵ\x18\x03\n" +
 	"\x01\x06ڵ\x18\x05\n" +
@@ -1116,7 +1128,16 @@ const file_entrepot_payment_provider_v1_provider_proto_rawDesc = "" +
 	"\x03key\xf2\xb5\x18\x06payout\x12o\n" +
 	"\x06Lookup\x12+.entrepot.payment.provider.v1.LookupRequest\x1a,.entrepot.payment.provider.v1.LookupResponse\"\n" +
 	"ҵ\x18\x03\n" +
-	"\x01\x06\x90\x02\x01\x12q\n" +
+	"\x01\x06\x90\x02\x01\x12\x98\x01\n" +
+	"\x0eSubmitEvidence\x123.entrepot.payment.provider.v1.SubmitEvidenceRequest\x1a4.entrepot.payment.provider.v1.SubmitEvidenceResponse\"\x1bҵ\x18\x03\n" +
+	"\x01\x06ڵ\x18\x05\n" +
+	"\x03key\xf2\xb5\x18\adispute\x12\x95\x01\n" +
+	"\rAcceptDispute\x122.entrepot.payment.provider.v1.AcceptDisputeRequest\x1a3.entrepot.payment.provider.v1.AcceptDisputeResponse\"\x1bҵ\x18\x03\n" +
+	"\x01\x06ڵ\x18\x05\n" +
+	"\x03key\xf2\xb5\x18\adispute\x12\x86\x01\n" +
+	"\n" +
+	"GetDispute\x12/.entrepot.payment.provider.v1.GetDisputeRequest\x1a0.entrepot.payment.provider.v1.GetDisputeResponse\"\x15ҵ\x18\x03\n" +
+	"\x01\x06\xf2\xb5\x18\adispute\x90\x02\x01\x12q\n" +
 	"\x06Report\x12+.entrepot.payment.provider.v1.ReportRequest\x1a,.entrepot.payment.provider.v1.ReportResponse\"\n" +
 	"ҵ\x18\x03\n" +
 	"\x01\x06\x90\x02\x010\x01BLZJgithub.com/entrepot/entrepot/proto/entrepot/payment/provider/v1;providerv1b\x06proto3"
@@ -1136,26 +1157,33 @@ func file_entrepot_payment_provider_v1_provider_proto_rawDescGZIP() []byte {
 var file_entrepot_payment_provider_v1_provider_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_entrepot_payment_provider_v1_provider_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_entrepot_payment_provider_v1_provider_proto_goTypes = []any{
-	(Operation)(0),                // 0: entrepot.payment.provider.v1.Operation
-	(Outcome_Status)(0),           // 1: entrepot.payment.provider.v1.Outcome.Status
-	(*Outcome)(nil),               // 2: entrepot.payment.provider.v1.Outcome
-	(*AuthorizeRequest)(nil),      // 3: entrepot.payment.provider.v1.AuthorizeRequest
-	(*AuthorizeResponse)(nil),     // 4: entrepot.payment.provider.v1.AuthorizeResponse
-	(*CaptureRequest)(nil),        // 5: entrepot.payment.provider.v1.CaptureRequest
-	(*CaptureResponse)(nil),       // 6: entrepot.payment.provider.v1.CaptureResponse
-	(*VoidRequest)(nil),           // 7: entrepot.payment.provider.v1.VoidRequest
-	(*VoidResponse)(nil),          // 8: entrepot.payment.provider.v1.VoidResponse
-	(*RefundRequest)(nil),         // 9: entrepot.payment.provider.v1.RefundRequest
-	(*RefundResponse)(nil),        // 10: entrepot.payment.provider.v1.RefundResponse
-	(*PayoutRequest)(nil),         // 11: entrepot.payment.provider.v1.PayoutRequest
-	(*PayoutResponse)(nil),        // 12: entrepot.payment.provider.v1.PayoutResponse
-	(*LookupRequest)(nil),         // 13: entrepot.payment.provider.v1.LookupRequest
-	(*LookupResponse)(nil),        // 14: entrepot.payment.provider.v1.LookupResponse
-	(*ReportRequest)(nil),         // 15: entrepot.payment.provider.v1.ReportRequest
-	(*ReportResponse)(nil),        // 16: entrepot.payment.provider.v1.ReportResponse
-	(*TransactionUpdated)(nil),    // 17: entrepot.payment.provider.v1.TransactionUpdated
-	(*v1.Money)(nil),              // 18: entrepot.type.v1.Money
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(Operation)(0),                 // 0: entrepot.payment.provider.v1.Operation
+	(Outcome_Status)(0),            // 1: entrepot.payment.provider.v1.Outcome.Status
+	(*Outcome)(nil),                // 2: entrepot.payment.provider.v1.Outcome
+	(*AuthorizeRequest)(nil),       // 3: entrepot.payment.provider.v1.AuthorizeRequest
+	(*AuthorizeResponse)(nil),      // 4: entrepot.payment.provider.v1.AuthorizeResponse
+	(*CaptureRequest)(nil),         // 5: entrepot.payment.provider.v1.CaptureRequest
+	(*CaptureResponse)(nil),        // 6: entrepot.payment.provider.v1.CaptureResponse
+	(*VoidRequest)(nil),            // 7: entrepot.payment.provider.v1.VoidRequest
+	(*VoidResponse)(nil),           // 8: entrepot.payment.provider.v1.VoidResponse
+	(*RefundRequest)(nil),          // 9: entrepot.payment.provider.v1.RefundRequest
+	(*RefundResponse)(nil),         // 10: entrepot.payment.provider.v1.RefundResponse
+	(*PayoutRequest)(nil),          // 11: entrepot.payment.provider.v1.PayoutRequest
+	(*PayoutResponse)(nil),         // 12: entrepot.payment.provider.v1.PayoutResponse
+	(*LookupRequest)(nil),          // 13: entrepot.payment.provider.v1.LookupRequest
+	(*LookupResponse)(nil),         // 14: entrepot.payment.provider.v1.LookupResponse
+	(*ReportRequest)(nil),          // 15: entrepot.payment.provider.v1.ReportRequest
+	(*ReportResponse)(nil),         // 16: entrepot.payment.provider.v1.ReportResponse
+	(*TransactionUpdated)(nil),     // 17: entrepot.payment.provider.v1.TransactionUpdated
+	(*v1.Money)(nil),               // 18: entrepot.type.v1.Money
+	(*timestamppb.Timestamp)(nil),  // 19: google.protobuf.Timestamp
+	(*Dispute)(nil),                // 20: entrepot.payment.provider.v1.Dispute
+	(*SubmitEvidenceRequest)(nil),  // 21: entrepot.payment.provider.v1.SubmitEvidenceRequest
+	(*AcceptDisputeRequest)(nil),   // 22: entrepot.payment.provider.v1.AcceptDisputeRequest
+	(*GetDisputeRequest)(nil),      // 23: entrepot.payment.provider.v1.GetDisputeRequest
+	(*SubmitEvidenceResponse)(nil), // 24: entrepot.payment.provider.v1.SubmitEvidenceResponse
+	(*AcceptDisputeResponse)(nil),  // 25: entrepot.payment.provider.v1.AcceptDisputeResponse
+	(*GetDisputeResponse)(nil),     // 26: entrepot.payment.provider.v1.GetDisputeResponse
 }
 var file_entrepot_payment_provider_v1_provider_proto_depIdxs = []int32{
 	0,  // 0: entrepot.payment.provider.v1.Outcome.operation:type_name -> entrepot.payment.provider.v1.Operation
@@ -1174,26 +1202,33 @@ var file_entrepot_payment_provider_v1_provider_proto_depIdxs = []int32{
 	2,  // 13: entrepot.payment.provider.v1.LookupResponse.outcome:type_name -> entrepot.payment.provider.v1.Outcome
 	19, // 14: entrepot.payment.provider.v1.ReportRequest.since:type_name -> google.protobuf.Timestamp
 	2,  // 15: entrepot.payment.provider.v1.ReportResponse.outcomes:type_name -> entrepot.payment.provider.v1.Outcome
-	2,  // 16: entrepot.payment.provider.v1.TransactionUpdated.outcome:type_name -> entrepot.payment.provider.v1.Outcome
-	3,  // 17: entrepot.payment.provider.v1.PaymentProviderService.Authorize:input_type -> entrepot.payment.provider.v1.AuthorizeRequest
-	5,  // 18: entrepot.payment.provider.v1.PaymentProviderService.Capture:input_type -> entrepot.payment.provider.v1.CaptureRequest
-	7,  // 19: entrepot.payment.provider.v1.PaymentProviderService.Void:input_type -> entrepot.payment.provider.v1.VoidRequest
-	9,  // 20: entrepot.payment.provider.v1.PaymentProviderService.Refund:input_type -> entrepot.payment.provider.v1.RefundRequest
-	11, // 21: entrepot.payment.provider.v1.PaymentProviderService.Payout:input_type -> entrepot.payment.provider.v1.PayoutRequest
-	13, // 22: entrepot.payment.provider.v1.PaymentProviderService.Lookup:input_type -> entrepot.payment.provider.v1.LookupRequest
-	15, // 23: entrepot.payment.provider.v1.PaymentProviderService.Report:input_type -> entrepot.payment.provider.v1.ReportRequest
-	4,  // 24: entrepot.payment.provider.v1.PaymentProviderService.Authorize:output_type -> entrepot.payment.provider.v1.AuthorizeResponse
-	6,  // 25: entrepot.payment.provider.v1.PaymentProviderService.Capture:output_type -> entrepot.payment.provider.v1.CaptureResponse
-	8,  // 26: entrepot.payment.provider.v1.PaymentProviderService.Void:output_type -> entrepot.payment.provider.v1.VoidResponse
-	10, // 27: entrepot.payment.provider.v1.PaymentProviderService.Refund:output_type -> entrepot.payment.provider.v1.RefundResponse
-	12, // 28: entrepot.payment.provider.v1.PaymentProviderService.Payout:output_type -> entrepot.payment.provider.v1.PayoutResponse
-	14, // 29: entrepot.payment.provider.v1.PaymentProviderService.Lookup:output_type -> entrepot.payment.provider.v1.LookupResponse
-	16, // 30: entrepot.payment.provider.v1.PaymentProviderService.Report:output_type -> entrepot.payment.provider.v1.ReportResponse
-	24, // [24:31] is the sub-list for method output_type
-	17, // [17:24] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	20, // 16: entrepot.payment.provider.v1.ReportResponse.disputes:type_name -> entrepot.payment.provider.v1.Dispute
+	2,  // 17: entrepot.payment.provider.v1.TransactionUpdated.outcome:type_name -> entrepot.payment.provider.v1.Outcome
+	3,  // 18: entrepot.payment.provider.v1.PaymentProviderService.Authorize:input_type -> entrepot.payment.provider.v1.AuthorizeRequest
+	5,  // 19: entrepot.payment.provider.v1.PaymentProviderService.Capture:input_type -> entrepot.payment.provider.v1.CaptureRequest
+	7,  // 20: entrepot.payment.provider.v1.PaymentProviderService.Void:input_type -> entrepot.payment.provider.v1.VoidRequest
+	9,  // 21: entrepot.payment.provider.v1.PaymentProviderService.Refund:input_type -> entrepot.payment.provider.v1.RefundRequest
+	11, // 22: entrepot.payment.provider.v1.PaymentProviderService.Payout:input_type -> entrepot.payment.provider.v1.PayoutRequest
+	13, // 23: entrepot.payment.provider.v1.PaymentProviderService.Lookup:input_type -> entrepot.payment.provider.v1.LookupRequest
+	21, // 24: entrepot.payment.provider.v1.PaymentProviderService.SubmitEvidence:input_type -> entrepot.payment.provider.v1.SubmitEvidenceRequest
+	22, // 25: entrepot.payment.provider.v1.PaymentProviderService.AcceptDispute:input_type -> entrepot.payment.provider.v1.AcceptDisputeRequest
+	23, // 26: entrepot.payment.provider.v1.PaymentProviderService.GetDispute:input_type -> entrepot.payment.provider.v1.GetDisputeRequest
+	15, // 27: entrepot.payment.provider.v1.PaymentProviderService.Report:input_type -> entrepot.payment.provider.v1.ReportRequest
+	4,  // 28: entrepot.payment.provider.v1.PaymentProviderService.Authorize:output_type -> entrepot.payment.provider.v1.AuthorizeResponse
+	6,  // 29: entrepot.payment.provider.v1.PaymentProviderService.Capture:output_type -> entrepot.payment.provider.v1.CaptureResponse
+	8,  // 30: entrepot.payment.provider.v1.PaymentProviderService.Void:output_type -> entrepot.payment.provider.v1.VoidResponse
+	10, // 31: entrepot.payment.provider.v1.PaymentProviderService.Refund:output_type -> entrepot.payment.provider.v1.RefundResponse
+	12, // 32: entrepot.payment.provider.v1.PaymentProviderService.Payout:output_type -> entrepot.payment.provider.v1.PayoutResponse
+	14, // 33: entrepot.payment.provider.v1.PaymentProviderService.Lookup:output_type -> entrepot.payment.provider.v1.LookupResponse
+	24, // 34: entrepot.payment.provider.v1.PaymentProviderService.SubmitEvidence:output_type -> entrepot.payment.provider.v1.SubmitEvidenceResponse
+	25, // 35: entrepot.payment.provider.v1.PaymentProviderService.AcceptDispute:output_type -> entrepot.payment.provider.v1.AcceptDisputeResponse
+	26, // 36: entrepot.payment.provider.v1.PaymentProviderService.GetDispute:output_type -> entrepot.payment.provider.v1.GetDisputeResponse
+	16, // 37: entrepot.payment.provider.v1.PaymentProviderService.Report:output_type -> entrepot.payment.provider.v1.ReportResponse
+	28, // [28:38] is the sub-list for method output_type
+	18, // [18:28] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_payment_provider_v1_provider_proto_init() }
@@ -1201,6 +1236,7 @@ func file_entrepot_payment_provider_v1_provider_proto_init() {
 	if File_entrepot_payment_provider_v1_provider_proto != nil {
 		return
 	}
+	file_entrepot_payment_provider_v1_dispute_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

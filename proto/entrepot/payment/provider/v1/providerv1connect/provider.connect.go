@@ -47,6 +47,15 @@ const (
 	// PaymentProviderServiceLookupProcedure is the procedure name of the PaymentProviderService's
 	// Lookup RPC.
 	PaymentProviderServiceLookupProcedure = "/entrepot.payment.provider.v1.PaymentProviderService/Lookup"
+	// PaymentProviderServiceSubmitEvidenceProcedure is the procedure name of the
+	// PaymentProviderService's SubmitEvidence RPC.
+	PaymentProviderServiceSubmitEvidenceProcedure = "/entrepot.payment.provider.v1.PaymentProviderService/SubmitEvidence"
+	// PaymentProviderServiceAcceptDisputeProcedure is the procedure name of the
+	// PaymentProviderService's AcceptDispute RPC.
+	PaymentProviderServiceAcceptDisputeProcedure = "/entrepot.payment.provider.v1.PaymentProviderService/AcceptDispute"
+	// PaymentProviderServiceGetDisputeProcedure is the procedure name of the PaymentProviderService's
+	// GetDispute RPC.
+	PaymentProviderServiceGetDisputeProcedure = "/entrepot.payment.provider.v1.PaymentProviderService/GetDispute"
 	// PaymentProviderServiceReportProcedure is the procedure name of the PaymentProviderService's
 	// Report RPC.
 	PaymentProviderServiceReportProcedure = "/entrepot.payment.provider.v1.PaymentProviderService/Report"
@@ -96,6 +105,28 @@ var (
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
+	paymentProviderServiceSubmitEvidenceSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_entrepot_payment_provider_v1_provider_proto.Services().ByName("PaymentProviderService").Methods().ByName("SubmitEvidence"),
+			Procedure:  PaymentProviderServiceSubmitEvidenceProcedure,
+		}
+	})
+	paymentProviderServiceAcceptDisputeSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_entrepot_payment_provider_v1_provider_proto.Services().ByName("PaymentProviderService").Methods().ByName("AcceptDispute"),
+			Procedure:  PaymentProviderServiceAcceptDisputeProcedure,
+		}
+	})
+	paymentProviderServiceGetDisputeSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_entrepot_payment_provider_v1_provider_proto.Services().ByName("PaymentProviderService").Methods().ByName("GetDispute"),
+			Procedure:        PaymentProviderServiceGetDisputeProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 	paymentProviderServiceReportSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType:       connect.StreamTypeServer,
@@ -123,8 +154,20 @@ type PaymentProviderServiceClient interface {
 	// Lookup tells what became of an operation. A key that the company never
 	// saw is not_found: it did not happen.
 	Lookup(context.Context, *v1.LookupRequest) (*v1.LookupResponse, error)
+	// SubmitEvidence adds evidence to a dispute, and sends it to the bank. Too
+	// late, sent already or closed: failed_precondition, reason
+	// DISPUTE_NOT_OPEN. Of another dispute than the company knows: not_found,
+	// reason DISPUTE_UNKNOWN. An instance that has disputes declares the
+	// capability dispute.
+	SubmitEvidence(context.Context, *v1.SubmitEvidenceRequest) (*v1.SubmitEvidenceResponse, error)
+	// AcceptDispute gives the money up: the dispute is lost. One that is closed
+	// is answered as it stands, whoever won.
+	AcceptDispute(context.Context, *v1.AcceptDisputeRequest) (*v1.AcceptDisputeResponse, error)
+	// GetDispute tells how a dispute stands. not_found, reason DISPUTE_UNKNOWN:
+	// the company has none of that number.
+	GetDispute(context.Context, *v1.GetDisputeRequest) (*v1.GetDisputeResponse, error)
 	// Report streams every operation the company has in its books, in its
-	// order, for reconciliation.
+	// order, and every dispute, for reconciliation.
 	Report(context.Context, *v1.ReportRequest) (PaymentProviderServiceReportClientStream, error)
 }
 
@@ -173,8 +216,20 @@ type PaymentProviderServiceHandler interface {
 	// Lookup tells what became of an operation. A key that the company never
 	// saw is not_found: it did not happen.
 	Lookup(context.Context, *v1.LookupRequest) (*v1.LookupResponse, error)
+	// SubmitEvidence adds evidence to a dispute, and sends it to the bank. Too
+	// late, sent already or closed: failed_precondition, reason
+	// DISPUTE_NOT_OPEN. Of another dispute than the company knows: not_found,
+	// reason DISPUTE_UNKNOWN. An instance that has disputes declares the
+	// capability dispute.
+	SubmitEvidence(context.Context, *v1.SubmitEvidenceRequest) (*v1.SubmitEvidenceResponse, error)
+	// AcceptDispute gives the money up: the dispute is lost. One that is closed
+	// is answered as it stands, whoever won.
+	AcceptDispute(context.Context, *v1.AcceptDisputeRequest) (*v1.AcceptDisputeResponse, error)
+	// GetDispute tells how a dispute stands. not_found, reason DISPUTE_UNKNOWN:
+	// the company has none of that number.
+	GetDispute(context.Context, *v1.GetDisputeRequest) (*v1.GetDisputeResponse, error)
 	// Report streams every operation the company has in its books, in its
-	// order, for reconciliation.
+	// order, and every dispute, for reconciliation.
 	Report(context.Context, *v1.ReportRequest, PaymentProviderServiceReportServerStream) error
 }
 
@@ -189,6 +244,9 @@ func RegisterPaymentProviderServiceHandler(server *connect.Server, svc PaymentPr
 		connect.Method{Spec: paymentProviderServiceRefundSpec(), Handler: adapter.refund},
 		connect.Method{Spec: paymentProviderServicePayoutSpec(), Handler: adapter.payout},
 		connect.Method{Spec: paymentProviderServiceLookupSpec(), Handler: adapter.lookup},
+		connect.Method{Spec: paymentProviderServiceSubmitEvidenceSpec(), Handler: adapter.submitEvidence},
+		connect.Method{Spec: paymentProviderServiceAcceptDisputeSpec(), Handler: adapter.acceptDispute},
+		connect.Method{Spec: paymentProviderServiceGetDisputeSpec(), Handler: adapter.getDispute},
 		connect.Method{Spec: paymentProviderServiceReportSpec(), Handler: adapter.report},
 	)
 }
@@ -234,6 +292,18 @@ func (UnimplementedPaymentProviderServiceHandler) Payout(context.Context, *v1.Pa
 
 func (UnimplementedPaymentProviderServiceHandler) Lookup(context.Context, *v1.LookupRequest) (*v1.LookupResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.payment.provider.v1.PaymentProviderService.Lookup is not implemented")
+}
+
+func (UnimplementedPaymentProviderServiceHandler) SubmitEvidence(context.Context, *v1.SubmitEvidenceRequest) (*v1.SubmitEvidenceResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.payment.provider.v1.PaymentProviderService.SubmitEvidence is not implemented")
+}
+
+func (UnimplementedPaymentProviderServiceHandler) AcceptDispute(context.Context, *v1.AcceptDisputeRequest) (*v1.AcceptDisputeResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.payment.provider.v1.PaymentProviderService.AcceptDispute is not implemented")
+}
+
+func (UnimplementedPaymentProviderServiceHandler) GetDispute(context.Context, *v1.GetDisputeRequest) (*v1.GetDisputeResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.payment.provider.v1.PaymentProviderService.GetDispute is not implemented")
 }
 
 func (UnimplementedPaymentProviderServiceHandler) Report(context.Context, *v1.ReportRequest, PaymentProviderServiceReportServerStream) error {
@@ -287,6 +357,30 @@ func (c *paymentProviderServiceClient) Payout(ctx context.Context, req *v1.Payou
 func (c *paymentProviderServiceClient) Lookup(ctx context.Context, req *v1.LookupRequest) (*v1.LookupResponse, error) {
 	var res v1.LookupResponse
 	if err := c.client.CallUnary(ctx, paymentProviderServiceLookupSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *paymentProviderServiceClient) SubmitEvidence(ctx context.Context, req *v1.SubmitEvidenceRequest) (*v1.SubmitEvidenceResponse, error) {
+	var res v1.SubmitEvidenceResponse
+	if err := c.client.CallUnary(ctx, paymentProviderServiceSubmitEvidenceSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *paymentProviderServiceClient) AcceptDispute(ctx context.Context, req *v1.AcceptDisputeRequest) (*v1.AcceptDisputeResponse, error) {
+	var res v1.AcceptDisputeResponse
+	if err := c.client.CallUnary(ctx, paymentProviderServiceAcceptDisputeSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *paymentProviderServiceClient) GetDispute(ctx context.Context, req *v1.GetDisputeRequest) (*v1.GetDisputeResponse, error) {
+	var res v1.GetDisputeResponse
+	if err := c.client.CallUnary(ctx, paymentProviderServiceGetDisputeSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -368,6 +462,42 @@ func (h paymentProviderServiceHandler) lookup(ctx context.Context, _ connect.Spe
 		return err
 	}
 	res, err := h.svc.Lookup(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h paymentProviderServiceHandler) submitEvidence(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.SubmitEvidenceRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.SubmitEvidence(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h paymentProviderServiceHandler) acceptDispute(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.AcceptDisputeRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.AcceptDispute(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h paymentProviderServiceHandler) getDispute(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.GetDisputeRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.GetDispute(ctx, &req)
 	if err != nil {
 		return err
 	}
