@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -67,102 +68,146 @@ const rolePassword = "test"
 // roles are cluster-wide: made one at a time.
 var roles sync.Mutex
 
+// laid are the templates of modules by what they describe of themselves: a
+// package's tests lay a module's schema down once and copy it.
+var laid sync.Map // string of a DescribeResponse -> *pgtest.Template
+
 // database gives the module a schema, a role, its migrations and its grants,
 // as the kernel does.
 func (m *Module) database(t testing.TB, d *pluginv1.DescribeResponse) *pluginv1.Database {
 	t.Helper()
 	ctx := t.Context()
-	db := pgtest.New(t, template)
+	key, err := proto.MarshalOptions{Deterministic: true}.Marshal(d)
+	require.NoError(t, err)
+	l := &layer{manifest: d.GetManifest(), sagas: d.GetSagas(), migrations: d.GetMigrations()}
+	name := strings.ReplaceAll(l.manifest.GetName(), "-", "_")
+	l.role, l.owner = "p_"+name, "m_"+name
+	own, _ := laid.LoadOrStore(string(key), pgtest.NewTemplateFrom(template, l.lay))
+	db := pgtest.New(t, own.(*pgtest.Template))
 	pool, err := pgxpool.New(ctx, db.URL)
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
 	m.Admin = pool
 
-	name := strings.ReplaceAll(m.manifest.GetName(), "-", "_")
-	role, owner := "p_"+name, "m_"+name
-	m.grant(t, db, role, owner, d)
-	m.migrate(t, owner, role, d.GetMigrations())
+	// What belongs to a database rather than lies in it is not copied.
+	_, err = pool.Exec(ctx, fmt.Sprintf(`REVOKE ALL ON DATABASE %[1]s FROM PUBLIC; GRANT CONNECT ON DATABASE %[1]s TO %[2]s;
+		ALTER ROLE %[2]s IN DATABASE %[1]s SET search_path = %[2]s`, db.Name, l.role))
+	require.NoError(t, err)
+	rows, err := pool.Query(ctx, "SELECT split_part(name, '/', 2), id FROM bus.subscription")
+	require.NoError(t, err)
+	var sub string
+	var number int32
+	_, err = pgx.ForEachRow(rows, []any{&sub, &number}, func() error {
+		m.subs[sub] = number
+		return nil
+	})
+	require.NoError(t, err)
 
-	url := db.URLFor(role, rolePassword)
+	url := db.URLFor(l.role, rolePassword)
 	m.DB, err = store.Open(store.Config{URL: url, Plugin: m.manifest.GetName(), Node: "test", MaxConnections: 4})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = m.DB.Close() })
-	return &pluginv1.Database{Url: url, Schema: role, MaxConnections: 8, Subscriptions: m.subs}
+	return &pluginv1.Database{Url: url, Schema: l.role, MaxConnections: 8, Subscriptions: m.subs}
 }
 
-func (m *Module) exec(t testing.TB, sql string, args ...any) {
-	t.Helper()
-	_, err := m.Admin.Exec(t.Context(), sql, args...)
-	require.NoError(t, err, sql)
+// layer is what a module adds to the kernel's database.
+type layer struct {
+	manifest    *pluginv1.Manifest
+	sagas       []*pluginv1.SagaDefinition
+	migrations  []*pluginv1.Migration
+	role, owner string
 }
 
-func (m *Module) grant(t testing.TB, db *pgtest.DB, role, owner string, d *pluginv1.DescribeResponse) {
-	t.Helper()
+// lay fills the module's template.
+func (l *layer) lay(ctx context.Context, url string) error {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	for _, step := range []func(context.Context, *pgx.Conn) error{l.makeRoles, l.grant, l.enter, l.subscribe, l.migrate} {
+		if err := step(ctx, conn); err != nil {
+			return fmt.Errorf("%s: %w", l.manifest.GetName(), err)
+		}
+	}
+	return nil
+}
+
+func (l *layer) makeRoles(ctx context.Context, conn *pgx.Conn) error {
 	roles.Lock()
 	defer roles.Unlock()
-	for name, attributes := range map[string]string{owner: "NOLOGIN", role: "LOGIN NOINHERIT PASSWORD '" + rolePassword + "'"} {
-		m.exec(t, fmt.Sprintf(`DO $$ BEGIN IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = '%s') THEN CREATE ROLE %s %s; END IF; END $$`,
-			name, name, attributes))
+	for name, attributes := range map[string]string{l.owner: "NOLOGIN", l.role: "LOGIN NOINHERIT PASSWORD '" + rolePassword + "'"} {
+		if _, err := conn.Exec(ctx, fmt.Sprintf(`DO $$ BEGIN IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = '%s') THEN CREATE ROLE %s %s; END IF; END $$`,
+			name, name, attributes)); err != nil {
+			return err
+		}
 	}
-	m.exec(t, fmt.Sprintf("REVOKE ALL ON DATABASE %s FROM PUBLIC; GRANT CONNECT ON DATABASE %s TO %s", db.Name, db.Name, role))
-	m.exec(t, fmt.Sprintf("ALTER ROLE %s IN DATABASE %s SET search_path = %s", role, db.Name, role))
-	m.exec(t, fmt.Sprintf(`CREATE SCHEMA %[1]s AUTHORIZATION %[2]s; GRANT USAGE ON SCHEMA %[1]s, bus, vault TO %[1]s;
-		GRANT EXECUTE ON FUNCTION vault.store(text, bytea, text[], text[], bytea[]) TO %[1]s`, role, owner))
+	return nil
+}
+
+func (l *layer) grant(ctx context.Context, conn *pgx.Conn) error {
+	statements := []string{fmt.Sprintf(`CREATE SCHEMA %[1]s AUTHORIZATION %[2]s; GRANT USAGE ON SCHEMA %[1]s, bus, vault TO %[1]s;
+		GRANT EXECUTE ON FUNCTION vault.store(text, bytea, text[], text[], bytea[]) TO %[1]s; GRANT USAGE ON SCHEMA bus TO %[2]s`, l.role, l.owner)}
 	for _, f := range busdb.ModuleFunctions {
-		m.exec(t, fmt.Sprintf("GRANT EXECUTE ON FUNCTION %s TO %s", f, role))
+		statements = append(statements, fmt.Sprintf("GRANT EXECUTE ON FUNCTION %s TO %s", f, l.role))
 	}
-	m.exec(t, "GRANT USAGE ON SCHEMA bus TO "+owner)
 	for _, f := range busdb.OwnerFunctions {
-		m.exec(t, fmt.Sprintf("GRANT EXECUTE ON FUNCTION %s TO %s", f, owner))
+		statements = append(statements, fmt.Sprintf("GRANT EXECUTE ON FUNCTION %s TO %s", f, l.owner))
 	}
-	for _, topic := range m.manifest.GetPublishes() {
-		m.exec(t, "INSERT INTO bus.pubgrant VALUES ($1, $2, $3)", role, topic, m.manifest.GetName())
+	_, err := conn.Exec(ctx, strings.Join(statements, ";"))
+	return err
+}
+
+// enter writes down what the module may publish, serves and orchestrates.
+func (l *layer) enter(ctx context.Context, conn *pgx.Conn) error {
+	batch := &pgx.Batch{}
+	for _, topic := range l.manifest.GetPublishes() {
+		batch.Queue("INSERT INTO bus.pubgrant VALUES ($1, $2, $3)", l.role, topic, l.manifest.GetName())
 	}
-	for _, s := range m.manifest.GetServes() {
-		m.exec(t, "INSERT INTO bus.serves VALUES ($1, $2)", role, s.GetContract())
+	for _, s := range l.manifest.GetServes() {
+		batch.Queue("INSERT INTO bus.serves VALUES ($1, $2)", l.role, s.GetContract())
 	}
-	for _, def := range d.GetSagas() {
+	for _, def := range l.sagas {
 		body, err := proto.Marshal(def)
-		require.NoError(t, err)
+		if err != nil {
+			return err
+		}
 		contracts, undos := make([]string, len(def.GetSteps())), make([]string, len(def.GetSteps()))
 		for i, s := range def.GetSteps() {
 			contracts[i], undos[i] = contractOf(s.GetMethod()), contractOf(s.GetCompensation())
 		}
-		m.exec(t, "INSERT INTO bus.saga_def VALUES ($1, $2, $3, $4, $5, $6)",
-			m.manifest.GetName()+"/"+def.GetName(), def.GetVersion(), role, body, contracts, undos)
+		batch.Queue("INSERT INTO bus.saga_def VALUES ($1, $2, $3, $4, $5, $6)",
+			l.manifest.GetName()+"/"+def.GetName(), def.GetVersion(), l.role, body, contracts, undos)
 	}
-	subs := m.manifest.GetSubscriptions()
-	if len(m.manifest.GetSchedules()) > 0 {
-		subs = append(subs, &pluginv1.Subscription{Name: "schedules", Topics: []string{"entrepot.plugin.v1.Tick"}})
-	}
-	for _, s := range subs {
-		var number int16
-		require.NoError(t, m.Admin.QueryRow(t.Context(),
-			"INSERT INTO bus.subscription (name, plugin, role, topics) VALUES ($1, $2, $3, $4) RETURNING id",
-			m.manifest.GetName()+"/"+s.GetName(), m.manifest.GetName(), role, s.GetTopics()).Scan(&number))
-		m.exec(t, "INSERT INTO bus.cursor (sub, lane) SELECT $1, g FROM generate_series(0, 63) g", number)
-		m.subs[s.GetName()] = int32(number)
-	}
+	return conn.SendBatch(ctx, batch).Close()
 }
 
-func (m *Module) migrate(t testing.TB, owner, role string, steps []*pluginv1.Migration) {
-	t.Helper()
-	conn, err := m.Admin.Acquire(t.Context())
-	require.NoError(t, err)
-	defer conn.Release()
-	run := func(sql string) {
-		_, err := conn.Exec(t.Context(), sql)
-		require.NoError(t, err)
+func (l *layer) subscribe(ctx context.Context, conn *pgx.Conn) error {
+	subs := l.manifest.GetSubscriptions()
+	if len(l.manifest.GetSchedules()) > 0 {
+		subs = append(slices.Clip(subs), &pluginv1.Subscription{Name: "schedules", Topics: []string{"entrepot.plugin.v1.Tick"}})
 	}
-	run("SET ROLE " + owner)
-	run("SET search_path = " + role)
-	run(fmt.Sprintf(`ALTER DEFAULT PRIVILEGES IN SCHEMA %[1]s GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO %[1]s;
-		ALTER DEFAULT PRIVILEGES IN SCHEMA %[1]s GRANT USAGE, SELECT ON SEQUENCES TO %[1]s`, role))
-	for _, s := range steps {
-		_, err := conn.Exec(t.Context(), s.GetSql())
-		require.NoError(t, err, "migration %s", s.GetName())
+	batch := &pgx.Batch{}
+	for _, s := range subs {
+		batch.Queue(`WITH s AS (INSERT INTO bus.subscription (name, plugin, role, topics) VALUES ($1, $2, $3, $4) RETURNING id)
+			INSERT INTO bus.cursor (sub, lane) SELECT id, g FROM s, generate_series(0, 63) g`,
+			l.manifest.GetName()+"/"+s.GetName(), l.manifest.GetName(), l.role, s.GetTopics())
 	}
-	run("RESET ROLE; RESET search_path")
+	return conn.SendBatch(ctx, batch).Close()
+}
+
+func (l *layer) migrate(ctx context.Context, conn *pgx.Conn) error {
+	if _, err := conn.Exec(ctx, fmt.Sprintf(`SET ROLE %[2]s; SET search_path = %[1]s;
+		ALTER DEFAULT PRIVILEGES IN SCHEMA %[1]s GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO %[1]s;
+		ALTER DEFAULT PRIVILEGES IN SCHEMA %[1]s GRANT USAGE, SELECT ON SEQUENCES TO %[1]s`, l.role, l.owner)); err != nil {
+		return err
+	}
+	for _, s := range l.migrations {
+		if _, err := conn.Exec(ctx, s.GetSql()); err != nil {
+			return fmt.Errorf("migration %s: %w", s.GetName(), err)
+		}
+	}
+	return nil
 }
 
 // contractOf is the proto package of a procedure "/package.Service/Method".

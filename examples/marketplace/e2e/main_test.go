@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/entrepot/entrepot/examples/marketplace/shop"
+	"github.com/entrepot/entrepot/sdk/pglocal/pgtest"
 )
 
 var (
@@ -80,15 +81,18 @@ func run(m *testing.M) (code int, err error) {
 // publicDir is a temporary folder that the database's unprivileged user may
 // pass through.
 func publicDir() (string, error) {
-	dir, err := os.MkdirTemp("", "e2e")
+	dir, err := os.MkdirTemp(pgtest.Scratch(), "e2e")
 	if err != nil {
 		return "", err
 	}
 	return dir, os.Chmod(dir, 0o755)
 }
 
-// build makes every binary of the deployment, each once.
+// build makes every binary of the deployment, each once, unless make has.
 func build(ctx context.Context, dir string) (string, error) {
+	if made := os.Getenv("ENTREPOT_BUILD"); made != "" {
+		return made, nil
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/entrepot/entrepot/examples/marketplace/shop"
 	"github.com/entrepot/entrepot/examples/marketplace/trade"
+	"github.com/entrepot/entrepot/sdk/pglocal/pgtest"
 )
 
 // still is a Step that nobody looks at.
@@ -40,9 +41,12 @@ func (a *at) Add(n int) {
 }
 func (a *at) Done() {}
 
-// build makes every binary of the deployment.
+// build makes every binary of the deployment, unless make has.
 func build(t *testing.T, root string) string {
 	t.Helper()
+	if made := os.Getenv("ENTREPOT_BUILD"); made != "" {
+		return made
+	}
 	dir := filepath.Join(publicDir(t), "bin")
 	require.NoError(t, os.MkdirAll(dir, 0o755))
 	plugins, err := filepath.Glob(filepath.Join(root, "plugins", "*", "main.go"))
@@ -62,7 +66,7 @@ func build(t *testing.T, root string) string {
 // pass through.
 func publicDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "shop")
+	dir, err := os.MkdirTemp(pgtest.Scratch(), "shop")
 	require.NoError(t, err)
 	require.NoError(t, os.Chmod(dir, 0o755))
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })

@@ -60,7 +60,7 @@ func start() (*server, error) {
 		return &server{admin: u}, nil
 	}
 	sweep()
-	dir, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", prefix, os.Getpid()))
+	dir, err := os.MkdirTemp(Scratch(), fmt.Sprintf("%s%d-", prefix, os.Getpid()))
 	if err != nil {
 		return nil, err
 	}
@@ -76,10 +76,28 @@ func start() (*server, error) {
 
 const prefix = "entrepot-pgtest-"
 
+const (
+	memory = "/dev/shm"
+	// roomy is what a file system in memory must have free: containers often
+	// give it 64 MiB only.
+	roomy = 4 << 30
+)
+
+// Scratch is the folder to make the folders of short-lived clusters in: a file
+// system in memory where the machine has a large one, since a copy of a
+// database is a thousand small files. Otherwise it is the temporary folder.
+func Scratch() string {
+	var fs syscall.Statfs_t
+	if os.Getenv("TMPDIR") == "" && syscall.Statfs(memory, &fs) == nil && fs.Bavail*uint64(fs.Bsize) > roomy { //nolint:gosec,unconvert // a block has a positive size, of another type elsewhere
+		return memory
+	}
+	return os.TempDir()
+}
+
 // sweep removes what test binaries left that were killed; their PostgreSQL
 // was ended by pglocal's watchdog.
 func sweep() {
-	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*"))
+	dirs, _ := filepath.Glob(filepath.Join(Scratch(), prefix+"*"))
 	for _, d := range dirs {
 		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(d), prefix), "-")
 		if n, err := strconv.Atoi(pid); err == nil && errors.Is(syscall.Kill(n, 0), syscall.ESRCH) {
@@ -117,6 +135,7 @@ func Stop() {
 // Template is a database that fresh ones are copied from. It is safe for
 // concurrent use.
 type Template struct {
+	base  *Template
 	build func(ctx context.Context, url string) error
 	once  sync.Once
 	name  string
@@ -127,13 +146,26 @@ type Template struct {
 // superuser's URL. It is run once, when the first test asks for a copy.
 // Connections that it opens must be closed when it returns.
 func NewTemplate(build func(ctx context.Context, url string) error) *Template {
-	return &Template{build: build}
+	return NewTemplateFrom(nil, build)
+}
+
+// NewTemplateFrom describes a template that begins as a copy of another; nil
+// is an empty database.
+func NewTemplateFrom(base *Template, build func(ctx context.Context, url string) error) *Template {
+	return &Template{base: base, build: build}
 }
 
 func (t *Template) ready(s *server) (string, error) {
+	if t == nil {
+		return "template0", nil
+	}
 	t.once.Do(func() {
+		var from string
+		if from, t.err = t.base.ready(s); t.err != nil {
+			return
+		}
 		t.name = "template_" + suffix()
-		if t.err = s.exec("CREATE DATABASE " + quote(t.name)); t.err != nil {
+		if t.err = s.create(t.name, from); t.err != nil {
 			return
 		}
 		s.mu.Lock()
@@ -163,15 +195,13 @@ func New(t testing.TB, template *Template) *DB {
 	if err != nil {
 		t.Fatalf("pgtest: %v", err)
 	}
-	from := "template0"
-	if template != nil {
-		if from, err = template.ready(s); err != nil {
-			t.Fatalf("pgtest: template: %v", err)
-		}
+	from, err := template.ready(s)
+	if err != nil {
+		t.Fatalf("pgtest: template: %v", err)
 	}
 	db := &DB{Name: "test_" + suffix(), server: s}
 	db.URL = s.url(db.Name, nil)
-	if err := s.exec("CREATE DATABASE " + quote(db.Name) + " TEMPLATE " + from); err != nil {
+	if err := s.create(db.Name, from); err != nil {
 		t.Fatalf("pgtest: %v", err)
 	}
 	t.Cleanup(func() {
@@ -214,6 +244,12 @@ func (s *server) url(database string, user *url.Userinfo) string {
 		u.User = user
 	}
 	return u.String()
+}
+
+// create copies files: through the log, as the server would by itself, every
+// page of a template is written twice.
+func (s *server) create(name, from string) error {
+	return s.exec("CREATE DATABASE " + quote(name) + " TEMPLATE " + from + " STRATEGY FILE_COPY")
 }
 
 func (s *server) exec(statement string) error { return exec(s.admin.String(), statement) }
