@@ -151,7 +151,7 @@ func TestAChangedPluginIsRefusedUntilItIsAccepted(t *testing.T) {
 	body, err := os.ReadFile(mine)
 	require.NoError(t, err)
 	require.NoError(t, os.Remove(mine))
-	require.NoError(t, os.WriteFile(mine, body, 0o755)) //nolint:gosec // it is run
+	require.NoError(t, os.WriteFile(mine, body, 0o755))
 	s := prepared(t, bin)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
