@@ -88,7 +88,7 @@ const (
 // database is a thousand small files. Otherwise it is the temporary folder.
 func Scratch() string {
 	var fs syscall.Statfs_t
-	if os.Getenv("TMPDIR") == "" && syscall.Statfs(memory, &fs) == nil && fs.Bavail*uint64(fs.Bsize) > roomy { //nolint:unconvert // a block has a positive size, of another type elsewhere
+	if os.Getenv("TMPDIR") == "" && syscall.Statfs(memory, &fs) == nil && fs.Bavail*uint64(fs.Bsize) > roomy {
 		return memory
 	}
 	return os.TempDir()
