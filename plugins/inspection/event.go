@@ -149,10 +149,32 @@ func (s *service) cameBack(ctx context.Context, tx *store.Tx, units []*unit, doc
 	return append(here, returned...), retain(ctx, tx, returned, cameBack, document)
 }
 
+// unheard locks those of some units to which nothing has happened yet by a
+// document: who hears of it again leaves them alone, wherever they are since.
+func unheard(ctx context.Context, tx *store.Tx, unitIDs []string, document string) ([]*unit, error) {
+	if len(unitIDs) == 0 {
+		return nil, nil
+	}
+	// The rows are locked first: who else hears of it waits, and then sees.
+	units, err := lockUnits(ctx, tx, unitIDs)
+	if err != nil {
+		return nil, err
+	}
+	heard := make(map[string]bool)
+	rows, err := tx.Rows(ctx, `SELECT DISTINCT unit FROM unit_step WHERE unit = ANY ($1) AND reference = $2`, ids(units), document)
+	err = each(rows, err, func(r row) error {
+		var u string
+		err := r.Scan(&u)
+		heard[u] = true
+		return err
+	})
+	return slices.DeleteFunc(units, func(u *unit) bool { return heard[u.id] }), err
+}
+
 // onHandedOver hears that units left the warehouse with a carrier.
 func (s *service) onHandedOver(ctx context.Context, tx *store.Tx, e event.Of[*warehousev1.FulfilmentHandedOver]) error {
-	units, err := lockUnits(ctx, tx, e.Body.GetUnitIds())
-	if err != nil {
+	units, err := unheard(ctx, tx, e.Body.GetUnitIds(), e.Body.GetFulfilmentId())
+	if err != nil || len(units) == 0 {
 		return err
 	}
 	var leaving []*unit

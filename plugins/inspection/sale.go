@@ -40,14 +40,13 @@ func sell(ctx context.Context, tx *store.Tx, units []*unit, e *warehousev1.Fulfi
 }
 
 // doubts are the sales of some units that a case asks about: one that has no
-// verdict yet, or whose verdict stands and is against the goods; of goods that
-// are with their buyer, on the way there, or came back by the case's return.
+// verdict yet, or whose verdict stands and is against the goods. Where the
+// goods are meanwhile makes no difference: what was sold was they.
 const doubts = `INSERT INTO doubt AS d (case_id, unit, order_id, merchant, reason)
 SELECT c.id, s.unit, s.order_id, s.merchant, CASE WHEN c.state < 5 THEN (ARRAY['CONSIGNED', 'RETURNED', 'DOUBTED', 'SIGHTED'])[c.origin]
     ELSE (ARRAY['', 'COUNTERFEIT', 'INCONCLUSIVE', 'WRONG_ITEM'])[c.verdict] END
   FROM sale s JOIN unit u ON u.id = s.unit JOIN case_unit cu ON cu.unit = s.unit JOIN case_file c ON c.id = cu.case_id
  WHERE s.unit = ANY ($1) AND NOT s.ended AND (c.state < 5 OR c.id = u.case_id AND c.verdict IN (2, 3, 4))
-   AND (c.origin = 2 OR u.holder = 'consumer' OR u.holder LIKE 'carrier/%')
  ORDER BY c.id, s.unit
 ON CONFLICT (case_id, unit, order_id) DO UPDATE SET standing = true, reason = EXCLUDED.reason WHERE NOT d.standing
 RETURNING case_id, order_id, merchant, unit, reason`

@@ -22,8 +22,8 @@ func (s *service) onStockMoved(ctx context.Context, tx *store.Tx, e event.Of[*wa
 	if !left || len(b.GetUnitIds()) == 0 {
 		return nil
 	}
-	units, err := lockUnits(ctx, tx, b.GetUnitIds())
-	if err != nil {
+	units, err := unheard(ctx, tx, b.GetUnitIds(), b.GetMoveId())
+	if err != nil || len(units) == 0 {
 		return err
 	}
 	// The return may not have been heard of yet.

@@ -328,6 +328,15 @@ func TestDecisionsEndWhatDoesNotGoToTheShelf(t *testing.T) {
 	list, err := staff.ListReturns(t.Context(), &warehousev1.ListReturnsRequest{State: warehousev1.Return_STATE_CLOSED, Reference: "ord_1"})
 	require.NoError(t, err)
 	require.Len(t, list.GetReturns(), 1)
+	var moved []string
+	for _, e := range h.Published(t) {
+		if m, ok := e.(*warehousev1.StockMoved); ok {
+			require.Equal(t, req.GetReturnId(), m.GetReference())
+			require.Len(t, m.GetLevels(), 1)
+			moved = append(moved, fmt.Sprint(m.GetMoveId(), " ", m.GetFrom(), " ", m.GetTo(), " ", m.GetQuantity()))
+		}
+	}
+	require.Equal(t, []string{"D1 DISPOSITION_DAMAGED DISPOSITION_DISPOSED 1", "D3 DISPOSITION_DAMAGED DISPOSITION_EXTERNAL 1"}, moved, "each decision is told once")
 	h.consistent(t)
 }
 

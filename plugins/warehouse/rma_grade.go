@@ -214,7 +214,14 @@ func (r *rma) decide(ctx context.Context, tx *store.Tx, req *warehousev1.DecideR
 	if move.authenticated {
 		move.units = units
 	}
-	if _, err := post(ctx, tx, way{reason: "decision", from: from, to: to, cause: req.GetReason()}, move); err != nil {
+	levels, err := post(ctx, tx, way{reason: "decision", from: from, to: to, cause: req.GetReason()}, move)
+	if err != nil {
+		return err
+	}
+	// Who follows serials, and who keeps a copy of the levels, want to know.
+	if err := tx.Publish(&warehousev1.StockMoved{
+		MoveId: req.GetDecisionId(), From: dispositions[from], To: dispositions[to], Quantity: move.quantity, UnitIds: move.units, Levels: levels, Reference: r.id,
+	}); err != nil {
 		return err
 	}
 	if _, err := tx.Do(ctx, `UPDATE inspected SET ended = true WHERE grading_id = $1 AND NOT ended`, req.GetGradingId()); err != nil {
