@@ -172,20 +172,6 @@ func (s *service) onRefunded(ctx context.Context, tx *store.Tx, events []event.O
 	return s.file(ctx, tx, all)
 }
 
-// onLow tells a merchant each time: the warehouse says when that is.
-func (s *service) onLow(ctx context.Context, tx *store.Tx, events []event.Of[*warehousev1.StockLow]) error {
-	var all []*news
-	for _, e := range events {
-		l := e.Body
-		all = append(all, &news{
-			Source: fmt.Sprintf("stock.low/%s/%s/%d", l.GetSku(), l.GetMarket(), e.Position), Topic: "stock.low", Merchant: l.GetMerchantId(),
-			Market: l.GetMarket(), Reference: l.GetSku(), At: when(e.Meta),
-			Facts: facts{"sku": l.GetSku(), "market": l.GetMarket(), "sellable": l.GetSellable(), "reorder_point": l.GetReorderPoint()},
-		})
-	}
-	return s.file(ctx, tx, owned(all))
-}
-
 // owned leaves out what is no merchant's.
 func owned(all []*news) []*news {
 	return slices.DeleteFunc(all, func(n *news) bool { return n.Merchant == "" })

@@ -123,7 +123,8 @@ func open(in *plugin.Instance) (*service, error) {
 	notificationv1connect.RegisterTemplateServiceHandler(in.Server, s)
 	if err := in.Subscribe("trade",
 		event.OnBatch(s.onPlaced), event.OnBatch(s.onAccepted), event.OnBatch(s.onDelivered), event.OnBatch(s.onCancelled), event.OnBatch(s.onRefunded),
-		event.OnBatch(s.onBooked), event.OnBatch(s.onMoved), event.OnBatch(s.onLow), event.OnBatch(s.onReturned), event.OnBatch(s.onReturnClosed),
+		event.OnBatch(s.onBooked), event.OnBatch(s.onMoved), event.OnBatch(s.onLow), event.OnBatch(s.onShort), event.OnBatch(s.onBack), event.OnBatch(s.onPaidOut), event.OnBatch(s.onNotPaidOut),
+		event.OnBatch(s.onDoubted), event.OnBatch(s.onCleared), event.OnBatch(s.onReturned), event.OnBatch(s.onReturnClosed),
 		event.OnBatch(s.onConsignment), event.OnBatch(s.onVerdict), event.OnBatch(s.onDestroyed), event.OnBatch(s.onOverdue),
 		event.OnBatch(s.onEditProposed), event.OnBatch(s.onEdited),
 		event.OnBatch(s.onApplication), event.OnBatch(s.onOffer), event.OnBatch(s.onDecision), event.OnBatch(s.onEscalation), event.OnBatch(s.onAssessment),

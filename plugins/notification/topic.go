@@ -79,6 +79,9 @@ var catalogue = []topic{
 	{name: "case.message", category: transactional, merchant: true, inbox: true, mail: true},
 	{name: "case.overdue", category: transactional, merchant: true, inbox: true, mail: true},
 	{name: "payout.paid", category: transactional, merchant: true, inbox: true, mail: true},
+	{name: "payout.failed", category: transactional, merchant: true, inbox: true, mail: true},
+	{name: "sale.doubted", category: transactional, merchant: true, inbox: true, mail: true},
+	{name: "sale.cleared", category: transactional, merchant: true, inbox: true, mail: true},
 	{name: "endpoint.disabled", category: transactional, merchant: true, inbox: true, mail: true},
 	{name: "endpoint.ping", category: transactional, merchant: true},
 }

@@ -115,6 +115,12 @@ func story(o *orderv1.OrderPlaced) []proto.Message {
 		&aftersalev1.MessagePosted{ConversationId: "cnv_1", MessageId: "msg_3", OrderId: order, MerchantId: "mrc_a", CaseId: "afs_1", Author: "staff"},
 		&aftersalev1.MessagePosted{ConversationId: "cnv_1", MessageId: "msg_4", OrderId: order, MerchantId: "mrc_a", Author: "merchant", Internal: true},
 		&aftersalev1.ResponseOverdue{ConversationId: "cnv_1", OrderId: order, MerchantId: "mrc_a", WaitingSince: timestamppb.Now()},
+		&orderv1.ShortageReminder{MerchantId: "mrc_a", Sku: "sku_1", Market: "GB", ShortSince: timestamppb.New(time.Unix(1_700_000_000, 0)), Number: 1},
+		&orderv1.ShortageReminder{MerchantId: "mrc_a", Sku: "sku_1", Market: "GB", ShortSince: timestamppb.New(time.Unix(1_700_000_000, 0)), Number: 2},
+		&paymentv1.PayoutPaid{MerchantId: "mrc_a", PayoutId: "pyo_1", Amount: gbp(90)},
+		&paymentv1.PayoutFailed{MerchantId: "mrc_a", PayoutId: "pyo_2", Amount: gbp(90), Code: "ACCOUNT_CLOSED"},
+		&inspectionv1.SaleDoubted{MerchantId: "mrc_a", OrderId: order, CaseId: "cas_1", UnitId: "unt_1", Reason: "SIGHTED"},
+		&inspectionv1.SaleCleared{MerchantId: "mrc_a", OrderId: order, CaseId: "cas_1", UnitId: "unt_1"},
 		&inspectionv1.GoodsDestroyed{DestructionId: "des_1", CaseId: "cas_1", MerchantId: "mrc_a", Sku: "sku_1", Quantity: 3, Ground: inspectionv1.Ground_GROUND_DAMAGED},
 	}
 }
@@ -166,6 +172,7 @@ func TestEveryEventOfTheStoryIsToldOnceHoweverOftenItIsHeard(t *testing.T) {
 		"sale.placed": 1, "sale.cancelled": 1, "sale.delivered": 1, "carriage.trouble": 2, "stock.low": 1, "return.received": 1, "return.closed": 1,
 		"consignment.received": 1, "inspection.verdict": 1, "goods.destroyed": 1, "sale.overdue": 1, "case.opened": 2, "case.escalated": 1, "case.closed": 1,
 		"case.message": 2, "case.overdue": 1, "sale.edit_proposed": 1, "sale.edited": 1,
+		"stock.shortage": 2, "payout.paid": 1, "payout.failed": 1, "sale.doubted": 1, "sale.cleared": 1,
 	}, told)
 	mails := ""
 	for _, m := range s.to(mailOf("buyer1")) {
@@ -259,4 +266,18 @@ func TestRecommendationsAreToldWhileTheyAreFresh(t *testing.T) {
 	require.Equal(t, "Etwas für Sie", got.GetTitle())
 	require.Contains(t, got.GetData().String(), "sku_1")
 	require.Contains(t, got.GetData().String(), "TRENDING")
+}
+
+func TestWhoWaitedForGoodsIsToldEachTimeTheyAreThere(t *testing.T) {
+	t.Parallel()
+	s := openShop(t, nil)
+	back := &orderv1.BackInStock{AccountId: "acc_ann", Sku: "sku_1", Market: "GB", Quantity: 3}
+	s.logs(t, time.Now(), back)
+	s.logs(t, time.Now(), back)
+	require.Equal(t, map[string]string{"inbox acc_ann stock.available": "DELIVERED"}, s.settles(t))
+	var told []string
+	for _, n := range s.reads(t, consumer("acc_ann")) {
+		told = append(told, n.GetTopic()+": "+n.GetTitle())
+	}
+	require.Equal(t, []string{"stock.available: Article sku_1 is here again", "stock.available: Article sku_1 is here again"}, told)
 }
