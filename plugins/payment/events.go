@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	providerv1 "github.com/entrepot/entrepot/proto/entrepot/payment/provider/v1"
 	"github.com/entrepot/entrepot/sdk/event"
@@ -26,6 +27,14 @@ func (s *service) onTransactionUpdated(ctx context.Context, tx *store.Tx, events
 	for _, a := range known {
 		byKey[a.key] = a
 	}
+	paid, err := payouts(tx.Rows(ctx, `SELECT `+payoutColumns+` FROM payout o WHERE o.id = ANY ($1) ORDER BY o.id`, keys))
+	if err != nil {
+		return err
+	}
+	byID := make(map[string]*payout, len(paid))
+	for _, p := range paid {
+		byKey[p.id], byID[p.id] = p.told(), p
+	}
 	type word struct {
 		a *attempt
 		o *providerv1.Outcome
@@ -38,7 +47,12 @@ func (s *service) onTransactionUpdated(ctx context.Context, tx *store.Tx, events
 	}
 	slices.SortStableFunc(words, func(x, y word) int { return strings.Compare(x.a.payment, y.a.payment) })
 	for _, w := range words {
-		if _, err := w.a.settle(ctx, tx, w.o); err != nil {
+		if p := byID[w.a.key]; p != nil {
+			err = s.endPayout(ctx, tx, p, w.o, time.Time{})
+		} else {
+			_, err = w.a.settle(ctx, tx, w.o)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/entrepot/entrepot/sdk/fault"
 	"github.com/entrepot/entrepot/sdk/host"
 	"github.com/entrepot/entrepot/sdk/id"
+	"github.com/entrepot/entrepot/sdk/plugin"
 	"github.com/entrepot/entrepot/sdk/plugintest"
 )
 
@@ -25,17 +26,25 @@ func TestMain(m *testing.M) { plugintest.Main(m) }
 type till struct {
 	*plugintest.Module
 	bank *bank
+	// own is the instance, for what its janitor does.
+	own *service
 	// plain calls outside of sagas.
 	plain paymentv1connect.PaymentServiceClient
 }
 
-func open(t testing.TB) *till {
+func open(t testing.TB, opts ...plugintest.Option) *till {
 	t.Helper()
-	b := newBank()
-	m := plugintest.Start(t, module(), plugintest.Neighbours(func(s *connect.Server) {
-		providerv1connect.RegisterPaymentProviderServiceHandler(s, b)
-	}))
-	return &till{Module: m, bank: b, plain: client(m, nil)}
+	p := &till{bank: newBank()}
+	m := module()
+	m.New = func(_ context.Context, in *plugin.Instance) (err error) {
+		p.own, err = register(in)
+		return err
+	}
+	p.Module = plugintest.Start(t, m, append(opts, plugintest.Neighbours(func(s *connect.Server) {
+		providerv1connect.RegisterPaymentProviderServiceHandler(s, p.bank)
+	}))...)
+	p.plain = client(p.Module, nil)
+	return p
 }
 
 func client(m *plugintest.Module, step *call.Step) paymentv1connect.PaymentServiceClient {
@@ -95,11 +104,13 @@ func (p *till) get(t testing.TB, payment string) *paymentv1.GetPaymentResponse {
 	return res
 }
 
-// age makes every open attempt old enough that what the bank never saw did not
-// happen.
+// age makes every open attempt and payout old enough that what the bank never
+// saw did not happen.
 func (p *till) age(t testing.TB) {
 	t.Helper()
 	_, err := p.Admin.Exec(t.Context(), `UPDATE p_payment.attempt SET sent_at = sent_at - interval '1 minute' WHERE state IN (1, 4, 5)`)
+	require.NoError(t, err)
+	_, err = p.Admin.Exec(t.Context(), `UPDATE p_payment.payout SET sent_at = sent_at - interval '1 minute', next_try = now() WHERE state = 1`)
 	require.NoError(t, err)
 }
 

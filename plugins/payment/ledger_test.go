@@ -7,7 +7,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
-	providerv1 "github.com/entrepot/entrepot/proto/entrepot/payment/provider/v1"
 	paymentv1 "github.com/entrepot/entrepot/proto/entrepot/payment/v1"
 )
 
@@ -92,42 +91,4 @@ func TestAWebhookOfAnotherAmountIsAConflict(t *testing.T) {
 	require.NoError(t, p.Deliver(t.Context(), "providers", p.bank.end(p.get(t, req.GetPaymentId()).GetAttempts()[0].GetKey(), gbp(90))))
 	require.Equal(t, paymentv1.Payment_STATE_CONFLICTED, p.get(t, req.GetPaymentId()).GetPayment().GetState())
 	require.Empty(t, p.kinds(t), "a conflict is no success")
-}
-
-func TestReconciliationNamesEveryDifference(t *testing.T) {
-	t.Parallel()
-	p := open(t)
-	pay := p.hold(t, 1000)
-	req := captureOf(pay, 400)
-	_, err := p.plain.CapturePayment(t.Context(), req)
-	require.NoError(t, err)
-	_, err = p.plain.RefundPayment(t.Context(), refundOf(pay, 100))
-	require.NoError(t, err)
-	p.bank.will(declines)
-	_, err = p.plain.AuthorizePayment(t.Context(), authorization(5))
-	refused(t, connect.CodeFailedPrecondition, "PAYMENT_DECLINED", err)
-	reconcile := func() *paymentv1.ReconcilePaymentsResponse {
-		res, err := p.plain.ReconcilePayments(t.Context(), &paymentv1.ReconcilePaymentsRequest{Instance: "bank-gb"})
-		require.NoError(t, err)
-		return res
-	}
-	res := reconcile()
-	require.EqualValues(t, 4, res.GetCompared())
-	require.Zero(t, res.GetTotal(), "%v", res.GetDifferences())
-
-	// The bank tells a capture otherwise, forgets the refund, invents a payment.
-	p.bank.mu.Lock()
-	p.bank.ops[req.GetOperationId()].Amount = gbp(401)
-	p.bank.order = p.bank.order[:2]
-	p.bank.keep("bank-gb", &providerv1.Outcome{Key: "invented", Operation: providerv1.Operation_OPERATION_AUTHORIZE, Status: providerv1.Outcome_STATUS_SUCCEEDED, Amount: gbp(1)})
-	p.bank.mu.Unlock()
-	res = reconcile()
-	require.EqualValues(t, 3, res.GetTotal())
-	got := map[string][2]string{}
-	for _, d := range res.GetDifferences() {
-		got[d.GetKey()] = [2]string{d.GetOurs(), d.GetTheirs()}
-	}
-	require.Equal(t, [2]string{"capture succeeded 4.00 GBP", "capture succeeded 4.01 GBP"}, got[req.GetOperationId()])
-	require.Equal(t, [2]string{"never asked", "authorize succeeded 0.01 GBP"}, got["invented"])
-	require.Contains(t, res.GetDifferences()[2].GetTheirs(), "not in the report")
 }

@@ -20,5 +20,8 @@ func main() { plugin.Main(module()) }
 
 func module() plugin.Plugin {
 	files, _ := fs.Sub(migrations, "migrations") // embedded above
-	return plugin.Plugin{Manifest: manifest, Migrations: files, New: func(_ context.Context, in *plugin.Instance) error { return register(in) }}
+	return plugin.Plugin{
+		Manifest: manifest, Migrations: files,
+		New: func(_ context.Context, in *plugin.Instance) error { _, err := register(in); return err },
+	}
 }

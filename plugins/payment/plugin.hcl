@@ -57,3 +57,6 @@ subscription "inspections" {
 subscription "timers" {
   topics = ["entrepot.payment.v1.ReleaseDue"]
 }
+
+# Wakes what asks companies outside of calls.
+schedule "errands" { every = "15s" }

@@ -26,24 +26,30 @@ type service struct {
 	log       *slog.Logger
 	// holding is the time from delivery until a share may be released.
 	holding time.Duration
+	janitor *janitor
 }
 
-func register(in *plugin.Instance) error {
+func register(in *plugin.Instance) (*service, error) {
 	s := &service{
 		db: in.DB, log: in.Log,
 		providers: &providers{client: providerv1connect.NewPaymentProviderServiceClient(in.Host.Client()), byMarket: make(map[string]pin)},
 	}
 	if err := s.configure(in); err != nil {
-		return err
+		return nil, err
 	}
 	paymentv1connect.RegisterPaymentServiceHandler(in.Server, s)
 	paymentv1connect.RegisterSettlementServiceHandler(in.Server, s)
-	return errors.Join(
+	if err := errors.Join(
+		in.Subscribe("schedules", event.OnBatch(s.onTick)),
 		in.Subscribe("providers", event.OnBatch(s.onTransactionUpdated)),
 		in.Subscribe("deliveries", event.On(opened), event.On(split), event.On(s.delivered), event.On(s.cancelled)),
 		in.Subscribe("cases", event.On(caseOpened), event.On(caseSettled)),
 		in.Subscribe("inspections", event.On(saleDoubted), event.On(saleCleared)),
-		in.Subscribe("timers", event.On(releaseDue)))
+		in.Subscribe("timers", event.On(releaseDue))); err != nil {
+		return nil, err
+	}
+	s.work(in)
+	return s, nil
 }
 
 // configure takes the instance's configuration.

@@ -75,10 +75,23 @@ CREATE TABLE payout (
   instance  text NOT NULL,
   currency  text NOT NULL,
   amount    bigint NOT NULL CHECK (amount > 0),
-  state     smallint NOT NULL DEFAULT 1 CHECK (state BETWEEN 1 AND 3), -- open, paid, declined
+  state     smallint NOT NULL DEFAULT 1 CHECK (state BETWEEN 1 AND 4), -- open, paid, declined, conflicted
   code      text NOT NULL DEFAULT '',
   provider_reference text NOT NULL DEFAULT '',
-  at        timestamptz NOT NULL DEFAULT now());
+  processed bigint NOT NULL DEFAULT 0,             -- what the company says it paid
+  processed_currency text NOT NULL DEFAULT '',
+  at        timestamptz NOT NULL DEFAULT now(),
+  -- When the company was last asked to pay: only long after that does "never
+  -- seen" mean that it never will be.
+  sent_at   timestamptz NOT NULL DEFAULT now(),
+  ended_at  timestamptz,
+  -- When the company is next asked what became of it, and how often it was.
+  next_try  timestamptz NOT NULL DEFAULT now() + interval '20 s',
+  tries     integer NOT NULL DEFAULT 0,
+  CHECK ((state <> 1) = (ended_at IS NOT NULL)));
+CREATE INDEX payout_open ON payout (next_try) WHERE state = 1;
+CREATE INDEX payout_list ON payout (at, id);
+CREATE INDEX payout_merchant ON payout (merchant, at, id);
 REVOKE DELETE, TRUNCATE ON payout FROM p_payment;
 CREATE TRIGGER payout_ends_once BEFORE UPDATE ON payout FOR EACH ROW
   WHEN (OLD.state <> 1 OR (OLD.id, OLD.merchant, OLD.instance, OLD.currency, OLD.amount) IS DISTINCT FROM (NEW.id, NEW.merchant, NEW.instance, NEW.currency, NEW.amount))

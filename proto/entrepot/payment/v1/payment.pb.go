@@ -217,6 +217,76 @@ func (Attempt_State) EnumDescriptor() ([]byte, []int) {
 	return file_entrepot_payment_v1_payment_proto_rawDescGZIP(), []int{12, 1}
 }
 
+type Difference_Kind int32
+
+const (
+	Difference_KIND_UNSPECIFIED Difference_Kind = 0
+	// It happened here, and the company does not tell of it.
+	Difference_KIND_MISSING_AT_PROVIDER Difference_Kind = 1
+	// The company tells of what was never asked of it.
+	Difference_KIND_UNKNOWN_TO_US Difference_Kind = 2
+	// The same operation moved another amount.
+	Difference_KIND_AMOUNT_DIFFERS   Difference_Kind = 3
+	Difference_KIND_CURRENCY_DIFFERS Difference_Kind = 4
+	// It ended otherwise, or ended there and not here.
+	Difference_KIND_STATE_DIFFERS Difference_Kind = 5
+	// Another operation, under the same key.
+	Difference_KIND_OPERATION_DIFFERS Difference_Kind = 6
+	// The company tells of one key more than once.
+	Difference_KIND_TOLD_TWICE Difference_Kind = 7
+)
+
+// Enum value maps for Difference_Kind.
+var (
+	Difference_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "KIND_MISSING_AT_PROVIDER",
+		2: "KIND_UNKNOWN_TO_US",
+		3: "KIND_AMOUNT_DIFFERS",
+		4: "KIND_CURRENCY_DIFFERS",
+		5: "KIND_STATE_DIFFERS",
+		6: "KIND_OPERATION_DIFFERS",
+		7: "KIND_TOLD_TWICE",
+	}
+	Difference_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED":         0,
+		"KIND_MISSING_AT_PROVIDER": 1,
+		"KIND_UNKNOWN_TO_US":       2,
+		"KIND_AMOUNT_DIFFERS":      3,
+		"KIND_CURRENCY_DIFFERS":    4,
+		"KIND_STATE_DIFFERS":       5,
+		"KIND_OPERATION_DIFFERS":   6,
+		"KIND_TOLD_TWICE":          7,
+	}
+)
+
+func (x Difference_Kind) Enum() *Difference_Kind {
+	p := new(Difference_Kind)
+	*p = x
+	return p
+}
+
+func (x Difference_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Difference_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_entrepot_payment_v1_payment_proto_enumTypes[3].Descriptor()
+}
+
+func (Difference_Kind) Type() protoreflect.EnumType {
+	return &file_entrepot_payment_v1_payment_proto_enumTypes[3]
+}
+
+func (x Difference_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Difference_Kind.Descriptor instead.
+func (Difference_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_payment_proto_rawDescGZIP(), []int{18, 0}
+}
+
 type AuthorizePaymentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Chosen by the caller, "pay_...".
@@ -1082,7 +1152,8 @@ type SumPaymentsResponse struct {
 	// Every account's balance equals the sum of its postings and every entry
 	// balances.
 	Balanced bool `protobuf:"varint,2,opt,name=balanced,proto3" json:"balanced,omitempty"`
-	// Payments whose outcome is still unknown or pending.
+	// Operations on payments, and payouts, whose outcome is still unknown or
+	// pending.
 	Open          int64 `protobuf:"varint,3,opt,name=open,proto3" json:"open,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1339,10 +1410,15 @@ func (x *ReconcilePaymentsResponse) GetTotal() int64 {
 
 // Something that the ledger and the provider tell differently.
 type Difference struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	Ours          string                 `protobuf:"bytes,2,opt,name=ours,proto3" json:"ours,omitempty"`
-	Theirs        string                 `protobuf:"bytes,3,opt,name=theirs,proto3" json:"theirs,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the provider knows it by.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// In words: "capture succeeded 12.99 EUR".
+	Ours   string          `protobuf:"bytes,2,opt,name=ours,proto3" json:"ours,omitempty"`
+	Theirs string          `protobuf:"bytes,3,opt,name=theirs,proto3" json:"theirs,omitempty"`
+	Kind   Difference_Kind `protobuf:"varint,4,opt,name=kind,proto3,enum=entrepot.payment.v1.Difference_Kind" json:"kind,omitempty"`
+	// "pay_..." or "pot_..." that it is of; empty when unknown to us.
+	SubjectId     string `protobuf:"bytes,5,opt,name=subject_id,json=subjectId,proto3" json:"subject_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1394,6 +1470,20 @@ func (x *Difference) GetOurs() string {
 func (x *Difference) GetTheirs() string {
 	if x != nil {
 		return x.Theirs
+	}
+	return ""
+}
+
+func (x *Difference) GetKind() Difference_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Difference_KIND_UNSPECIFIED
+}
+
+func (x *Difference) GetSubjectId() string {
+	if x != nil {
+		return x.SubjectId
 	}
 	return ""
 }
@@ -1894,12 +1984,24 @@ const file_entrepot_payment_v1_payment_proto_rawDesc = "" +
 	"\x19ReconcilePaymentsResponse\x12\x1a\n" +
 	"\bcompared\x18\x01 \x01(\x03R\bcompared\x12A\n" +
 	"\vdifferences\x18\x02 \x03(\v2\x1f.entrepot.payment.v1.DifferenceR\vdifferences\x12\x14\n" +
-	"\x05total\x18\x03 \x01(\x03R\x05total\"J\n" +
+	"\x05total\x18\x03 \x01(\x03R\x05total\"\xf5\x02\n" +
 	"\n" +
 	"Difference\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
 	"\x04ours\x18\x02 \x01(\tR\x04ours\x12\x16\n" +
-	"\x06theirs\x18\x03 \x01(\tR\x06theirs\"\xc7\x01\n" +
+	"\x06theirs\x18\x03 \x01(\tR\x06theirs\x128\n" +
+	"\x04kind\x18\x04 \x01(\x0e2$.entrepot.payment.v1.Difference.KindR\x04kind\x12\x1d\n" +
+	"\n" +
+	"subject_id\x18\x05 \x01(\tR\tsubjectId\"\xcf\x01\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18KIND_MISSING_AT_PROVIDER\x10\x01\x12\x16\n" +
+	"\x12KIND_UNKNOWN_TO_US\x10\x02\x12\x17\n" +
+	"\x13KIND_AMOUNT_DIFFERS\x10\x03\x12\x19\n" +
+	"\x15KIND_CURRENCY_DIFFERS\x10\x04\x12\x16\n" +
+	"\x12KIND_STATE_DIFFERS\x10\x05\x12\x1a\n" +
+	"\x16KIND_OPERATION_DIFFERS\x10\x06\x12\x13\n" +
+	"\x0fKIND_TOLD_TWICE\x10\a\"\xc7\x01\n" +
 	"\x11PaymentAuthorized\x12\x1d\n" +
 	"\n" +
 	"payment_id\x18\x01 \x01(\tR\tpaymentId\x12\x1c\n" +
@@ -1979,88 +2081,90 @@ func file_entrepot_payment_v1_payment_proto_rawDescGZIP() []byte {
 	return file_entrepot_payment_v1_payment_proto_rawDescData
 }
 
-var file_entrepot_payment_v1_payment_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_entrepot_payment_v1_payment_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
 var file_entrepot_payment_v1_payment_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_entrepot_payment_v1_payment_proto_goTypes = []any{
 	(Payment_State)(0),                // 0: entrepot.payment.v1.Payment.State
 	(Attempt_Operation)(0),            // 1: entrepot.payment.v1.Attempt.Operation
 	(Attempt_State)(0),                // 2: entrepot.payment.v1.Attempt.State
-	(*AuthorizePaymentRequest)(nil),   // 3: entrepot.payment.v1.AuthorizePaymentRequest
-	(*AuthorizePaymentResponse)(nil),  // 4: entrepot.payment.v1.AuthorizePaymentResponse
-	(*CapturePaymentRequest)(nil),     // 5: entrepot.payment.v1.CapturePaymentRequest
-	(*MerchantShare)(nil),             // 6: entrepot.payment.v1.MerchantShare
-	(*CapturePaymentResponse)(nil),    // 7: entrepot.payment.v1.CapturePaymentResponse
-	(*ReversePaymentRequest)(nil),     // 8: entrepot.payment.v1.ReversePaymentRequest
-	(*ReversePaymentResponse)(nil),    // 9: entrepot.payment.v1.ReversePaymentResponse
-	(*RefundPaymentRequest)(nil),      // 10: entrepot.payment.v1.RefundPaymentRequest
-	(*RefundPaymentResponse)(nil),     // 11: entrepot.payment.v1.RefundPaymentResponse
-	(*GetPaymentRequest)(nil),         // 12: entrepot.payment.v1.GetPaymentRequest
-	(*GetPaymentResponse)(nil),        // 13: entrepot.payment.v1.GetPaymentResponse
-	(*Payment)(nil),                   // 14: entrepot.payment.v1.Payment
-	(*Attempt)(nil),                   // 15: entrepot.payment.v1.Attempt
-	(*SumPaymentsRequest)(nil),        // 16: entrepot.payment.v1.SumPaymentsRequest
-	(*SumPaymentsResponse)(nil),       // 17: entrepot.payment.v1.SumPaymentsResponse
-	(*PaymentSum)(nil),                // 18: entrepot.payment.v1.PaymentSum
-	(*ReconcilePaymentsRequest)(nil),  // 19: entrepot.payment.v1.ReconcilePaymentsRequest
-	(*ReconcilePaymentsResponse)(nil), // 20: entrepot.payment.v1.ReconcilePaymentsResponse
-	(*Difference)(nil),                // 21: entrepot.payment.v1.Difference
-	(*PaymentAuthorized)(nil),         // 22: entrepot.payment.v1.PaymentAuthorized
-	(*PaymentCaptured)(nil),           // 23: entrepot.payment.v1.PaymentCaptured
-	(*PaymentVoided)(nil),             // 24: entrepot.payment.v1.PaymentVoided
-	(*PaymentRefunded)(nil),           // 25: entrepot.payment.v1.PaymentRefunded
-	(*PaymentDeclined)(nil),           // 26: entrepot.payment.v1.PaymentDeclined
-	(*v1.Money)(nil),                  // 27: entrepot.type.v1.Money
-	(*timestamppb.Timestamp)(nil),     // 28: google.protobuf.Timestamp
+	(Difference_Kind)(0),              // 3: entrepot.payment.v1.Difference.Kind
+	(*AuthorizePaymentRequest)(nil),   // 4: entrepot.payment.v1.AuthorizePaymentRequest
+	(*AuthorizePaymentResponse)(nil),  // 5: entrepot.payment.v1.AuthorizePaymentResponse
+	(*CapturePaymentRequest)(nil),     // 6: entrepot.payment.v1.CapturePaymentRequest
+	(*MerchantShare)(nil),             // 7: entrepot.payment.v1.MerchantShare
+	(*CapturePaymentResponse)(nil),    // 8: entrepot.payment.v1.CapturePaymentResponse
+	(*ReversePaymentRequest)(nil),     // 9: entrepot.payment.v1.ReversePaymentRequest
+	(*ReversePaymentResponse)(nil),    // 10: entrepot.payment.v1.ReversePaymentResponse
+	(*RefundPaymentRequest)(nil),      // 11: entrepot.payment.v1.RefundPaymentRequest
+	(*RefundPaymentResponse)(nil),     // 12: entrepot.payment.v1.RefundPaymentResponse
+	(*GetPaymentRequest)(nil),         // 13: entrepot.payment.v1.GetPaymentRequest
+	(*GetPaymentResponse)(nil),        // 14: entrepot.payment.v1.GetPaymentResponse
+	(*Payment)(nil),                   // 15: entrepot.payment.v1.Payment
+	(*Attempt)(nil),                   // 16: entrepot.payment.v1.Attempt
+	(*SumPaymentsRequest)(nil),        // 17: entrepot.payment.v1.SumPaymentsRequest
+	(*SumPaymentsResponse)(nil),       // 18: entrepot.payment.v1.SumPaymentsResponse
+	(*PaymentSum)(nil),                // 19: entrepot.payment.v1.PaymentSum
+	(*ReconcilePaymentsRequest)(nil),  // 20: entrepot.payment.v1.ReconcilePaymentsRequest
+	(*ReconcilePaymentsResponse)(nil), // 21: entrepot.payment.v1.ReconcilePaymentsResponse
+	(*Difference)(nil),                // 22: entrepot.payment.v1.Difference
+	(*PaymentAuthorized)(nil),         // 23: entrepot.payment.v1.PaymentAuthorized
+	(*PaymentCaptured)(nil),           // 24: entrepot.payment.v1.PaymentCaptured
+	(*PaymentVoided)(nil),             // 25: entrepot.payment.v1.PaymentVoided
+	(*PaymentRefunded)(nil),           // 26: entrepot.payment.v1.PaymentRefunded
+	(*PaymentDeclined)(nil),           // 27: entrepot.payment.v1.PaymentDeclined
+	(*v1.Money)(nil),                  // 28: entrepot.type.v1.Money
+	(*timestamppb.Timestamp)(nil),     // 29: google.protobuf.Timestamp
 }
 var file_entrepot_payment_v1_payment_proto_depIdxs = []int32{
-	27, // 0: entrepot.payment.v1.AuthorizePaymentRequest.amount:type_name -> entrepot.type.v1.Money
-	14, // 1: entrepot.payment.v1.AuthorizePaymentResponse.payment:type_name -> entrepot.payment.v1.Payment
-	27, // 2: entrepot.payment.v1.CapturePaymentRequest.amount:type_name -> entrepot.type.v1.Money
-	6,  // 3: entrepot.payment.v1.CapturePaymentRequest.shares:type_name -> entrepot.payment.v1.MerchantShare
-	14, // 4: entrepot.payment.v1.CapturePaymentResponse.payment:type_name -> entrepot.payment.v1.Payment
-	14, // 5: entrepot.payment.v1.ReversePaymentResponse.payment:type_name -> entrepot.payment.v1.Payment
-	27, // 6: entrepot.payment.v1.RefundPaymentRequest.amount:type_name -> entrepot.type.v1.Money
-	6,  // 7: entrepot.payment.v1.RefundPaymentRequest.shares:type_name -> entrepot.payment.v1.MerchantShare
-	14, // 8: entrepot.payment.v1.RefundPaymentResponse.payment:type_name -> entrepot.payment.v1.Payment
-	14, // 9: entrepot.payment.v1.GetPaymentResponse.payment:type_name -> entrepot.payment.v1.Payment
-	15, // 10: entrepot.payment.v1.GetPaymentResponse.attempts:type_name -> entrepot.payment.v1.Attempt
+	28, // 0: entrepot.payment.v1.AuthorizePaymentRequest.amount:type_name -> entrepot.type.v1.Money
+	15, // 1: entrepot.payment.v1.AuthorizePaymentResponse.payment:type_name -> entrepot.payment.v1.Payment
+	28, // 2: entrepot.payment.v1.CapturePaymentRequest.amount:type_name -> entrepot.type.v1.Money
+	7,  // 3: entrepot.payment.v1.CapturePaymentRequest.shares:type_name -> entrepot.payment.v1.MerchantShare
+	15, // 4: entrepot.payment.v1.CapturePaymentResponse.payment:type_name -> entrepot.payment.v1.Payment
+	15, // 5: entrepot.payment.v1.ReversePaymentResponse.payment:type_name -> entrepot.payment.v1.Payment
+	28, // 6: entrepot.payment.v1.RefundPaymentRequest.amount:type_name -> entrepot.type.v1.Money
+	7,  // 7: entrepot.payment.v1.RefundPaymentRequest.shares:type_name -> entrepot.payment.v1.MerchantShare
+	15, // 8: entrepot.payment.v1.RefundPaymentResponse.payment:type_name -> entrepot.payment.v1.Payment
+	15, // 9: entrepot.payment.v1.GetPaymentResponse.payment:type_name -> entrepot.payment.v1.Payment
+	16, // 10: entrepot.payment.v1.GetPaymentResponse.attempts:type_name -> entrepot.payment.v1.Attempt
 	0,  // 11: entrepot.payment.v1.Payment.state:type_name -> entrepot.payment.v1.Payment.State
-	27, // 12: entrepot.payment.v1.Payment.authorized:type_name -> entrepot.type.v1.Money
-	27, // 13: entrepot.payment.v1.Payment.captured:type_name -> entrepot.type.v1.Money
-	27, // 14: entrepot.payment.v1.Payment.refunded:type_name -> entrepot.type.v1.Money
-	28, // 15: entrepot.payment.v1.Payment.created_at:type_name -> google.protobuf.Timestamp
+	28, // 12: entrepot.payment.v1.Payment.authorized:type_name -> entrepot.type.v1.Money
+	28, // 13: entrepot.payment.v1.Payment.captured:type_name -> entrepot.type.v1.Money
+	28, // 14: entrepot.payment.v1.Payment.refunded:type_name -> entrepot.type.v1.Money
+	29, // 15: entrepot.payment.v1.Payment.created_at:type_name -> google.protobuf.Timestamp
 	1,  // 16: entrepot.payment.v1.Attempt.operation:type_name -> entrepot.payment.v1.Attempt.Operation
 	2,  // 17: entrepot.payment.v1.Attempt.state:type_name -> entrepot.payment.v1.Attempt.State
-	27, // 18: entrepot.payment.v1.Attempt.amount:type_name -> entrepot.type.v1.Money
-	28, // 19: entrepot.payment.v1.Attempt.at:type_name -> google.protobuf.Timestamp
-	18, // 20: entrepot.payment.v1.SumPaymentsResponse.sums:type_name -> entrepot.payment.v1.PaymentSum
-	21, // 21: entrepot.payment.v1.ReconcilePaymentsResponse.differences:type_name -> entrepot.payment.v1.Difference
-	27, // 22: entrepot.payment.v1.PaymentAuthorized.amount:type_name -> entrepot.type.v1.Money
-	27, // 23: entrepot.payment.v1.PaymentCaptured.amount:type_name -> entrepot.type.v1.Money
-	27, // 24: entrepot.payment.v1.PaymentCaptured.captured:type_name -> entrepot.type.v1.Money
-	6,  // 25: entrepot.payment.v1.PaymentCaptured.shares:type_name -> entrepot.payment.v1.MerchantShare
-	27, // 26: entrepot.payment.v1.PaymentVoided.amount:type_name -> entrepot.type.v1.Money
-	27, // 27: entrepot.payment.v1.PaymentRefunded.amount:type_name -> entrepot.type.v1.Money
-	27, // 28: entrepot.payment.v1.PaymentRefunded.refunded:type_name -> entrepot.type.v1.Money
-	3,  // 29: entrepot.payment.v1.PaymentService.AuthorizePayment:input_type -> entrepot.payment.v1.AuthorizePaymentRequest
-	5,  // 30: entrepot.payment.v1.PaymentService.CapturePayment:input_type -> entrepot.payment.v1.CapturePaymentRequest
-	8,  // 31: entrepot.payment.v1.PaymentService.ReversePayment:input_type -> entrepot.payment.v1.ReversePaymentRequest
-	10, // 32: entrepot.payment.v1.PaymentService.RefundPayment:input_type -> entrepot.payment.v1.RefundPaymentRequest
-	12, // 33: entrepot.payment.v1.PaymentService.GetPayment:input_type -> entrepot.payment.v1.GetPaymentRequest
-	16, // 34: entrepot.payment.v1.PaymentService.SumPayments:input_type -> entrepot.payment.v1.SumPaymentsRequest
-	19, // 35: entrepot.payment.v1.PaymentService.ReconcilePayments:input_type -> entrepot.payment.v1.ReconcilePaymentsRequest
-	4,  // 36: entrepot.payment.v1.PaymentService.AuthorizePayment:output_type -> entrepot.payment.v1.AuthorizePaymentResponse
-	7,  // 37: entrepot.payment.v1.PaymentService.CapturePayment:output_type -> entrepot.payment.v1.CapturePaymentResponse
-	9,  // 38: entrepot.payment.v1.PaymentService.ReversePayment:output_type -> entrepot.payment.v1.ReversePaymentResponse
-	11, // 39: entrepot.payment.v1.PaymentService.RefundPayment:output_type -> entrepot.payment.v1.RefundPaymentResponse
-	13, // 40: entrepot.payment.v1.PaymentService.GetPayment:output_type -> entrepot.payment.v1.GetPaymentResponse
-	17, // 41: entrepot.payment.v1.PaymentService.SumPayments:output_type -> entrepot.payment.v1.SumPaymentsResponse
-	20, // 42: entrepot.payment.v1.PaymentService.ReconcilePayments:output_type -> entrepot.payment.v1.ReconcilePaymentsResponse
-	36, // [36:43] is the sub-list for method output_type
-	29, // [29:36] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	28, // 18: entrepot.payment.v1.Attempt.amount:type_name -> entrepot.type.v1.Money
+	29, // 19: entrepot.payment.v1.Attempt.at:type_name -> google.protobuf.Timestamp
+	19, // 20: entrepot.payment.v1.SumPaymentsResponse.sums:type_name -> entrepot.payment.v1.PaymentSum
+	22, // 21: entrepot.payment.v1.ReconcilePaymentsResponse.differences:type_name -> entrepot.payment.v1.Difference
+	3,  // 22: entrepot.payment.v1.Difference.kind:type_name -> entrepot.payment.v1.Difference.Kind
+	28, // 23: entrepot.payment.v1.PaymentAuthorized.amount:type_name -> entrepot.type.v1.Money
+	28, // 24: entrepot.payment.v1.PaymentCaptured.amount:type_name -> entrepot.type.v1.Money
+	28, // 25: entrepot.payment.v1.PaymentCaptured.captured:type_name -> entrepot.type.v1.Money
+	7,  // 26: entrepot.payment.v1.PaymentCaptured.shares:type_name -> entrepot.payment.v1.MerchantShare
+	28, // 27: entrepot.payment.v1.PaymentVoided.amount:type_name -> entrepot.type.v1.Money
+	28, // 28: entrepot.payment.v1.PaymentRefunded.amount:type_name -> entrepot.type.v1.Money
+	28, // 29: entrepot.payment.v1.PaymentRefunded.refunded:type_name -> entrepot.type.v1.Money
+	4,  // 30: entrepot.payment.v1.PaymentService.AuthorizePayment:input_type -> entrepot.payment.v1.AuthorizePaymentRequest
+	6,  // 31: entrepot.payment.v1.PaymentService.CapturePayment:input_type -> entrepot.payment.v1.CapturePaymentRequest
+	9,  // 32: entrepot.payment.v1.PaymentService.ReversePayment:input_type -> entrepot.payment.v1.ReversePaymentRequest
+	11, // 33: entrepot.payment.v1.PaymentService.RefundPayment:input_type -> entrepot.payment.v1.RefundPaymentRequest
+	13, // 34: entrepot.payment.v1.PaymentService.GetPayment:input_type -> entrepot.payment.v1.GetPaymentRequest
+	17, // 35: entrepot.payment.v1.PaymentService.SumPayments:input_type -> entrepot.payment.v1.SumPaymentsRequest
+	20, // 36: entrepot.payment.v1.PaymentService.ReconcilePayments:input_type -> entrepot.payment.v1.ReconcilePaymentsRequest
+	5,  // 37: entrepot.payment.v1.PaymentService.AuthorizePayment:output_type -> entrepot.payment.v1.AuthorizePaymentResponse
+	8,  // 38: entrepot.payment.v1.PaymentService.CapturePayment:output_type -> entrepot.payment.v1.CapturePaymentResponse
+	10, // 39: entrepot.payment.v1.PaymentService.ReversePayment:output_type -> entrepot.payment.v1.ReversePaymentResponse
+	12, // 40: entrepot.payment.v1.PaymentService.RefundPayment:output_type -> entrepot.payment.v1.RefundPaymentResponse
+	14, // 41: entrepot.payment.v1.PaymentService.GetPayment:output_type -> entrepot.payment.v1.GetPaymentResponse
+	18, // 42: entrepot.payment.v1.PaymentService.SumPayments:output_type -> entrepot.payment.v1.SumPaymentsResponse
+	21, // 43: entrepot.payment.v1.PaymentService.ReconcilePayments:output_type -> entrepot.payment.v1.ReconcilePaymentsResponse
+	37, // [37:44] is the sub-list for method output_type
+	30, // [30:37] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_payment_v1_payment_proto_init() }
@@ -2073,7 +2177,7 @@ func file_entrepot_payment_v1_payment_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_payment_v1_payment_proto_rawDesc), len(file_entrepot_payment_v1_payment_proto_rawDesc)),
-			NumEnums:      3,
+			NumEnums:      4,
 			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,

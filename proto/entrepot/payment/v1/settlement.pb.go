@@ -25,6 +25,65 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type Payout_State int32
+
+const (
+	Payout_STATE_UNSPECIFIED Payout_State = 0
+	// Asked for; it is not known yet, or not done yet.
+	Payout_STATE_OPEN Payout_State = 1
+	Payout_STATE_PAID Payout_State = 2
+	// The company refused, or never saw it; the money is available again.
+	Payout_STATE_DECLINED Payout_State = 3
+	// The company paid another amount than was asked. The money stays on its
+	// way until a person has settled it.
+	Payout_STATE_CONFLICTED Payout_State = 4
+)
+
+// Enum value maps for Payout_State.
+var (
+	Payout_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "STATE_OPEN",
+		2: "STATE_PAID",
+		3: "STATE_DECLINED",
+		4: "STATE_CONFLICTED",
+	}
+	Payout_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"STATE_OPEN":        1,
+		"STATE_PAID":        2,
+		"STATE_DECLINED":    3,
+		"STATE_CONFLICTED":  4,
+	}
+)
+
+func (x Payout_State) Enum() *Payout_State {
+	p := new(Payout_State)
+	*p = x
+	return p
+}
+
+func (x Payout_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Payout_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_entrepot_payment_v1_settlement_proto_enumTypes[0].Descriptor()
+}
+
+func (Payout_State) Type() protoreflect.EnumType {
+	return &file_entrepot_payment_v1_settlement_proto_enumTypes[0]
+}
+
+func (x Payout_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Payout_State.Descriptor instead.
+func (Payout_State) EnumDescriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{8, 0}
+}
+
 type ListBalancesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Staff only, empty for all; a member sees its own merchant's.
@@ -558,6 +617,250 @@ func (x *RequestPayoutResponse) GetProviderReference() string {
 	return ""
 }
 
+type Payout struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	PayoutId   string                 `protobuf:"bytes,1,opt,name=payout_id,json=payoutId,proto3" json:"payout_id,omitempty"`
+	MerchantId string                 `protobuf:"bytes,2,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
+	Instance   string                 `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
+	Amount     *v1.Money              `protobuf:"bytes,4,opt,name=amount,proto3" json:"amount,omitempty"`
+	State      Payout_State           `protobuf:"varint,5,opt,name=state,proto3,enum=entrepot.payment.v1.Payout_State" json:"state,omitempty"`
+	// The company's number of it.
+	ProviderReference string `protobuf:"bytes,6,opt,name=provider_reference,json=providerReference,proto3" json:"provider_reference,omitempty"`
+	// The company's code when declined; NEVER_SEEN when it did not get it.
+	Code        string                 `protobuf:"bytes,7,opt,name=code,proto3" json:"code,omitempty"`
+	RequestedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=requested_at,json=requestedAt,proto3" json:"requested_at,omitempty"`
+	// Unset while it is open.
+	EndedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	// What the company paid, when that is another amount.
+	Processed     *v1.Money `protobuf:"bytes,10,opt,name=processed,proto3" json:"processed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Payout) Reset() {
+	*x = Payout{}
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Payout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Payout) ProtoMessage() {}
+
+func (x *Payout) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Payout.ProtoReflect.Descriptor instead.
+func (*Payout) Descriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Payout) GetPayoutId() string {
+	if x != nil {
+		return x.PayoutId
+	}
+	return ""
+}
+
+func (x *Payout) GetMerchantId() string {
+	if x != nil {
+		return x.MerchantId
+	}
+	return ""
+}
+
+func (x *Payout) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *Payout) GetAmount() *v1.Money {
+	if x != nil {
+		return x.Amount
+	}
+	return nil
+}
+
+func (x *Payout) GetState() Payout_State {
+	if x != nil {
+		return x.State
+	}
+	return Payout_STATE_UNSPECIFIED
+}
+
+func (x *Payout) GetProviderReference() string {
+	if x != nil {
+		return x.ProviderReference
+	}
+	return ""
+}
+
+func (x *Payout) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *Payout) GetRequestedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RequestedAt
+	}
+	return nil
+}
+
+func (x *Payout) GetEndedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndedAt
+	}
+	return nil
+}
+
+func (x *Payout) GetProcessed() *v1.Money {
+	if x != nil {
+		return x.Processed
+	}
+	return nil
+}
+
+type ListPayoutsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Staff and operators, empty for all; a member sees its own merchant's.
+	MerchantId string `protobuf:"bytes,1,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
+	// One of them; empty for any.
+	States []Payout_State `protobuf:"varint,2,rep,packed,name=states,proto3,enum=entrepot.payment.v1.Payout_State" json:"states,omitempty"`
+	// At most 200; 50 without it.
+	PageSize      int32  `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPayoutsRequest) Reset() {
+	*x = ListPayoutsRequest{}
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPayoutsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPayoutsRequest) ProtoMessage() {}
+
+func (x *ListPayoutsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPayoutsRequest.ProtoReflect.Descriptor instead.
+func (*ListPayoutsRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ListPayoutsRequest) GetMerchantId() string {
+	if x != nil {
+		return x.MerchantId
+	}
+	return ""
+}
+
+func (x *ListPayoutsRequest) GetStates() []Payout_State {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
+func (x *ListPayoutsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListPayoutsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListPayoutsResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Payouts []*Payout              `protobuf:"bytes,1,rep,name=payouts,proto3" json:"payouts,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPayoutsResponse) Reset() {
+	*x = ListPayoutsResponse{}
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPayoutsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPayoutsResponse) ProtoMessage() {}
+
+func (x *ListPayoutsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPayoutsResponse.ProtoReflect.Descriptor instead.
+func (*ListPayoutsResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ListPayoutsResponse) GetPayouts() []*Payout {
+	if x != nil {
+		return x.Payouts
+	}
+	return nil
+}
+
+func (x *ListPayoutsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 // Money was sent to a merchant.
 type PayoutPaid struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -571,7 +874,7 @@ type PayoutPaid struct {
 
 func (x *PayoutPaid) Reset() {
 	*x = PayoutPaid{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[8]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -583,7 +886,7 @@ func (x *PayoutPaid) String() string {
 func (*PayoutPaid) ProtoMessage() {}
 
 func (x *PayoutPaid) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[8]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -596,7 +899,7 @@ func (x *PayoutPaid) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PayoutPaid.ProtoReflect.Descriptor instead.
 func (*PayoutPaid) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{8}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PayoutPaid) GetMerchantId() string {
@@ -641,7 +944,7 @@ type PayoutFailed struct {
 
 func (x *PayoutFailed) Reset() {
 	*x = PayoutFailed{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[9]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -653,7 +956,7 @@ func (x *PayoutFailed) String() string {
 func (*PayoutFailed) ProtoMessage() {}
 
 func (x *PayoutFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[9]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -666,7 +969,7 @@ func (x *PayoutFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PayoutFailed.ProtoReflect.Descriptor instead.
 func (*PayoutFailed) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{9}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PayoutFailed) GetMerchantId() string {
@@ -724,7 +1027,7 @@ type CommissionRule struct {
 
 func (x *CommissionRule) Reset() {
 	*x = CommissionRule{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[10]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -736,7 +1039,7 @@ func (x *CommissionRule) String() string {
 func (*CommissionRule) ProtoMessage() {}
 
 func (x *CommissionRule) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[10]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -749,7 +1052,7 @@ func (x *CommissionRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommissionRule.ProtoReflect.Descriptor instead.
 func (*CommissionRule) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{10}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CommissionRule) GetMerchantId() string {
@@ -796,7 +1099,7 @@ type PutCommissionRuleRequest struct {
 
 func (x *PutCommissionRuleRequest) Reset() {
 	*x = PutCommissionRuleRequest{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[11]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -808,7 +1111,7 @@ func (x *PutCommissionRuleRequest) String() string {
 func (*PutCommissionRuleRequest) ProtoMessage() {}
 
 func (x *PutCommissionRuleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[11]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -821,7 +1124,7 @@ func (x *PutCommissionRuleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCommissionRuleRequest.ProtoReflect.Descriptor instead.
 func (*PutCommissionRuleRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{11}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PutCommissionRuleRequest) GetRule() *CommissionRule {
@@ -839,7 +1142,7 @@ type PutCommissionRuleResponse struct {
 
 func (x *PutCommissionRuleResponse) Reset() {
 	*x = PutCommissionRuleResponse{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[12]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +1154,7 @@ func (x *PutCommissionRuleResponse) String() string {
 func (*PutCommissionRuleResponse) ProtoMessage() {}
 
 func (x *PutCommissionRuleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[12]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +1167,7 @@ func (x *PutCommissionRuleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCommissionRuleResponse.ProtoReflect.Descriptor instead.
 func (*PutCommissionRuleResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{12}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{15}
 }
 
 type ListCommissionRulesRequest struct {
@@ -875,7 +1178,7 @@ type ListCommissionRulesRequest struct {
 
 func (x *ListCommissionRulesRequest) Reset() {
 	*x = ListCommissionRulesRequest{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[13]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -887,7 +1190,7 @@ func (x *ListCommissionRulesRequest) String() string {
 func (*ListCommissionRulesRequest) ProtoMessage() {}
 
 func (x *ListCommissionRulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[13]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -900,7 +1203,7 @@ func (x *ListCommissionRulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommissionRulesRequest.ProtoReflect.Descriptor instead.
 func (*ListCommissionRulesRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{13}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{16}
 }
 
 type ListCommissionRulesResponse struct {
@@ -912,7 +1215,7 @@ type ListCommissionRulesResponse struct {
 
 func (x *ListCommissionRulesResponse) Reset() {
 	*x = ListCommissionRulesResponse{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[14]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -924,7 +1227,7 @@ func (x *ListCommissionRulesResponse) String() string {
 func (*ListCommissionRulesResponse) ProtoMessage() {}
 
 func (x *ListCommissionRulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[14]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -937,7 +1240,7 @@ func (x *ListCommissionRulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommissionRulesResponse.ProtoReflect.Descriptor instead.
 func (*ListCommissionRulesResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{14}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListCommissionRulesResponse) GetRules() []*CommissionRule {
@@ -962,7 +1265,7 @@ type BalanceReleased struct {
 
 func (x *BalanceReleased) Reset() {
 	*x = BalanceReleased{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[15]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -974,7 +1277,7 @@ func (x *BalanceReleased) String() string {
 func (*BalanceReleased) ProtoMessage() {}
 
 func (x *BalanceReleased) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[15]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -987,7 +1290,7 @@ func (x *BalanceReleased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BalanceReleased.ProtoReflect.Descriptor instead.
 func (*BalanceReleased) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{15}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *BalanceReleased) GetMerchantId() string {
@@ -1036,7 +1339,7 @@ type ReleaseDue struct {
 
 func (x *ReleaseDue) Reset() {
 	*x = ReleaseDue{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[16]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1048,7 +1351,7 @@ func (x *ReleaseDue) String() string {
 func (*ReleaseDue) ProtoMessage() {}
 
 func (x *ReleaseDue) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[16]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1061,7 +1364,7 @@ func (x *ReleaseDue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseDue.ProtoReflect.Descriptor instead.
 func (*ReleaseDue) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{16}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReleaseDue) GetOrderId() string {
@@ -1125,7 +1428,39 @@ const file_entrepot_payment_v1_settlement_proto_rawDesc = "" +
 	"\binstance\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\binstance\x127\n" +
 	"\x06amount\x18\x04 \x01(\v2\x17.entrepot.type.v1.MoneyB\x06\xbaH\x03\xc8\x01\x01R\x06amount\"F\n" +
 	"\x15RequestPayoutResponse\x12-\n" +
-	"\x12provider_reference\x18\x01 \x01(\tR\x11providerReference\"\xaa\x01\n" +
+	"\x12provider_reference\x18\x01 \x01(\tR\x11providerReference\"\xa6\x04\n" +
+	"\x06Payout\x12\x1b\n" +
+	"\tpayout_id\x18\x01 \x01(\tR\bpayoutId\x12\x1f\n" +
+	"\vmerchant_id\x18\x02 \x01(\tR\n" +
+	"merchantId\x12\x1a\n" +
+	"\binstance\x18\x03 \x01(\tR\binstance\x12/\n" +
+	"\x06amount\x18\x04 \x01(\v2\x17.entrepot.type.v1.MoneyR\x06amount\x127\n" +
+	"\x05state\x18\x05 \x01(\x0e2!.entrepot.payment.v1.Payout.StateR\x05state\x12-\n" +
+	"\x12provider_reference\x18\x06 \x01(\tR\x11providerReference\x12\x12\n" +
+	"\x04code\x18\a \x01(\tR\x04code\x12=\n" +
+	"\frequested_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\vrequestedAt\x125\n" +
+	"\bended_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x125\n" +
+	"\tprocessed\x18\n" +
+	" \x01(\v2\x17.entrepot.type.v1.MoneyR\tprocessed\"h\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"STATE_OPEN\x10\x01\x12\x0e\n" +
+	"\n" +
+	"STATE_PAID\x10\x02\x12\x12\n" +
+	"\x0eSTATE_DECLINED\x10\x03\x12\x14\n" +
+	"\x10STATE_CONFLICTED\x10\x04\"\xde\x01\n" +
+	"\x12ListPayoutsRequest\x12(\n" +
+	"\vmerchant_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
+	"merchantId\x12L\n" +
+	"\x06states\x18\x02 \x03(\x0e2!.entrepot.payment.v1.Payout.StateB\x11\xbaH\x0e\x92\x01\v\x10\x04\"\a\x82\x01\x04\x10\x01 \x00R\x06states\x12'\n" +
+	"\tpage_size\x18\x03 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xc8\x01(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\tpageToken\"t\n" +
+	"\x13ListPayoutsResponse\x125\n" +
+	"\apayouts\x18\x01 \x03(\v2\x1b.entrepot.payment.v1.PayoutR\apayouts\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xaa\x01\n" +
 	"\n" +
 	"PayoutPaid\x12\x1f\n" +
 	"\vmerchant_id\x18\x01 \x01(\tR\n" +
@@ -1174,7 +1509,7 @@ const file_entrepot_payment_v1_settlement_proto_rawDesc = "" +
 	"\vmerchant_id\x18\x02 \x01(\tR\n" +
 	"merchantId:\x0e\xe2\xb5\x18\n" +
 	"\n" +
-	"\border_id2\xd0\x05\n" +
+	"\border_id2\xce\x06\n" +
 	"\x11SettlementService\x12~\n" +
 	"\fListBalances\x12(.entrepot.payment.v1.ListBalancesRequest\x1a).entrepot.payment.v1.ListBalancesResponse\"\x19ҵ\x18\x12\n" +
 	"\x02\x03\x04\x12\fpayment.read\x90\x02\x01\x12~\n" +
@@ -1182,7 +1517,9 @@ const file_entrepot_payment_v1_settlement_proto_rawDesc = "" +
 	"\x02\x03\x04\x12\fpayment.read\x90\x02\x01\x12\x8e\x01\n" +
 	"\rRequestPayout\x12).entrepot.payment.v1.RequestPayoutRequest\x1a*.entrepot.payment.v1.RequestPayoutResponse\"&ҵ\x18\x13\n" +
 	"\x02\x03\x04\x12\rpayment.writeڵ\x18\v\n" +
-	"\tpayout_id\x12\x94\x01\n" +
+	"\tpayout_id\x12|\n" +
+	"\vListPayouts\x12'.entrepot.payment.v1.ListPayoutsRequest\x1a(.entrepot.payment.v1.ListPayoutsResponse\"\x1aҵ\x18\x13\n" +
+	"\x03\x03\x04\x05\x12\fpayment.read\x90\x02\x01\x12\x94\x01\n" +
 	"\x11PutCommissionRule\x12-.entrepot.payment.v1.PutCommissionRuleRequest\x1a..entrepot.payment.v1.PutCommissionRuleResponse\" ҵ\x18\x12\n" +
 	"\x01\x04\x12\rpayment.writeڵ\x18\x06\n" +
 	"\x04rule\x12\x92\x01\n" +
@@ -1201,58 +1538,72 @@ func file_entrepot_payment_v1_settlement_proto_rawDescGZIP() []byte {
 	return file_entrepot_payment_v1_settlement_proto_rawDescData
 }
 
-var file_entrepot_payment_v1_settlement_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_entrepot_payment_v1_settlement_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_entrepot_payment_v1_settlement_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_entrepot_payment_v1_settlement_proto_goTypes = []any{
-	(*ListBalancesRequest)(nil),         // 0: entrepot.payment.v1.ListBalancesRequest
-	(*ListBalancesResponse)(nil),        // 1: entrepot.payment.v1.ListBalancesResponse
-	(*Balance)(nil),                     // 2: entrepot.payment.v1.Balance
-	(*GetStatementRequest)(nil),         // 3: entrepot.payment.v1.GetStatementRequest
-	(*GetStatementResponse)(nil),        // 4: entrepot.payment.v1.GetStatementResponse
-	(*StatementLine)(nil),               // 5: entrepot.payment.v1.StatementLine
-	(*RequestPayoutRequest)(nil),        // 6: entrepot.payment.v1.RequestPayoutRequest
-	(*RequestPayoutResponse)(nil),       // 7: entrepot.payment.v1.RequestPayoutResponse
-	(*PayoutPaid)(nil),                  // 8: entrepot.payment.v1.PayoutPaid
-	(*PayoutFailed)(nil),                // 9: entrepot.payment.v1.PayoutFailed
-	(*CommissionRule)(nil),              // 10: entrepot.payment.v1.CommissionRule
-	(*PutCommissionRuleRequest)(nil),    // 11: entrepot.payment.v1.PutCommissionRuleRequest
-	(*PutCommissionRuleResponse)(nil),   // 12: entrepot.payment.v1.PutCommissionRuleResponse
-	(*ListCommissionRulesRequest)(nil),  // 13: entrepot.payment.v1.ListCommissionRulesRequest
-	(*ListCommissionRulesResponse)(nil), // 14: entrepot.payment.v1.ListCommissionRulesResponse
-	(*BalanceReleased)(nil),             // 15: entrepot.payment.v1.BalanceReleased
-	(*ReleaseDue)(nil),                  // 16: entrepot.payment.v1.ReleaseDue
-	(*timestamppb.Timestamp)(nil),       // 17: google.protobuf.Timestamp
-	(*v1.Money)(nil),                    // 18: entrepot.type.v1.Money
+	(Payout_State)(0),                   // 0: entrepot.payment.v1.Payout.State
+	(*ListBalancesRequest)(nil),         // 1: entrepot.payment.v1.ListBalancesRequest
+	(*ListBalancesResponse)(nil),        // 2: entrepot.payment.v1.ListBalancesResponse
+	(*Balance)(nil),                     // 3: entrepot.payment.v1.Balance
+	(*GetStatementRequest)(nil),         // 4: entrepot.payment.v1.GetStatementRequest
+	(*GetStatementResponse)(nil),        // 5: entrepot.payment.v1.GetStatementResponse
+	(*StatementLine)(nil),               // 6: entrepot.payment.v1.StatementLine
+	(*RequestPayoutRequest)(nil),        // 7: entrepot.payment.v1.RequestPayoutRequest
+	(*RequestPayoutResponse)(nil),       // 8: entrepot.payment.v1.RequestPayoutResponse
+	(*Payout)(nil),                      // 9: entrepot.payment.v1.Payout
+	(*ListPayoutsRequest)(nil),          // 10: entrepot.payment.v1.ListPayoutsRequest
+	(*ListPayoutsResponse)(nil),         // 11: entrepot.payment.v1.ListPayoutsResponse
+	(*PayoutPaid)(nil),                  // 12: entrepot.payment.v1.PayoutPaid
+	(*PayoutFailed)(nil),                // 13: entrepot.payment.v1.PayoutFailed
+	(*CommissionRule)(nil),              // 14: entrepot.payment.v1.CommissionRule
+	(*PutCommissionRuleRequest)(nil),    // 15: entrepot.payment.v1.PutCommissionRuleRequest
+	(*PutCommissionRuleResponse)(nil),   // 16: entrepot.payment.v1.PutCommissionRuleResponse
+	(*ListCommissionRulesRequest)(nil),  // 17: entrepot.payment.v1.ListCommissionRulesRequest
+	(*ListCommissionRulesResponse)(nil), // 18: entrepot.payment.v1.ListCommissionRulesResponse
+	(*BalanceReleased)(nil),             // 19: entrepot.payment.v1.BalanceReleased
+	(*ReleaseDue)(nil),                  // 20: entrepot.payment.v1.ReleaseDue
+	(*timestamppb.Timestamp)(nil),       // 21: google.protobuf.Timestamp
+	(*v1.Money)(nil),                    // 22: entrepot.type.v1.Money
 }
 var file_entrepot_payment_v1_settlement_proto_depIdxs = []int32{
-	2,  // 0: entrepot.payment.v1.ListBalancesResponse.balances:type_name -> entrepot.payment.v1.Balance
-	17, // 1: entrepot.payment.v1.GetStatementRequest.from:type_name -> google.protobuf.Timestamp
-	17, // 2: entrepot.payment.v1.GetStatementRequest.until:type_name -> google.protobuf.Timestamp
-	5,  // 3: entrepot.payment.v1.GetStatementResponse.lines:type_name -> entrepot.payment.v1.StatementLine
-	17, // 4: entrepot.payment.v1.StatementLine.at:type_name -> google.protobuf.Timestamp
-	18, // 5: entrepot.payment.v1.RequestPayoutRequest.amount:type_name -> entrepot.type.v1.Money
-	18, // 6: entrepot.payment.v1.PayoutPaid.amount:type_name -> entrepot.type.v1.Money
-	18, // 7: entrepot.payment.v1.PayoutFailed.amount:type_name -> entrepot.type.v1.Money
-	18, // 8: entrepot.payment.v1.CommissionRule.fixed:type_name -> entrepot.type.v1.Money
-	17, // 9: entrepot.payment.v1.CommissionRule.valid_from:type_name -> google.protobuf.Timestamp
-	10, // 10: entrepot.payment.v1.PutCommissionRuleRequest.rule:type_name -> entrepot.payment.v1.CommissionRule
-	10, // 11: entrepot.payment.v1.ListCommissionRulesResponse.rules:type_name -> entrepot.payment.v1.CommissionRule
-	18, // 12: entrepot.payment.v1.BalanceReleased.amount:type_name -> entrepot.type.v1.Money
-	18, // 13: entrepot.payment.v1.BalanceReleased.commission:type_name -> entrepot.type.v1.Money
-	0,  // 14: entrepot.payment.v1.SettlementService.ListBalances:input_type -> entrepot.payment.v1.ListBalancesRequest
-	3,  // 15: entrepot.payment.v1.SettlementService.GetStatement:input_type -> entrepot.payment.v1.GetStatementRequest
-	6,  // 16: entrepot.payment.v1.SettlementService.RequestPayout:input_type -> entrepot.payment.v1.RequestPayoutRequest
-	11, // 17: entrepot.payment.v1.SettlementService.PutCommissionRule:input_type -> entrepot.payment.v1.PutCommissionRuleRequest
-	13, // 18: entrepot.payment.v1.SettlementService.ListCommissionRules:input_type -> entrepot.payment.v1.ListCommissionRulesRequest
-	1,  // 19: entrepot.payment.v1.SettlementService.ListBalances:output_type -> entrepot.payment.v1.ListBalancesResponse
-	4,  // 20: entrepot.payment.v1.SettlementService.GetStatement:output_type -> entrepot.payment.v1.GetStatementResponse
-	7,  // 21: entrepot.payment.v1.SettlementService.RequestPayout:output_type -> entrepot.payment.v1.RequestPayoutResponse
-	12, // 22: entrepot.payment.v1.SettlementService.PutCommissionRule:output_type -> entrepot.payment.v1.PutCommissionRuleResponse
-	14, // 23: entrepot.payment.v1.SettlementService.ListCommissionRules:output_type -> entrepot.payment.v1.ListCommissionRulesResponse
-	19, // [19:24] is the sub-list for method output_type
-	14, // [14:19] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	3,  // 0: entrepot.payment.v1.ListBalancesResponse.balances:type_name -> entrepot.payment.v1.Balance
+	21, // 1: entrepot.payment.v1.GetStatementRequest.from:type_name -> google.protobuf.Timestamp
+	21, // 2: entrepot.payment.v1.GetStatementRequest.until:type_name -> google.protobuf.Timestamp
+	6,  // 3: entrepot.payment.v1.GetStatementResponse.lines:type_name -> entrepot.payment.v1.StatementLine
+	21, // 4: entrepot.payment.v1.StatementLine.at:type_name -> google.protobuf.Timestamp
+	22, // 5: entrepot.payment.v1.RequestPayoutRequest.amount:type_name -> entrepot.type.v1.Money
+	22, // 6: entrepot.payment.v1.Payout.amount:type_name -> entrepot.type.v1.Money
+	0,  // 7: entrepot.payment.v1.Payout.state:type_name -> entrepot.payment.v1.Payout.State
+	21, // 8: entrepot.payment.v1.Payout.requested_at:type_name -> google.protobuf.Timestamp
+	21, // 9: entrepot.payment.v1.Payout.ended_at:type_name -> google.protobuf.Timestamp
+	22, // 10: entrepot.payment.v1.Payout.processed:type_name -> entrepot.type.v1.Money
+	0,  // 11: entrepot.payment.v1.ListPayoutsRequest.states:type_name -> entrepot.payment.v1.Payout.State
+	9,  // 12: entrepot.payment.v1.ListPayoutsResponse.payouts:type_name -> entrepot.payment.v1.Payout
+	22, // 13: entrepot.payment.v1.PayoutPaid.amount:type_name -> entrepot.type.v1.Money
+	22, // 14: entrepot.payment.v1.PayoutFailed.amount:type_name -> entrepot.type.v1.Money
+	22, // 15: entrepot.payment.v1.CommissionRule.fixed:type_name -> entrepot.type.v1.Money
+	21, // 16: entrepot.payment.v1.CommissionRule.valid_from:type_name -> google.protobuf.Timestamp
+	14, // 17: entrepot.payment.v1.PutCommissionRuleRequest.rule:type_name -> entrepot.payment.v1.CommissionRule
+	14, // 18: entrepot.payment.v1.ListCommissionRulesResponse.rules:type_name -> entrepot.payment.v1.CommissionRule
+	22, // 19: entrepot.payment.v1.BalanceReleased.amount:type_name -> entrepot.type.v1.Money
+	22, // 20: entrepot.payment.v1.BalanceReleased.commission:type_name -> entrepot.type.v1.Money
+	1,  // 21: entrepot.payment.v1.SettlementService.ListBalances:input_type -> entrepot.payment.v1.ListBalancesRequest
+	4,  // 22: entrepot.payment.v1.SettlementService.GetStatement:input_type -> entrepot.payment.v1.GetStatementRequest
+	7,  // 23: entrepot.payment.v1.SettlementService.RequestPayout:input_type -> entrepot.payment.v1.RequestPayoutRequest
+	10, // 24: entrepot.payment.v1.SettlementService.ListPayouts:input_type -> entrepot.payment.v1.ListPayoutsRequest
+	15, // 25: entrepot.payment.v1.SettlementService.PutCommissionRule:input_type -> entrepot.payment.v1.PutCommissionRuleRequest
+	17, // 26: entrepot.payment.v1.SettlementService.ListCommissionRules:input_type -> entrepot.payment.v1.ListCommissionRulesRequest
+	2,  // 27: entrepot.payment.v1.SettlementService.ListBalances:output_type -> entrepot.payment.v1.ListBalancesResponse
+	5,  // 28: entrepot.payment.v1.SettlementService.GetStatement:output_type -> entrepot.payment.v1.GetStatementResponse
+	8,  // 29: entrepot.payment.v1.SettlementService.RequestPayout:output_type -> entrepot.payment.v1.RequestPayoutResponse
+	11, // 30: entrepot.payment.v1.SettlementService.ListPayouts:output_type -> entrepot.payment.v1.ListPayoutsResponse
+	16, // 31: entrepot.payment.v1.SettlementService.PutCommissionRule:output_type -> entrepot.payment.v1.PutCommissionRuleResponse
+	18, // 32: entrepot.payment.v1.SettlementService.ListCommissionRules:output_type -> entrepot.payment.v1.ListCommissionRulesResponse
+	27, // [27:33] is the sub-list for method output_type
+	21, // [21:27] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_payment_v1_settlement_proto_init() }
@@ -1265,13 +1616,14 @@ func file_entrepot_payment_v1_settlement_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_payment_v1_settlement_proto_rawDesc), len(file_entrepot_payment_v1_settlement_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   17,
+			NumEnums:      1,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_entrepot_payment_v1_settlement_proto_goTypes,
 		DependencyIndexes: file_entrepot_payment_v1_settlement_proto_depIdxs,
+		EnumInfos:         file_entrepot_payment_v1_settlement_proto_enumTypes,
 		MessageInfos:      file_entrepot_payment_v1_settlement_proto_msgTypes,
 	}.Build()
 	File_entrepot_payment_v1_settlement_proto = out.File

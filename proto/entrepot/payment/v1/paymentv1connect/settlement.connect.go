@@ -33,6 +33,9 @@ const (
 	// SettlementServiceRequestPayoutProcedure is the procedure name of the SettlementService's
 	// RequestPayout RPC.
 	SettlementServiceRequestPayoutProcedure = "/entrepot.payment.v1.SettlementService/RequestPayout"
+	// SettlementServiceListPayoutsProcedure is the procedure name of the SettlementService's
+	// ListPayouts RPC.
+	SettlementServiceListPayoutsProcedure = "/entrepot.payment.v1.SettlementService/ListPayouts"
 	// SettlementServicePutCommissionRuleProcedure is the procedure name of the SettlementService's
 	// PutCommissionRule RPC.
 	SettlementServicePutCommissionRuleProcedure = "/entrepot.payment.v1.SettlementService/PutCommissionRule"
@@ -65,6 +68,14 @@ var (
 			Procedure:  SettlementServiceRequestPayoutProcedure,
 		}
 	})
+	settlementServiceListPayoutsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_entrepot_payment_v1_settlement_proto.Services().ByName("SettlementService").Methods().ByName("ListPayouts"),
+			Procedure:        SettlementServiceListPayoutsProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 	settlementServicePutCommissionRuleSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType: connect.StreamTypeUnary,
@@ -94,9 +105,13 @@ type SettlementServiceClient interface {
 	// RequestPayout pays a merchant out of what is available at an instance.
 	// More than that: failed_precondition, reason PAYOUT_EXCEEDS_BALANCE. The
 	// company's no: failed_precondition, PAYOUT_DECLINED, and the money is
-	// available again. Outcome unknown: unavailable, OUTCOME_UNKNOWN; repeating
-	// the call asks the provider by key and never pays twice.
+	// available again. Another amount paid than was asked: failed_precondition,
+	// PAYOUT_CONFLICTED; a person must settle it. Outcome unknown: unavailable,
+	// OUTCOME_UNKNOWN; repeating the call asks the provider by key and never
+	// pays twice. Nobody has to repeat it: the module itself goes on asking.
 	RequestPayout(context.Context, *v1.RequestPayoutRequest) (*v1.RequestPayoutResponse, error)
+	// ListPayouts tells payouts, the newest first.
+	ListPayouts(context.Context, *v1.ListPayoutsRequest) (*v1.ListPayoutsResponse, error)
 	// PutCommissionRule sets what the marketplace keeps. Money that was captured
 	// before the rule holds is not touched by it.
 	PutCommissionRule(context.Context, *v1.PutCommissionRuleRequest) (*v1.PutCommissionRuleResponse, error)
@@ -122,9 +137,13 @@ type SettlementServiceHandler interface {
 	// RequestPayout pays a merchant out of what is available at an instance.
 	// More than that: failed_precondition, reason PAYOUT_EXCEEDS_BALANCE. The
 	// company's no: failed_precondition, PAYOUT_DECLINED, and the money is
-	// available again. Outcome unknown: unavailable, OUTCOME_UNKNOWN; repeating
-	// the call asks the provider by key and never pays twice.
+	// available again. Another amount paid than was asked: failed_precondition,
+	// PAYOUT_CONFLICTED; a person must settle it. Outcome unknown: unavailable,
+	// OUTCOME_UNKNOWN; repeating the call asks the provider by key and never
+	// pays twice. Nobody has to repeat it: the module itself goes on asking.
 	RequestPayout(context.Context, *v1.RequestPayoutRequest) (*v1.RequestPayoutResponse, error)
+	// ListPayouts tells payouts, the newest first.
+	ListPayouts(context.Context, *v1.ListPayoutsRequest) (*v1.ListPayoutsResponse, error)
 	// PutCommissionRule sets what the marketplace keeps. Money that was captured
 	// before the rule holds is not touched by it.
 	PutCommissionRule(context.Context, *v1.PutCommissionRuleRequest) (*v1.PutCommissionRuleResponse, error)
@@ -139,6 +158,7 @@ func RegisterSettlementServiceHandler(server *connect.Server, svc SettlementServ
 		connect.Method{Spec: settlementServiceListBalancesSpec(), Handler: adapter.listBalances},
 		connect.Method{Spec: settlementServiceGetStatementSpec(), Handler: adapter.getStatement},
 		connect.Method{Spec: settlementServiceRequestPayoutSpec(), Handler: adapter.requestPayout},
+		connect.Method{Spec: settlementServiceListPayoutsSpec(), Handler: adapter.listPayouts},
 		connect.Method{Spec: settlementServicePutCommissionRuleSpec(), Handler: adapter.putCommissionRule},
 		connect.Method{Spec: settlementServiceListCommissionRulesSpec(), Handler: adapter.listCommissionRules},
 	)
@@ -157,6 +177,10 @@ func (UnimplementedSettlementServiceHandler) GetStatement(context.Context, *v1.G
 
 func (UnimplementedSettlementServiceHandler) RequestPayout(context.Context, *v1.RequestPayoutRequest) (*v1.RequestPayoutResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.payment.v1.SettlementService.RequestPayout is not implemented")
+}
+
+func (UnimplementedSettlementServiceHandler) ListPayouts(context.Context, *v1.ListPayoutsRequest) (*v1.ListPayoutsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.payment.v1.SettlementService.ListPayouts is not implemented")
 }
 
 func (UnimplementedSettlementServiceHandler) PutCommissionRule(context.Context, *v1.PutCommissionRuleRequest) (*v1.PutCommissionRuleResponse, error) {
@@ -190,6 +214,14 @@ func (c *settlementServiceClient) GetStatement(ctx context.Context, req *v1.GetS
 func (c *settlementServiceClient) RequestPayout(ctx context.Context, req *v1.RequestPayoutRequest) (*v1.RequestPayoutResponse, error) {
 	var res v1.RequestPayoutResponse
 	if err := c.client.CallUnary(ctx, settlementServiceRequestPayoutSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *settlementServiceClient) ListPayouts(ctx context.Context, req *v1.ListPayoutsRequest) (*v1.ListPayoutsResponse, error) {
+	var res v1.ListPayoutsResponse
+	if err := c.client.CallUnary(ctx, settlementServiceListPayoutsSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -243,6 +275,18 @@ func (h settlementServiceHandler) requestPayout(ctx context.Context, _ connect.S
 		return err
 	}
 	res, err := h.svc.RequestPayout(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h settlementServiceHandler) listPayouts(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListPayoutsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListPayouts(ctx, &req)
 	if err != nil {
 		return err
 	}
