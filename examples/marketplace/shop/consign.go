@@ -48,7 +48,7 @@ func (s *Shop) pieces(a trade.Article) ([]*piece, error) {
 	}
 	for _, p := range out {
 		var err error
-		if p.url, err = s.tap(a.GTIN, p.serial, false); err != nil {
+		if p.url, err = s.Tap(a.GTIN, p.serial, false); err != nil {
 			return nil, err
 		}
 	}
@@ -57,7 +57,7 @@ func (s *Shop) pieces(a trade.Article) ([]*piece, error) {
 	forged, copied := fake(), fake()
 	copied.url = out[0].url
 	var err error
-	forged.url, err = s.tap(a.GTIN, forged.serial, true)
+	forged.url, err = s.Tap(a.GTIN, forged.serial, true)
 	return out, err
 }
 

@@ -92,9 +92,9 @@ func uid(gtin, serial string) (u ntag424.UID) {
 	return u
 }
 
-// tap is what the chip on a piece tells when it is tapped once, or one that a
+// Tap is what the chip on a piece tells when it is tapped once, or one that a
 // forger made, who has keys of his own.
-func (s *Shop) tap(gtin, serial string, forger bool) (string, error) {
+func (s *Shop) Tap(gtin, serial string, forger bool) (string, error) {
 	t := ntag424.Tag{UID: uid(gtin, serial), Form: ntag424.Form{Prefix: "https://tag.example.com/t", PICC: "e", CMAC: "c"}, Meta: s.keys.tagMeta}
 	master := s.keys.tagMaster
 	if forger {
