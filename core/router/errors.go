@@ -27,7 +27,7 @@ const (
 	ReasonInstanceUnknown   = "INSTANCE_UNKNOWN"
 	ReasonNoRoute           = "NO_ROUTE"
 	ReasonCapabilityMissing = "CAPABILITY_MISSING"
-	ReasonPluginUnavailable = "PLUGIN_UNAVAILABLE"
+	ReasonPluginUnavailable = fault.ReasonPluginUnavailable
 	ReasonPluginAnswer      = "PLUGIN_ANSWER_INVALID"
 	ReasonDeadline          = "DEADLINE_EXCEEDED"
 	ReasonBodyTooLarge      = "BODY_TOO_LARGE"

@@ -280,6 +280,16 @@ func TestASagaThatCanOnlyGoOnWaitsForAPluginThatIsNotThere(t *testing.T) {
 	require.Equal(t, stateDone, w.run(h, s).GetState())
 	require.Equal(t, 21, w.sent["3/do"])
 
+	// So is one that a step calls in its turn.
+	w.define("settle", step(1, shop, retriable))
+	for range 20 {
+		w.script["1/do"] = append(w.script["1/do"], func(context.Context, *world, call.Info, func(context.Context) (http.Header, error)) (http.Header, error) {
+			return nil, fault.New(connect.CodeUnavailable, fault.ReasonPluginUnavailable, "the service is not available now").WithRemote()
+		})
+	}
+	s = w.start(h.c.Node, "settle")
+	require.Equal(t, stateDone, w.run(h, s).GetState())
+
 	// One that can go back does, after its attempts.
 	w.define("checkout", step(1, shop, compensatable), step(2, shop, compensatable), step(3, shop, pivot))
 	for range 20 {

@@ -72,13 +72,14 @@ func (d *drive) send(n int, undo, last bool, method string, req []byte) (http.He
 	return header, err
 }
 
-// unreached tells whether the kernel itself found nobody to call. A saga that
-// can only go on waits for the plugin then, however long: its absence is the
-// supervisor's alarm, and no operator is to resume every saga one by one when
-// it is back.
+// unreached tells whether the kernel itself found nobody to call: for the
+// saga, or for a step that calls others in its turn and passes that on. A saga
+// that can only go on waits for the plugin then, however long: its absence is
+// the supervisor's alarm, and no operator is to resume every saga one by one
+// when it is back.
 func unreached(err error) bool {
 	var ce *connect.Error
-	return errors.As(err, &ce) && !ce.IsRemote() && ce.Code() == connect.CodeUnavailable
+	return errors.As(err, &ce) && ce.Code() == connect.CodeUnavailable && (!ce.IsRemote() || fault.Reason(err) == fault.ReasonPluginUnavailable)
 }
 
 // isRefusal tells whether an error that the plugin itself answered is a "no"

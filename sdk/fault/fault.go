@@ -27,6 +27,7 @@ const (
 	ReasonIdempotencyKeyReused   = "IDEMPOTENCY_KEY_REUSED"
 	ReasonInProgress             = "IN_PROGRESS"
 	ReasonOutcomeUnknown         = "OUTCOME_UNKNOWN"
+	ReasonPluginUnavailable      = "PLUGIN_UNAVAILABLE"
 	ReasonStaleDelivery          = "STALE_DELIVERY"
 	ReasonStaleSaga              = "STALE_SAGA"
 	ReasonUndone                 = "UNDONE"
