@@ -102,6 +102,21 @@ plugin "payment-sandbox" {
   }
 }
 
+# A real one beside them (plugins/payment-stripe/README.md): bind "stripe-gb" in
+# a market instead of its sandbox, with keys of Stripe's test mode at first.
+#
+# plugin "payment-stripe" {
+#   path = "${env("ENTREPOT_PLUGINS", "../../.build")}/payment-stripe"
+#
+#   instance "stripe-gb" {
+#     config { merchants = ["mer_1=acct_1ABC"] }
+#     secrets {
+#       secret_key      = env("STRIPE_KEY")
+#       webhook_secrets = env("STRIPE_WEBHOOK_SECRETS")
+#     }
+#   }
+# }
+
 # Jewellery and purses are looked at before they are sold: dear jewellery by
 # the chip on each piece, the rest by its maker's register of serials, purses by
 # two people at the bench. The demo has no three days for an appeal.
