@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 
 	catalogv1 "github.com/entrepot/entrepot/proto/entrepot/catalog/v1"
 	pluginv1 "github.com/entrepot/entrepot/proto/entrepot/plugin/v1"
@@ -54,7 +55,17 @@ func onTicks(ctx context.Context, tx *store.Tx, events []event.Of[*pluginv1.Tick
 
 // expireReservations ends reservations that are due.
 func expireReservations(ctx context.Context, tx *store.Tx) error {
-	gone, err := end(ctx, tx, expire, warehousev1.Reservation_STATE_EXPIRED, expiryBatch, actor(ctx))
+	var due []string
+	rows, err := tx.Rows(ctx, lapsed, expiryBatch)
+	if err := scan(rows, err, func(rows *sql.Rows) error {
+		var r string
+		err := rows.Scan(&r)
+		due = append(due, r)
+		return err
+	}); err != nil || len(due) == 0 {
+		return err
+	}
+	gone, err := end(ctx, tx, expire, warehousev1.Reservation_STATE_EXPIRED, due, actor(ctx))
 	if err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ func (f *fulfilment) cancel(ctx context.Context, tx *store.Tx, reason string) er
 		return err
 	}
 	if own && f.state != stateWaiting {
-		gone, err := end(ctx, tx, release, warehousev1.Reservation_STATE_RELEASED, f.reservation, actor(ctx), "fulfilment cancelled")
+		gone, err := releaseNow(ctx, tx, f.reservation, "fulfilment cancelled")
 		if err != nil {
 			return err
 		}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/stretchr/testify/require"
@@ -13,6 +15,7 @@ import (
 	"github.com/entrepot/entrepot/sdk/host"
 	"github.com/entrepot/entrepot/sdk/id"
 	"github.com/entrepot/entrepot/sdk/plugintest"
+	"github.com/entrepot/entrepot/sdk/store"
 )
 
 func TestAPartOfAReservationIsGivenBackOnce(t *testing.T) {
@@ -52,5 +55,40 @@ func TestAPartOfAReservationIsGivenBackOnce(t *testing.T) {
 	require.EqualValues(t, 10, h.level(t, "sku_a", "main").GetSellable(), "the rest goes back with the release, not all of it again")
 	require.EqualValues(t, 3, h.level(t, "sku_b", "main").GetSellable())
 	refused(connect.CodeFailedPrecondition, "NOT_RESERVED", reduce(id.New("rdc"), reservation, 1))
+	h.consistent(t)
+}
+
+// Who releases a reservation while a part of it is being given back waits, and
+// gives back what is left: not what was there before, which others hold now.
+func TestAReleaseSeesWhatWasGivenBackWhileItWaited(t *testing.T) {
+	t.Parallel()
+	h := open(t)
+	h.stock(t, "main", map[string]int64{"sku_a": 10})
+	mine, others := reservationOf(line("sku_a", 3)), reservationOf(line("sku_a", 5))
+	for _, req := range []*warehousev1.ReserveStockRequest{mine, others} {
+		_, err := h.orders.ReserveStock(t.Context(), req)
+		require.NoError(t, err)
+	}
+	released := make(chan error, 1)
+	require.NoError(t, h.DB.Run(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		if _, err := tx.Do(ctx, `SELECT FROM reservation WHERE id = $1 FOR NO KEY UPDATE`, mine.GetReservationId()); err != nil {
+			return err
+		}
+		go func() {
+			_, err := h.orders.ReleaseReservation(t.Context(), &warehousev1.ReleaseReservationRequest{ReservationId: mine.GetReservationId()})
+			released <- err
+		}()
+		require.Eventually(t, func() bool {
+			var waits bool
+			err := h.Admin.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')`).Scan(&waits)
+			return err == nil && waits
+		}, time.Minute, 5*time.Millisecond)
+		_, err := post(ctx, tx, way{reason: "release", from: "reserved", to: "sellable"},
+			goods{key: key{sku: "sku_a", site: "main"}, quantity: 2, reference: mine.GetReservationId()})
+		return err
+	}))
+	require.NoError(t, <-released)
+	require.EqualValues(t, 5, h.level(t, "sku_a", "main").GetReserved(), "the others' are theirs")
+	require.EqualValues(t, 5, h.level(t, "sku_a", "main").GetSellable())
 	h.consistent(t)
 }

@@ -15,7 +15,9 @@ import (
 
 // giveBack moves what the reservations of the CTE "ended" still hold back to
 // sellable, and onto the merchant's shelf in the market, unless the merchant
-// has said since what is to stand there.
+// has said since what is to stand there. The reservations are locked by a
+// statement before it: one that waited would not see what somebody else took
+// out of them meanwhile, and give back what others hold.
 func giveBack(ended, reason string) string {
 	return `WITH ended AS (` + ended + ` RETURNING r.id, r.reference, r.market, r.created_at, r.expires_at),
 held AS (SELECT m.sku, m.site, m.lot, m.authenticated, ended.id, sum(CASE WHEN m.to_disposition = 'reserved' THEN m.quantity ELSE -m.quantity END)::bigint AS quantity
@@ -31,12 +33,13 @@ SELECT ended.reference, ended.created_at, ended.expires_at, e.* FROM entry e JOI
  ORDER BY e.reference, e.sku, e.site <> 'main', e.site, e.expires_on = '', e.expires_on, e.lot, e.authenticated`
 }
 
-var release = giveBack(`UPDATE reservation r SET state = 2, ended_at = now(), reason = $3 WHERE r.id = $1 AND r.state = 1`, "release")
+var release = giveBack(`UPDATE reservation r SET state = 2, ended_at = now(), reason = $3 WHERE r.id = ANY ($1::text[]) AND r.state = 1`, "release")
 
-// expire ends what is due. Reservations that another transaction has at hand
-// are left to it.
-var expire = giveBack(`UPDATE reservation r SET state = 3, ended_at = now(), reason = 'expired' FROM (SELECT id FROM reservation
-  WHERE state = 1 AND expires_at <= now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED) due WHERE r.id = due.id`, "expiry")
+// lapsed locks what is due, to be ended by expire. Reservations that another
+// transaction has at hand are left to it.
+const lapsed = `SELECT id FROM reservation WHERE state = 1 AND expires_at <= now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED`
+
+var expire = giveBack(`UPDATE reservation r SET state = 3, ended_at = now(), reason = 'expired' WHERE r.id = ANY ($1::text[]) AND r.state = 1`, "expiry")
 
 // bury leaves a tombstone for a reservation that never was.
 const bury = `INSERT INTO reservation (id, reference, state, ended_at, reason) VALUES ($1, '', 2, now(), $2) ON CONFLICT DO NOTHING`
@@ -46,6 +49,14 @@ const bury = `INSERT INTO reservation (id, reference, state, ended_at, reason) V
 type ended struct {
 	*warehousev1.Reservation
 	levels []*warehousev1.StockLevel
+}
+
+// releaseNow locks a reservation and runs release.
+func releaseNow(ctx context.Context, tx *store.Tx, reservation, reason string) ([]*ended, error) {
+	if _, err := tx.Do(ctx, `SELECT FROM reservation WHERE id = $1 FOR NO KEY UPDATE`, reservation); err != nil {
+		return nil, err
+	}
+	return end(ctx, tx, release, warehousev1.Reservation_STATE_RELEASED, []string{reservation}, actor(ctx), reason)
 }
 
 // end runs release or expire.
@@ -95,7 +106,7 @@ const releaseAttempts = 3
 func (s *service) ReleaseReservation(ctx context.Context, req *warehousev1.ReleaseReservationRequest) (*warehousev1.ReleaseReservationResponse, error) {
 	return store.Mutate(ctx, s.db, req, func(ctx context.Context, tx *store.Tx) (*warehousev1.ReleaseReservationResponse, error) {
 		for range releaseAttempts {
-			gone, err := end(ctx, tx, release, warehousev1.Reservation_STATE_RELEASED, req.GetReservationId(), actor(ctx), req.GetReason())
+			gone, err := releaseNow(ctx, tx, req.GetReservationId(), req.GetReason())
 			if err != nil {
 				return nil, err
 			}

@@ -83,7 +83,7 @@ func TestEachStepCostsExactlyItsStatements(t *testing.T) {
 		do   func() error
 	}{
 		{"a reservation: the promise, its event", 4, func() error { _, err := h.orders.ReserveStock(t.Context(), reserve); return err }},
-		{"a release: the end, its event", 4, func() error {
+		{"a release: its lock, the end, its event", 5, func() error {
 			_, err := h.orders.ReleaseReservation(t.Context(), &warehousev1.ReleaseReservationRequest{ReservationId: reserve.GetReservationId()})
 			return err
 		}},

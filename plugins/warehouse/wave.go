@@ -310,7 +310,7 @@ func (f *fulfilment) reserveAgain(ctx context.Context, tx *store.Tx) error {
 	for _, h := range held {
 		if h.site != at {
 			// At several sites: it waits until one has all of it.
-			_, err := end(ctx, tx, release, warehousev1.Reservation_STATE_RELEASED, reservation, actor(ctx), "at several sites")
+			_, err := releaseNow(ctx, tx, reservation, "at several sites")
 			return err
 		}
 	}
