@@ -31,6 +31,8 @@ import (
 // by the public API alone, while the marketplace's people do their work.
 func TestTheTerminalsPagesRunAsTheyStand(t *testing.T) {
 	s := prepared(t, binaries)
+	office := openPostOffice(t)
+	edit(t, s.Dir, office.binding()...)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Minute)
 	t.Cleanup(cancel)
 	require.NoError(t, s.Start(ctx))
@@ -72,6 +74,11 @@ func TestTheTerminalsPagesRunAsTheyStand(t *testing.T) {
 			require.NoError(t, err, "%s", out)
 		})
 	}
+	t.Run("and what is owed on a durable medium came by mail", func(t *testing.T) {
+		for _, text := range []string{"Thank you for your order ord_", " is cancelled"} {
+			require.Eventually(t, func() bool { return office.holds("From: \"Entrepot\" <shop@entrepot.example>", text) }, time.Minute, 50*time.Millisecond, text)
+		}
+	})
 }
 
 // work has the merchant accept whatever is bought, and the warehouse pick, pack
