@@ -32,8 +32,10 @@ type drive struct {
 	// tried is the step at hand that was tried in vain or waits, negative for
 	// its compensation, and attempt how often. timed: it has a time until
 	// which it waits, and waited: that is over.
+	// absent: there was nobody to try it with.
 	tried, attempt int
 	timed, waited  bool
+	absent         bool
 	// from is the saga as it was taken up; nil for one that begins.
 	from *row
 	// final is the end as read from the database, when it was found there.
@@ -121,7 +123,7 @@ func (d *drive) forward(ctx context.Context, n int, last bool) verdict {
 		}
 	case failed:
 	}
-	if d.count(n) < attempts(d.def.step(n)) || unreached(err) && !d.def.goesBack(n, false) {
+	if d.count(n, err) < attempts(d.def.step(n)) || unreached(err) && !d.def.goesBack(n, false) {
 		return d.again(ctx, n, err)
 	}
 	d.do[n] = unknown
@@ -145,7 +147,7 @@ func (d *drive) back(ctx context.Context, n int, last bool) verdict {
 		}
 	case recordedRefused, failed:
 	}
-	if d.count(-n) < attempts(d.def.step(n)) || unreached(err) {
+	if d.count(-n, err) < attempts(d.def.step(n)) || unreached(err) {
 		return d.again(ctx, -n, err)
 	}
 	return d.stick(ctx, -n, err)
@@ -161,11 +163,18 @@ func (d *drive) moved(last bool) verdict {
 	return goOn
 }
 
-// count counts one more attempt of a step.
-func (d *drive) count(tried int) int {
+// count counts one more attempt of a step. Those that reached nobody are
+// forgotten once somebody is there: a plugin that was down for long must not
+// have used up the attempts that it has when it is back.
+func (d *drive) count(tried int, err error) int {
 	if d.tried != tried {
 		d.tried, d.attempt, d.waited, d.timed = tried, 0, false, false
 	}
+	absent := unreached(err)
+	if d.absent && !absent {
+		d.attempt = 0
+	}
+	d.absent = absent
 	d.attempt++
 	return d.attempt
 }

@@ -290,6 +290,16 @@ func TestASagaThatCanOnlyGoOnWaitsForAPluginThatIsNotThere(t *testing.T) {
 	s = w.start(h.c.Node, "settle")
 	require.Equal(t, stateDone, w.run(h, s).GetState())
 
+	// When it is back it has all of its attempts.
+	w.define("ship", step(1, shop, retriable))
+	for _, h := range []happening{absent, fails} {
+		for range attempts(step(1, shop, retriable)) - 1 {
+			w.script["1/do"] = append(w.script["1/do"], h)
+		}
+	}
+	s = w.start(h.c.Node, "ship")
+	require.Equal(t, stateDone, w.run(h, s).GetState())
+
 	// One that can go back does, after its attempts.
 	w.define("checkout", step(1, shop, compensatable), step(2, shop, compensatable), step(3, shop, pivot))
 	for range 20 {
