@@ -21,13 +21,13 @@ import (
 	"github.com/entrepot/entrepot/sdk/store"
 )
 
-// The sagas of edits differ by what they need further. Up to the change of the
-// order everything is undone when a step is refused; after it they only go
-// forward: what is left is to give back and to send.
+// The sagas of edits differ by what they need further: nothing, stock, or both.
+// Money alone is never needed: only more of something costs more. Up to the
+// change of the order everything is undone when a step is refused; after it they
+// only go forward: what is left is to give back and to send.
 var (
 	editSaga      = defineEdit("edit")
 	editStockSaga = defineEdit("edit-stock", stockStep)
-	editMoneySaga = defineEdit("edit-money", moneyStep)
 	editBothSaga  = defineEdit("edit-both", stockStep, moneyStep)
 
 	stockStep = saga.Step{
@@ -161,9 +161,7 @@ func (s *service) startEdit(ctx context.Context, tx *store.Tx, o *order, e *edit
 		requests["reserve.undo"] = &warehousev1.ReleaseReservationRequest{ReservationId: p.reserve.GetReservationId(), Reason: "edit refused"}
 	}
 	if p.further > 0 {
-		if def = editMoneySaga; len(p.reserve.GetLines()) > 0 {
-			def = editBothSaga
-		}
+		def = editBothSaga
 		requests["authorize"] = &paymentv1.AuthorizePaymentRequest{
 			PaymentId: p.paymentID, Reference: o.id, Amount: money(o.currency, p.further), MethodToken: e.methodToken, Market: o.market,
 		}
