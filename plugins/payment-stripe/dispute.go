@@ -134,7 +134,8 @@ func disputeError(err error) error {
 	case errors.As(err, &e) && e.HTTPStatusCode == http.StatusNotFound:
 		return unknownDispute()
 	}
-	return fault.New(connect.CodeFailedPrecondition, "DISPUTE_REFUSED", "Stripe refused: "+declined(err).Message, "code", clip(declined(err).Code, 100))
+	// Its words may repeat the evidence.
+	return fault.New(connect.CodeFailedPrecondition, "DISPUTE_REFUSED", "Stripe refused", "code", clip(declined(err).Code, 100))
 }
 
 // GetDispute implements the contract.
@@ -156,9 +157,7 @@ func (a *adapter) AcceptDispute(ctx context.Context, req *providerv1.AcceptDispu
 	case providerv1.Dispute_STATUS_WON, providerv1.Dispute_STATUS_LOST:
 		return &providerv1.AcceptDisputeResponse{Dispute: out}, nil
 	}
-	p := &stripe.DisputeCloseParams{}
-	p.IdempotencyKey = a.idempotency(req.GetKey(), "close", record{})
-	d, err := a.stripe.V1Disputes.Close(ctx, req.GetDisputeReference(), p)
+	d, err := a.stripe.V1Disputes.Close(ctx, req.GetDisputeReference(), nil)
 	if err != nil {
 		return nil, disputeError(err)
 	}

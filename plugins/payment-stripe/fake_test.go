@@ -56,6 +56,8 @@ type fake struct {
 	calls   []string
 	// wrong, when set, makes requests go wrong.
 	wrong func(call string) mishap
+	// meanwhile, when set, runs between what is done and what is answered.
+	meanwhile func(call string)
 }
 
 func newFake(t testing.TB) *fake {
@@ -128,9 +130,21 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			f.t.Error(err)
 		}
 	}
+	call := r.Method + " " + r.URL.Path
+	status, body := f.answer(r, call, raw, q)
+	if f.meanwhile != nil {
+		f.meanwhile(call)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Request-Id", "req_1")
+	w.WriteHeader(status)
+	_, _ = w.Write(body)
+}
+
+// answer does what is asked, or not.
+func (f *fake) answer(r *http.Request, call string, raw []byte, q url.Values) (int, []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	call := r.Method + " " + r.URL.Path
 	f.calls = append(f.calls, call)
 	var how mishap
 	if f.wrong != nil {
@@ -144,11 +158,9 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case lostBefore:
 		panic(http.ErrAbortHandler)
 	case limited:
-		f.write(w, stripeError(http.StatusTooManyRequests, "", "rate_limit", "Too many requests", ""))
-		return
+		return f.encode(stripeError(http.StatusTooManyRequests, "", "rate_limit", "Too many requests", ""))
 	case refusedKey:
-		f.write(w, stripeError(http.StatusUnauthorized, "invalid_request_error", "", "Invalid API Key provided: sk_test_***secret", ""))
-		return
+		return f.encode(stripeError(http.StatusUnauthorized, "invalid_request_error", "", "Invalid API Key provided: sk_test_***secret", ""))
 	}
 	said, known := f.once[key]
 	switch {
@@ -167,16 +179,15 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if how == lostAfter {
 		panic(http.ErrAbortHandler)
 	}
-	f.write(w, said)
+	return f.encode(said)
 }
 
-func (f *fake) write(w http.ResponseWriter, said reply) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Request-Id", fmt.Sprintf("req_%d", f.n))
-	w.WriteHeader(said.status)
-	if err := json.NewEncoder(w).Encode(said.body); err != nil {
+func (f *fake) encode(said reply) (int, []byte) {
+	body, err := json.Marshal(said.body)
+	if err != nil {
 		f.t.Error(err)
 	}
+	return said.status, body
 }
 
 func stripeError(status int, kind, code, message, decline string) reply {

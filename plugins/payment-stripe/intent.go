@@ -104,7 +104,12 @@ func (a *adapter) intend(ctx context.Context, key string, r record, amount int64
 	if err != nil {
 		return r, err
 	}
-	return a.memory.change(ctx, key, func(r *record) { r.Intent, r.Sent = pi.ID, time.Now().UnixMilli() })
+	return a.memory.change(ctx, key, func(r *record) {
+		if r.Intent == "" {
+			r.Intent = pi.ID
+		}
+		r.Sent = time.Now().UnixMilli()
+	})
 }
 
 // confirm holds the money. The contract has no way for the consumer's bank to
@@ -120,7 +125,7 @@ func (a *adapter) confirm(ctx context.Context, key string, r record, token strin
 	p.IdempotencyKey = a.idempotency(key, "confirm", r)
 	pi, err := a.stripe.V1PaymentIntents.Confirm(ctx, r.Intent, p)
 	if err != nil {
-		return declinedAt(err, r)
+		return declinedAt(changed(err), r)
 	}
 	if e, err := held(pi); e != nil || err != nil {
 		return e, err

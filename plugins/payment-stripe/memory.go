@@ -11,7 +11,6 @@ import (
 	providerv1 "github.com/entrepot/entrepot/proto/entrepot/payment/provider/v1"
 	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
 	"github.com/entrepot/entrepot/sdk/fault"
-	"github.com/entrepot/entrepot/sdk/host"
 	"github.com/entrepot/entrepot/sdk/plugin"
 	"github.com/entrepot/entrepot/sdk/state"
 )
@@ -128,23 +127,41 @@ func (m memory) begin(ctx context.Context, key string, r record) (_ record, fres
 		}
 		return fresh, nil
 	})
-	switch {
-	case errors.Is(err, errKeyReused):
-		err = fault.New(connect.CodeAlreadyExists, "KEY_REUSED", "this key was used for another operation")
-	case err != nil:
-		err = host.Relay(err)
+	if errors.Is(err, errKeyReused) {
+		return got, fresh, fault.New(connect.CodeAlreadyExists, "KEY_REUSED", "this key was used for another operation")
 	}
-	return got, fresh, err
+	return got, fresh, forgetful(err)
 }
 
-// again notes that an operation of which Stripe has no trace is sent once more.
-func (m memory) again(ctx context.Context, key string) (record, error) {
-	return m.change(ctx, key, func(r *record) {
+// forgetful is an error of the kernel's state. It is never a refusal of the
+// operation, whatever its code.
+func forgetful(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fault.New(connect.CodeUnavailable, "STATE_UNAVAILABLE", "the operation cannot be looked up or written down").WithCause(err)
+}
+
+// again notes that an operation is sent once more. seen is what was known
+// before Stripe was searched for it: a failure that came later may have left
+// something there, so it is searched again before another idempotency key is
+// used.
+func (m memory) again(ctx context.Context, key string, seen record) (record, error) {
+	late := false
+	r, err := m.change(ctx, key, func(r *record) {
+		late = r.Failed && !(seen.Failed && seen.Tries == r.Tries)
+		if late {
+			return
+		}
 		if r.Failed {
 			r.Failed, r.Tries = false, r.Tries+1
 		}
 		r.Sent = time.Now().UnixMilli()
 	})
+	if err == nil && late {
+		err = fault.Retry(fault.New(connect.CodeUnavailable, fault.ReasonOutcomeUnknown, "the same operation is under way; try again"), time.Second)
+	}
+	return r, err
 }
 
 // change changes what is known of an operation that has not ended.
@@ -156,11 +173,11 @@ func (m memory) change(ctx context.Context, key string, how func(*record)) (reco
 		}
 		return false, nil
 	})
-	return r, host.Relay(err)
+	return r, forgetful(err)
 }
 
 // get is what is known of a key.
 func (m memory) get(ctx context.Context, key string) (record, bool, error) {
 	r, known, err := m.operations.Get(ctx, key)
-	return r, known, host.Relay(err)
+	return r, known, forgetful(err)
 }

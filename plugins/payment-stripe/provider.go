@@ -99,7 +99,7 @@ func (a *adapter) do(ctx context.Context, key string, r record, send action) (*p
 		if e != nil {
 			return a.keep(ctx, key, r, e), nil
 		}
-		if r, err = a.memory.again(ctx, key); err != nil {
+		if r, err = a.memory.again(ctx, key, r); err != nil {
 			return nil, err
 		}
 	}

@@ -27,7 +27,7 @@ var quiet = map[stripe.DeclineCode]bool{
 // that it does not take (400, 404), and a bank's no (402).
 func declined(err error) *end {
 	var e *stripe.Error
-	if !errors.As(err, &e) || e.Type == stripe.ErrorTypeIdempotency {
+	if !errors.As(err, &e) || e.Type == stripe.ErrorTypeIdempotency || e.Code == stripe.ErrorCodeLockTimeout {
 		return nil
 	}
 	switch e.HTTPStatusCode {
@@ -36,6 +36,16 @@ func declined(err error) *end {
 		return nil
 	}
 	return no(e)
+}
+
+// changed makes of "the intent is in another state" that nothing is known:
+// somebody was faster, and it is to be seen who.
+func changed(err error) error {
+	var e *stripe.Error
+	if errors.As(err, &e) && e.Code == stripe.ErrorCodePaymentIntentUnexpectedState {
+		return errors.New("the intent has changed meanwhile")
+	}
+	return err
 }
 
 // no are a refusal's code and words.
@@ -59,11 +69,12 @@ func no(e *stripe.Error) *end {
 	return out
 }
 
-// replayed tells whether Stripe itself failed. It answers the same to every
-// repetition under the same idempotency key.
+// replayed tells whether Stripe itself failed, and said so: it answers the same
+// to every repetition under the same idempotency key. What stands before Stripe
+// (502 to 504) remembers nothing, and what it gave up may still be under way.
 func replayed(err error) bool {
 	var e *stripe.Error
-	return errors.As(err, &e) && e.HTTPStatusCode >= http.StatusInternalServerError
+	return errors.As(err, &e) && e.HTTPStatusCode == http.StatusInternalServerError
 }
 
 // unknown is what is answered when it is not known what happened. What the

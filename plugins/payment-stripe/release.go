@@ -45,7 +45,7 @@ func (a *adapter) release(ctx context.Context, key string, r record) (*end, erro
 		cancel.IdempotencyKey = a.idempotency(key, "cancel", r)
 		cancel.AddExpand("latest_charge")
 		if pi, err = a.stripe.V1PaymentIntents.Cancel(ctx, pi.ID, cancel); err != nil {
-			return nil, err
+			return nil, changed(err)
 		}
 	}
 	return voided(pi)

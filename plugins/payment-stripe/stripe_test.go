@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"strings"
+	"sync"
 	"testing"
 
 	"connectrpc.com/connect/v2"
@@ -333,4 +334,56 @@ func TestWhatOperationsCost(t *testing.T) {
 		_, _ = b.lookup(t, key)
 		require.Zero(t, b.fake.took(), "what is known is not asked")
 	}
+}
+
+func TestOneKeyAtTheSameTimeIsOneOperation(t *testing.T) {
+	t.Parallel()
+	b := open(t, nil)
+	pay := b.hold(t, "hold", 1000, "pm_card_visa")
+	b.must(t, capture, "cap", pay, 1000)
+	for what, op := range map[string]providerv1.Operation{"held": authorize, "refunded": refund, "transferred": payout} {
+		before := b.fake.total(what)
+		// Of those who come together one meets a failure of Stripe's.
+		b.fake.fail(map[string]string{"held": "/confirm", "refunded": "/v1/refunds", "transferred": "/v1/transfers"}[what], failAfter)
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				o, err := b.move(t, op, what, pay, 100)
+				if err == nil && o.GetStatus() != succeeded || err != nil && connect.CodeOf(err) != connect.CodeUnavailable {
+					t.Errorf("%s: %v, %v", what, o, err)
+				}
+			})
+		}
+		wg.Wait()
+		b.must(t, op, what, pay, 100)
+		require.EqualValues(t, 100, b.fake.total(what)-before, what)
+	}
+}
+
+// While one looks for a refund at Stripe, another makes it and meets a failure:
+// that nothing was found then is no leave to make it again.
+func TestAFailureMeanwhileIsSearchedAgain(t *testing.T) {
+	t.Parallel()
+	b := open(t, nil)
+	pay := b.hold(t, "hold", 1000, "pm_card_visa")
+	b.must(t, capture, "cap", pay, 1000)
+	b.fake.fail("POST /v1/refunds", lostBefore)
+	_, err := b.move(t, refund, "op", pay, 100)
+	require.Error(t, err)
+	b.fake.fail("POST /v1/refunds", failAfter)
+	var other error
+	var once sync.Once
+	b.fake.meanwhile = func(call string) {
+		if call == "GET /v1/refunds" {
+			once.Do(func() {
+				b.fake.meanwhile = nil
+				_, other = b.move(t, refund, "op", pay, 100)
+			})
+		}
+	}
+	_, err = b.move(t, refund, "op", pay, 100)
+	require.Equal(t, connect.CodeUnavailable, connect.CodeOf(other))
+	require.Equal(t, connect.CodeUnavailable, connect.CodeOf(err), "it is not sent under another idempotency key")
+	b.must(t, refund, "op", pay, 100)
+	require.EqualValues(t, 100, b.fake.total("refunded"))
 }
