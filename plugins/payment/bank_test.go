@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	providerv1 "github.com/entrepot/entrepot/proto/entrepot/payment/provider/v1"
 	"github.com/entrepot/entrepot/proto/entrepot/payment/provider/v1/providerv1connect"
@@ -44,15 +47,20 @@ type bank struct {
 	order  []string
 	calls  map[string]int // by key, those that would move money
 	lookup int
+
+	disputes map[string]*providerv1.Dispute
+	heard    map[string]*providerv1.SubmitEvidenceRequest // by key
+	clock    time.Time
 }
 
 // account is what one payment has at the bank.
-type account struct{ authorized, captured, voided, refunded int64 }
+type account struct{ authorized, captured, voided, refunded, disputed int64 }
 
 func newBank() *bank {
 	return &bank{
 		bound: map[string]string{"GB": "bank-gb", "DE": "bank-de", "JP": "bank-jp"}, down: map[string]bool{},
 		books: map[string]*account{}, ops: map[string]*providerv1.Outcome{}, by: map[string]string{}, calls: map[string]int{},
+		disputes: map[string]*providerv1.Dispute{}, heard: map[string]*providerv1.SubmitEvidenceRequest{}, clock: time.Now().Add(-time.Hour),
 	}
 }
 
@@ -165,7 +173,7 @@ func (b *bank) book(op providerv1.Operation, o *providerv1.Outcome) error {
 		acc.voided += rest
 		o.Amount = &typev1.Money{CurrencyCode: b.currency(o.GetPaymentReference()), MinorUnits: rest}
 	case providerv1.Operation_OPERATION_REFUND:
-		if acc.refunded+n > acc.captured {
+		if acc.refunded+acc.disputed+n > acc.captured {
 			return fmt.Errorf("too_much")
 		}
 		acc.refunded += n
@@ -256,4 +264,102 @@ func (b *bank) end(key string, amount *typev1.Money) *providerv1.TransactionUpda
 func (b *bank) Payout(ctx context.Context, req *providerv1.PayoutRequest) (*providerv1.PayoutResponse, error) {
 	o, err := b.do(ctx, providerv1.Operation_OPERATION_PAYOUT, req.GetKey(), "", req.GetAmount())
 	return &providerv1.PayoutResponse{Outcome: o}, err
+}
+
+// opens takes captured money back, as a consumer's bank does, and returns what
+// the webhook says.
+func (b *bank) opens(payment string, amount, fee *typev1.Money) *providerv1.DisputeUpdated {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.tick()
+	d := &providerv1.Dispute{
+		Reference: fmt.Sprintf("dp-%d", len(b.disputes)+1), PaymentReference: payment, Status: providerv1.Dispute_STATUS_NEEDS_RESPONSE, Amount: amount, Fee: fee,
+		Reason: providerv1.DisputeReason_DISPUTE_REASON_NOT_RECEIVED, Code: "13.1", OpenedAt: timestamppb.New(b.clock), UpdatedAt: timestamppb.New(b.clock),
+		EvidenceDueAt: timestamppb.New(time.Now().Add(7 * 24 * time.Hour)),
+	}
+	b.disputes[d.GetReference()] = d
+	if acc := b.books[payment]; acc != nil {
+		acc.disputed += amount.GetMinorUnits()
+	}
+	return b.tells(d)
+}
+
+func (b *bank) tick() { b.clock = b.clock.Add(time.Second) }
+
+func (b *bank) tells(d *providerv1.Dispute) *providerv1.DisputeUpdated {
+	return &providerv1.DisputeUpdated{Reference: d.GetReference(), Instance: "bank-gb", Dispute: proto.CloneOf(d)}
+}
+
+// decides moves a dispute on and returns what the webhook says.
+func (b *bank) decides(reference string, status providerv1.Dispute_Status) *providerv1.DisputeUpdated {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.tick()
+	d := b.disputes[reference]
+	d.Status, d.UpdatedAt = status, timestamppb.New(b.clock)
+	if acc := b.books[d.GetPaymentReference()]; acc != nil && status == providerv1.Dispute_STATUS_WON {
+		acc.disputed -= d.GetAmount().GetMinorUnits()
+	}
+	return b.tells(d)
+}
+
+// respond is what a company does with a response to a dispute.
+func (b *bank) respond(ctx context.Context, key, reference string, act func(d *providerv1.Dispute) error) (*providerv1.Dispute, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, err := b.route(ctx); err != nil {
+		return nil, err
+	}
+	d := b.disputes[reference]
+	if d == nil {
+		return nil, fault.New(connect.CodeNotFound, "DISPUTE_UNKNOWN", "none of that number")
+	}
+	next := fine
+	if key != "" && len(b.fates) > 0 {
+		next, b.fates = b.fates[0], b.fates[1:]
+	}
+	switch next {
+	case refuses:
+		return nil, fault.New(connect.CodeFailedPrecondition, "DISPUTE_NOT_OPEN", "too late")
+	case failsBefore:
+		return nil, fault.New(connect.CodeUnavailable, "LINE_DOWN", "no answer")
+	}
+	if key != "" && b.calls[key] == 0 {
+		b.calls[key]++
+		if err := act(d); err != nil {
+			return nil, err
+		}
+		b.tick()
+		d.UpdatedAt = timestamppb.New(b.clock)
+	}
+	if next == actsThenFails {
+		return nil, fault.New(connect.CodeDeadlineExceeded, "SLOW", "no answer in time")
+	}
+	return proto.CloneOf(d), nil
+}
+
+func (b *bank) SubmitEvidence(ctx context.Context, req *providerv1.SubmitEvidenceRequest) (*providerv1.SubmitEvidenceResponse, error) {
+	d, err := b.respond(ctx, req.GetKey(), req.GetDisputeReference(), func(d *providerv1.Dispute) error {
+		b.heard[req.GetKey()] = req
+		if req.GetSubmit() {
+			d.Status = providerv1.Dispute_STATUS_UNDER_REVIEW
+		}
+		return nil
+	})
+	return &providerv1.SubmitEvidenceResponse{Dispute: d}, err
+}
+
+func (b *bank) AcceptDispute(ctx context.Context, req *providerv1.AcceptDisputeRequest) (*providerv1.AcceptDisputeResponse, error) {
+	d, err := b.respond(ctx, req.GetKey(), req.GetDisputeReference(), func(d *providerv1.Dispute) error {
+		if d.GetStatus() == providerv1.Dispute_STATUS_NEEDS_RESPONSE {
+			d.Status = providerv1.Dispute_STATUS_LOST
+		}
+		return nil
+	})
+	return &providerv1.AcceptDisputeResponse{Dispute: d}, err
+}
+
+func (b *bank) GetDispute(ctx context.Context, req *providerv1.GetDisputeRequest) (*providerv1.GetDisputeResponse, error) {
+	d, err := b.respond(ctx, "", req.GetDisputeReference(), nil)
+	return &providerv1.GetDisputeResponse{Dispute: d}, err
 }

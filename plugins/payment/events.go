@@ -85,3 +85,27 @@ func (s *service) heard(ctx context.Context, a *attempt, e *providerv1.Transacti
 	}
 	return nil, nil
 }
+
+// onDisputeUpdated takes what companies told of disputes. All payments are
+// locked first, in order, so that two batches cannot deadlock.
+func (s *service) onDisputeUpdated(ctx context.Context, tx *store.Tx, events []event.Of[*providerv1.DisputeUpdated]) error {
+	instances, references := make([]string, len(events)), make([]string, len(events))
+	for i, e := range events {
+		instances[i], references[i] = clip(e.Body.GetInstance(), 64), clip(e.Body.GetDispute().GetPaymentReference(), 200)
+	}
+	if _, err := tx.Do(ctx, `SELECT FROM payment p JOIN unnest($1::text[], $2::text[]) u(instance, reference)
+		ON p.instance = u.instance AND p.provider_reference = u.reference AND u.reference <> '' ORDER BY p.id FOR UPDATE OF p`, instances, references); err != nil {
+		return err
+	}
+	for _, e := range events {
+		t := e.Body.GetDispute()
+		if err := sound(e.Body.GetInstance(), t); err != nil {
+			s.log.ErrorContext(ctx, "a provider told nonsense", "instance", clip(e.Body.GetInstance(), 64), "error", err)
+			continue
+		}
+		if err := s.hearDispute(ctx, tx, clip(e.Body.GetInstance(), 64), t.GetReference(), t.GetPaymentReference(), t); err != nil {
+			return err
+		}
+	}
+	return nil
+}

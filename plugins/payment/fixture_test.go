@@ -126,6 +126,7 @@ func (p *till) balanced(t require.TestingT) account {
 		sum.captured += s.GetCapturedMinor()
 		sum.voided += s.GetVoidedMinor()
 		sum.refunded += s.GetRefundedMinor()
+		sum.disputed += s.GetDisputedMinor()
 	}
 	return sum
 }

@@ -9,12 +9,13 @@ import (
 	pluginv1 "github.com/entrepot/entrepot/proto/entrepot/plugin/v1"
 	"github.com/entrepot/entrepot/sdk/call"
 	"github.com/entrepot/entrepot/sdk/event"
+	"github.com/entrepot/entrepot/sdk/host"
 	"github.com/entrepot/entrepot/sdk/plugin"
 	"github.com/entrepot/entrepot/sdk/store"
 )
 
 // janitor does outside of calls what nobody waits for: it asks what became of
-// payouts whose caller is gone. What is due stands in tables; a clock wakes
+// payouts whose caller is gone, and how disputes stand. What is due stands in tables; a clock wakes
 // the one worker of this process, and several processes share the work by
 // leases.
 type janitor struct {
@@ -62,7 +63,7 @@ func (s *service) onTick(context.Context, *store.Tx, []event.Of[*pluginv1.Tick])
 
 // tidy does what is due.
 func (s *service) tidy(ctx context.Context) error {
-	return errors.Join(s.askPayouts(ctx))
+	return errors.Join(s.askPayouts(ctx), s.tendDisputes(ctx))
 }
 
 const (
@@ -113,4 +114,54 @@ func (s *service) askPayout(ctx context.Context, p *payout) error {
 		return nil
 	}
 	return store.Wrap(s.db.Run(ctx, func(ctx context.Context, tx *store.Tx) error { return s.endPayout(ctx, tx, p, o, sent) }))
+}
+
+// claimDisputes takes disputes that are due to be looked at, for longer each
+// time: 40 seconds up to six hours.
+const claimDisputes = `WITH due AS (SELECT id FROM dispute WHERE next_try <= now() ORDER BY next_try LIMIT $1 FOR UPDATE SKIP LOCKED)
+UPDATE dispute d SET tries = d.tries + 1, next_try = now() + make_interval(secs => least(20 * 2 ^ least(d.tries + 1, 11), 21600))
+ FROM due WHERE d.id = due.id RETURNING ` + disputeColumns
+
+// tendDisputes looks at disputes whose payment was not known, or of which more
+// can be posted by now, and asks companies about those that are open.
+func (s *service) tendDisputes(ctx context.Context) error {
+	for {
+		due, err := disputes(s.db.Rows(ctx, claimDisputes, payoutBatch))
+		if err != nil {
+			return store.Wrap(err)
+		}
+		for _, d := range due {
+			if err := s.tendDispute(ctx, d); err != nil {
+				s.log.WarnContext(ctx, "a dispute waits", "dispute", d.id, "instance", d.instance, "error", err)
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+		}
+		if len(due) < payoutBatch {
+			return nil
+		}
+	}
+}
+
+func (s *service) tendDispute(ctx context.Context, d *dispute) error {
+	var told *providerv1.Dispute
+	if !closed(d.state) {
+		cctx, cancel := bounded(host.ToInstance(ctx, d.instance))
+		defer cancel()
+		res, err := s.providers.client.GetDispute(cctx, &providerv1.GetDisputeRequest{DisputeReference: d.reference})
+		if err == nil {
+			told, err = s.itself(d, res.GetDispute())
+		}
+		if err != nil {
+			s.log.WarnContext(ctx, "a dispute is not answered", "dispute", d.id, "instance", d.instance, "error", err)
+		}
+	}
+	if told != nil && d.accepting && told.GetStatus() == providerv1.Dispute_STATUS_NEEDS_RESPONSE {
+		// It was given up here, and the company does not know.
+		return s.giveUp(ctx, d)
+	}
+	return store.Wrap(s.db.Run(ctx, func(ctx context.Context, tx *store.Tx) error {
+		return s.hearDispute(ctx, tx, d.instance, d.reference, d.paymentReference, told)
+	}))
 }

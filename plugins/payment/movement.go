@@ -34,8 +34,8 @@ var (
 		exceeds: "CAPTURE_EXCEEDS_AUTHORIZATION", words: "this is more than is held and not captured", left: (*payment).held,
 	}
 	refunding = &movement{
-		operation: refund, intent: moveIntent(4, `refunding = p.refunding + $4::bigint`, `p.refunded + p.refunding + $4::bigint <= p.captured`),
-		exceeds: "REFUND_EXCEEDS_CAPTURE", words: "this is more than was captured and not refunded", left: (*payment).refundable,
+		operation: refund, intent: moveIntent(4, `refunding = p.refunding + $4::bigint`, `p.refunded + p.refunding + p.disputed + $4::bigint <= p.captured`),
+		exceeds: "REFUND_EXCEEDS_CAPTURE", words: "this is more than was captured and neither refunded nor disputed", left: (*payment).refundable,
 	}
 )
 

@@ -22,25 +22,25 @@ type payment struct {
 	asked                                  int64
 	instance, providerReference            string
 	authorized, captured, voided, refunded int64
-	capturing, refunding                   int64
+	capturing, refunding, disputed         int64
 	ended, declined, conflicted, reversed  bool
 	state                                  paymentv1.Payment_State
 	createdAt                              time.Time
 }
 
 const paymentColumns = `p.id, p.reference, p.market, p.currency, p.asked, p.instance, p.provider_reference, p.authorized, p.captured,
-  p.voided, p.refunded, p.capturing, p.refunding, p.ended, p.declined, p.conflicted, p.reversed, p.state, p.created_at`
+  p.voided, p.refunded, p.capturing, p.refunding, p.disputed, p.ended, p.declined, p.conflicted, p.reversed, p.state, p.created_at`
 
 func (p *payment) targets() []any {
 	return []any{&p.id, &p.reference, &p.market, &p.currency, &p.asked, &p.instance, &p.providerReference, &p.authorized, &p.captured,
-		&p.voided, &p.refunded, &p.capturing, &p.refunding, &p.ended, &p.declined, &p.conflicted, &p.reversed, &p.state, &p.createdAt}
+		&p.voided, &p.refunded, &p.capturing, &p.refunding, &p.disputed, &p.ended, &p.declined, &p.conflicted, &p.reversed, &p.state, &p.createdAt}
 }
 
 // held is what can still be captured or voided.
 func (p *payment) held() int64 { return p.authorized - p.captured - p.capturing - p.voided }
 
-// refundable is what can still be refunded.
-func (p *payment) refundable() int64 { return p.captured - p.refunded - p.refunding }
+// refundable is what can still be refunded, or disputed.
+func (p *payment) refundable() int64 { return p.captured - p.refunded - p.refunding - p.disputed }
 
 // tombstone tells whether the payment was reversed before it was made.
 func (p *payment) tombstone() bool { return p.currency == "" }
@@ -52,7 +52,7 @@ func (p *payment) money(minor int64) *typev1.Money {
 func (p *payment) proto() *paymentv1.Payment {
 	return &paymentv1.Payment{
 		PaymentId: p.id, Reference: p.reference, State: p.state, Market: p.market, Instance: p.instance,
-		Authorized: p.money(p.authorized), Captured: p.money(p.captured), Refunded: p.money(p.refunded),
+		Authorized: p.money(p.authorized), Captured: p.money(p.captured), Refunded: p.money(p.refunded), Disputed: p.money(p.disputed),
 		ProviderReference: p.providerReference, CreatedAt: timestamppb.New(p.createdAt),
 	}
 }

@@ -17,6 +17,8 @@ publishes = [
   "entrepot.payment.v1.ReleaseDue",
   "entrepot.payment.v1.PayoutPaid",
   "entrepot.payment.v1.PayoutFailed",
+  "entrepot.payment.v1.DisputeOpened",
+  "entrepot.payment.v1.DisputeClosed",
 ]
 
 config "holding_period" {
@@ -24,8 +26,19 @@ config "holding_period" {
   description = "from delivery until a merchant's share may be paid out; without it, 336h: the 14 days of withdrawal (Directive 2011/83/EU, article 9)"
 }
 
+config "dispute_fee" {
+  type        = "string"
+  description = "who bears what a payment company keeps for a dispute that is lost: \"merchant\", in proportion to the shares, or \"marketplace\"; without it, merchant"
+}
+
 subscription "providers" {
   topics = ["entrepot.payment.provider.v1.TransactionUpdated"]
+}
+
+# Told whole, and with a position of its own: a dispute that cannot be posted
+# holds up no payment.
+subscription "disputes" {
+  topics = ["entrepot.payment.provider.v1.DisputeUpdated"]
 }
 
 # All have the order as key: a part that is opened comes before it arrives.

@@ -128,7 +128,7 @@ const releasable = `SELECT p.id FROM payment p WHERE p.reference = $1
 const releases = `WITH held AS (SELECT p.id, p.currency, p.instance, p.market, min(t.at) FILTER (WHERE t.kind = 'share') AS taken,
     count(*) FILTER (WHERE t.kind = 'release') AS n, sum(CASE WHEN t.credit = $3::text THEN t.amount ELSE -t.amount END)::bigint AS net
     FROM payment p JOIN transfer t ON t.payment = p.id AND $3::text IN (t.debit, t.credit) WHERE p.id = ANY ($1) GROUP BY p.id),
-due AS (SELECT held.*, least(net, coalesce(round(net::numeric * r.basis_points / 10000) + r.fixed, 0))::bigint AS fee
+due AS (SELECT held.*, least(net, coalesce(round(net::numeric * r.basis_points / 10000) + CASE held.n WHEN 0 THEN r.fixed ELSE 0 END, 0))::bigint AS fee
     FROM held LEFT JOIN LATERAL (SELECT c.basis_points, c.fixed FROM commission_rule c WHERE c.merchant IN ('', $2::text) AND c.market IN ('', held.market)
       AND c.currency IN ('', held.currency) AND c.valid_from <= held.taken
       ORDER BY c.merchant DESC, c.market DESC, c.valid_from DESC, c.currency DESC LIMIT 1) r ON true WHERE net > 0),

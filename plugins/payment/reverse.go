@@ -27,8 +27,8 @@ const (
 SELECT $2::text || CASE n WHEN 0 THEN '' ELSE '/' || n + 1 END, p.id, p.id, p.instance, 3, p.authorized - p.captured - p.voided, p.currency
   FROM payment p, (SELECT count(*) AS n FROM attempt d WHERE d.id = $1::text AND d.operation = 3 AND d.state = 3) d
  WHERE p.id = $1::text AND p.capturing = 0 AND (p.reversed OR p.conflicted) ON CONFLICT DO NOTHING`
-	refundRest = `WITH p AS (UPDATE payment SET refunding = captured - refunded, updated_at = now()
-  WHERE id = $1::text AND reversed AND refunding = 0 AND captured > refunded
+	refundRest = `WITH p AS (UPDATE payment SET refunding = captured - refunded - disputed, updated_at = now()
+  WHERE id = $1::text AND reversed AND refunding = 0 AND captured > refunded + disputed
     AND NOT EXISTS (SELECT FROM attempt a WHERE a.id = $1::text AND a.operation = 4 AND a.state <> 3) RETURNING *)
 INSERT INTO attempt (key, id, payment, instance, operation, amount, currency)
 SELECT $2::text || CASE n WHEN 0 THEN '' ELSE '/' || n + 1 END, p.id, p.id, p.instance, 4, p.refunding, p.currency
@@ -55,7 +55,7 @@ func (s *service) ReversePayment(ctx context.Context, req *paymentv1.ReversePaym
 	if err := s.giveBack(ctx, p, key+keySuffix(ctx, "/void")); err != nil {
 		return nil, err
 	}
-	if p.captured > p.refunded {
+	if p.captured > p.refunded+p.disputed {
 		if err := s.back(ctx, p, refund, refundRest, key+"/refund"); err != nil {
 			return nil, err
 		}

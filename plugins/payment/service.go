@@ -26,7 +26,9 @@ type service struct {
 	log       *slog.Logger
 	// holding is the time from delivery until a share may be released.
 	holding time.Duration
-	janitor *janitor
+	// merchantsBearFees of disputes that are lost; else the marketplace does.
+	merchantsBearFees bool
+	janitor           *janitor
 }
 
 func register(in *plugin.Instance) (*service, error) {
@@ -39,9 +41,11 @@ func register(in *plugin.Instance) (*service, error) {
 	}
 	paymentv1connect.RegisterPaymentServiceHandler(in.Server, s)
 	paymentv1connect.RegisterSettlementServiceHandler(in.Server, s)
+	paymentv1connect.RegisterDisputeServiceHandler(in.Server, s)
 	if err := errors.Join(
 		in.Subscribe("schedules", event.OnBatch(s.onTick)),
 		in.Subscribe("providers", event.OnBatch(s.onTransactionUpdated)),
+		in.Subscribe("disputes", event.OnBatch(s.onDisputeUpdated)),
 		in.Subscribe("deliveries", event.On(opened), event.On(split), event.On(s.delivered), event.On(s.cancelled)),
 		in.Subscribe("cases", event.On(caseOpened), event.On(caseSettled)),
 		in.Subscribe("inspections", event.On(saleDoubted), event.On(saleCleared)),
@@ -55,10 +59,17 @@ func register(in *plugin.Instance) (*service, error) {
 // configure takes the instance's configuration.
 func (s *service) configure(in *plugin.Instance) error {
 	var config struct {
-		Holding string `json:"holding_period"`
+		Holding    string `json:"holding_period"`
+		DisputeFee string `json:"dispute_fee"`
 	}
 	if err := in.Config(&config); err != nil {
 		return err
+	}
+	switch config.DisputeFee {
+	case "", "merchant", "marketplace":
+		s.merchantsBearFees = config.DisputeFee != "marketplace"
+	default:
+		return fmt.Errorf("dispute_fee %q: write merchant or marketplace, who bears it", config.DisputeFee)
 	}
 	s.holding = 14 * 24 * time.Hour
 	if config.Holding == "" {
@@ -75,6 +86,7 @@ func (s *service) configure(in *plugin.Instance) error {
 var (
 	_ paymentv1connect.PaymentServiceHandler    = (*service)(nil)
 	_ paymentv1connect.SettlementServiceHandler = (*service)(nil)
+	_ paymentv1connect.DisputeServiceHandler    = (*service)(nil)
 )
 
 // GetPayment tells a payment with every call that was made for it.

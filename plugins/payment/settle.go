@@ -51,18 +51,24 @@ s AS (INSERT INTO transfer (kind, key, debit, credit, currency, amount, instance
     FROM p, jsonb_to_recordset(p.shares) x(merchant text, amount bigint) WHERE p.operation = 2 AND p.posted > 0 AND x.amount > 0)
 SELECT ` + paymentColumns + `, p.posted FROM p`
 
+// holdings are what each merchant has of a payment: base is its share less what
+// was taken back of it, pending what of that is not released, fee the
+// commission that was kept, shared what it had at first.
+const holdings = `SELECT x.merchant, min(t.currency) AS currency, min(t.instance) AS instance,
+    sum(CASE WHEN t.kind IN ('share', 'dispute_reshare', 'dispute_restore') THEN t.amount
+             WHEN t.kind IN ('unshare', 'recover', 'dispute_unshare', 'dispute_recover') THEN -t.amount ELSE 0 END) AS base,
+    sum(CASE WHEN t.credit = 'merchant:' || x.merchant || ':pending' THEN t.amount WHEN t.debit = 'merchant:' || x.merchant || ':pending' THEN -t.amount ELSE 0 END) AS pending,
+    sum(CASE WHEN t.kind IN ('commission', 'dispute_commission') THEN t.amount WHEN t.kind IN ('fee_return', 'dispute_fee_return') THEN -t.amount ELSE 0 END) AS fee,
+    sum(t.amount) FILTER (WHERE t.kind = 'share') AS shared
+    FROM transfer t, LATERAL (SELECT split_part(CASE WHEN t.credit LIKE 'merchant:%' THEN t.credit ELSE t.debit END, ':', 2) AS merchant) x
+   WHERE t.payment = $1::text AND (t.credit LIKE 'merchant:%' OR t.debit LIKE 'merchant:%') GROUP BY 1`
+
 // takeBack takes a refund from the merchants it is of: all there is when
 // everything captured has been returned; else those the refund names; else the
 // one merchant who has all of the payment. It is taken from what is pending
 // first, then from what is available, and the commission goes back in
 // proportion. The payment's row is locked.
-const takeBack = `WITH m AS (SELECT x.merchant, min(t.currency) AS currency, min(t.instance) AS instance,
-    sum(CASE WHEN t.kind = 'share' THEN t.amount WHEN t.kind IN ('unshare', 'recover') THEN -t.amount ELSE 0 END) AS base,
-    sum(CASE WHEN t.credit = 'merchant:' || x.merchant || ':pending' THEN t.amount WHEN t.debit = 'merchant:' || x.merchant || ':pending' THEN -t.amount ELSE 0 END) AS pending,
-    sum(CASE t.kind WHEN 'commission' THEN t.amount WHEN 'fee_return' THEN -t.amount ELSE 0 END) AS fee,
-    sum(t.amount) FILTER (WHERE t.kind = 'share') AS shared
-    FROM transfer t, LATERAL (SELECT split_part(CASE WHEN t.credit LIKE 'merchant:%' THEN t.credit ELSE t.debit END, ':', 2) AS merchant) x
-   WHERE t.payment = $1::text AND (t.credit LIKE 'merchant:%' OR t.debit LIKE 'merchant:%') GROUP BY 1),
+const takeBack = `WITH m AS (` + holdings + `),
 r AS (SELECT m.*, least(m.base, CASE WHEN $4::bool THEN m.base WHEN $5::jsonb <> '[]' THEN coalesce(n.amount, 0) WHEN m.shared = $6::int8 THEN $3::int8 ELSE 0 END) AS taken
     FROM m LEFT JOIN jsonb_to_recordset($5::jsonb) n(merchant text, amount bigint) USING (merchant))
 INSERT INTO transfer (kind, key, debit, credit, currency, amount, instance, payment)
@@ -107,7 +113,7 @@ func (a *attempt) settleAfter(ctx context.Context, tx *store.Tx, o *providerv1.O
 		if err != nil {
 			return nil, err
 		}
-		if _, err := tx.Do(ctx, takeBack, p.id, a.key, posted, p.refunded == p.captured, named, p.captured); err != nil {
+		if _, err := tx.Do(ctx, takeBack, p.id, a.key, posted, p.refunded+p.disputed == p.captured, named, p.captured); err != nil {
 			return nil, err
 		}
 	}

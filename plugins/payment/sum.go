@@ -11,10 +11,11 @@ import (
 // sumLedger sums what moved, from the ledger and from the payments.
 const sumLedger = `WITH l AS (SELECT instance, currency,
   coalesce(sum(amount) FILTER (WHERE kind = 'authorize'), 0)::bigint AS authorized, coalesce(sum(amount) FILTER (WHERE kind = 'capture'), 0)::bigint AS captured,
-  coalesce(sum(amount) FILTER (WHERE kind = 'void'), 0)::bigint AS voided, coalesce(sum(amount) FILTER (WHERE kind = 'refund'), 0)::bigint AS refunded
+  coalesce(sum(amount) FILTER (WHERE kind = 'void'), 0)::bigint AS voided, coalesce(sum(amount) FILTER (WHERE kind = 'refund'), 0)::bigint AS refunded,
+  coalesce(sum(CASE kind WHEN 'dispute' THEN amount WHEN 'dispute_won' THEN -amount END), 0)::bigint AS disputed
   FROM transfer GROUP BY 1, 2),
 n AS (SELECT instance, currency, count(*) AS payments FROM payment WHERE currency <> '' GROUP BY 1, 2)
-SELECT instance, currency, coalesce(l.authorized, 0), coalesce(l.captured, 0), coalesce(l.voided, 0), coalesce(l.refunded, 0), n.payments
+SELECT instance, currency, coalesce(l.authorized, 0), coalesce(l.captured, 0), coalesce(l.voided, 0), coalesce(l.refunded, 0), coalesce(l.disputed, 0), n.payments
   FROM n LEFT JOIN l USING (instance, currency) ORDER BY 1, 2`
 
 // checkLedger replays the ledger payment by payment and compares it with the
@@ -24,16 +25,18 @@ const checkLedger = `WITH l AS (SELECT payment, min(currency) AS currency, count
   coalesce(sum(amount) FILTER (WHERE kind = 'authorize'), 0) AS authorized, coalesce(sum(amount) FILTER (WHERE kind = 'settle'), 0) AS settled,
   coalesce(sum(amount) FILTER (WHERE kind = 'capture'), 0) AS captured,     coalesce(sum(amount) FILTER (WHERE kind = 'void'), 0) AS voided,
   coalesce(sum(amount) FILTER (WHERE kind = 'refund'), 0) AS refunded,      coalesce(sum(amount) FILTER (WHERE kind = 'share'), 0) AS shared,
-  coalesce(sum(amount) FILTER (WHERE kind IN ('unshare', 'recover')), 0) AS unshared,
+  coalesce(sum(CASE kind WHEN 'dispute' THEN amount WHEN 'dispute_won' THEN -amount END), 0) AS disputed,
+  coalesce(sum(CASE WHEN kind IN ('unshare', 'recover', 'dispute_unshare', 'dispute_recover') THEN amount
+                    WHEN kind IN ('dispute_reshare', 'dispute_restore') THEN -amount END), 0) AS unshared,
   sum(CASE WHEN credit = 'consumer:' || payment THEN amount WHEN debit = 'consumer:' || payment THEN -amount ELSE 0 END) AS held
-  FROM transfer WHERE kind NOT IN ('payout', 'payout_paid', 'payout_back') GROUP BY payment),
+  FROM transfer WHERE kind NOT IN ('payout', 'payout_paid', 'payout_back', 'dispute_cost', 'dispute_cost_back', 'dispute_charge') GROUP BY payment),
 k AS (SELECT account, currency, instance, sum(amount) AS amount FROM (
     SELECT credit AS account, currency, instance, amount FROM transfer WHERE credit LIKE 'merchant:%:available'
     UNION ALL SELECT debit, currency, instance, -amount FROM transfer WHERE debit LIKE 'merchant:%:available') x GROUP BY 1, 2, 3)
 SELECT (SELECT count(*) FROM payment p FULL JOIN l ON l.payment = p.id WHERE p.id IS NULL
-    OR l.payment IS NULL AND p.authorized + p.captured + p.voided + p.refunded <> 0
-    OR l.payment IS NOT NULL AND ((l.currency, l.kinds, l.authorized, l.captured, l.settled, l.voided, l.refunded, l.held)
-         <> (p.currency, 1, p.authorized, p.captured, p.captured, p.voided, p.refunded, p.authorized - p.captured - p.voided)
+    OR l.payment IS NULL AND p.authorized + p.captured + p.voided + p.refunded + p.disputed <> 0
+    OR l.payment IS NOT NULL AND ((l.currency, l.kinds, l.authorized, l.captured, l.settled, l.voided, l.refunded, l.disputed, l.held)
+         <> (p.currency, 1, p.authorized, p.captured, p.captured, p.voided, p.refunded, p.disputed, p.authorized - p.captured - p.voided)
        OR l.unshared > l.shared OR l.shared > l.captured))
   + (SELECT count(*) FROM k FULL JOIN balance b USING (account, currency, instance) WHERE k.amount IS DISTINCT FROM b.amount),
   (SELECT count(*) FROM attempt WHERE state IN (1, 4, 5)) + (SELECT count(*) FROM payout WHERE state = 1)`
@@ -48,7 +51,7 @@ func (s *service) SumPayments(ctx context.Context, _ *paymentv1.SumPaymentsReque
 	defer func() { _ = rows.Close() }()
 	for rows.Next() {
 		sum := &paymentv1.PaymentSum{}
-		if err := rows.Scan(&sum.Instance, &sum.CurrencyCode, &sum.AuthorizedMinor, &sum.CapturedMinor, &sum.VoidedMinor, &sum.RefundedMinor, &sum.Payments); err != nil {
+		if err := rows.Scan(&sum.Instance, &sum.CurrencyCode, &sum.AuthorizedMinor, &sum.CapturedMinor, &sum.VoidedMinor, &sum.RefundedMinor, &sum.DisputedMinor, &sum.Payments); err != nil {
 			return nil, fmt.Errorf("sum of the ledger: %w", err)
 		}
 		res.Sums = append(res.Sums, sum)

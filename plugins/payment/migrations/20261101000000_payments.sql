@@ -22,6 +22,7 @@ CREATE TABLE payment (
   -- happened until it is known that they did not.
   capturing          bigint NOT NULL DEFAULT 0,
   refunding          bigint NOT NULL DEFAULT 0,
+  disputed           bigint NOT NULL DEFAULT 0,    -- taken back by banks, and not won
   ended              boolean NOT NULL DEFAULT false, -- it is known what became of its authorisation
   declined           boolean NOT NULL DEFAULT false,
   conflicted         boolean NOT NULL DEFAULT false, -- a provider processed another amount than was asked
@@ -37,9 +38,9 @@ CREATE TABLE payment (
     WHEN refunded > 0 THEN CASE WHEN refunded = captured THEN 8 ELSE 7 END
     WHEN captured = 0 THEN CASE WHEN voided = authorized THEN 6 ELSE 2 END
     WHEN captured + voided = authorized THEN 4 ELSE 3 END) STORED,
-  CHECK (authorized >= 0 AND captured >= 0 AND voided >= 0 AND refunded >= 0 AND capturing >= 0 AND refunding >= 0),
+  CHECK (authorized >= 0 AND captured >= 0 AND voided >= 0 AND refunded >= 0 AND capturing >= 0 AND refunding >= 0 AND disputed >= 0),
   CONSTRAINT payment_captured_within_authorized CHECK (captured + capturing + voided <= authorized),
-  CONSTRAINT payment_refunded_within_captured CHECK (refunded + refunding <= captured)) WITH (fillfactor = 70);
+  CONSTRAINT payment_refunded_within_captured CHECK (refunded + refunding + disputed <= captured)) WITH (fillfactor = 70);
 REVOKE DELETE, TRUNCATE ON payment FROM p_payment;
 
 -- Calls to providers, written before they are made. id is the operation's own
@@ -80,6 +81,8 @@ REVOKE DELETE, TRUNCATE ON attempt FROM p_payment;
 --   consumer:<payment>               the counterpart of what is held
 --   platform:unallocated             taken, and nobody's share yet
 --   platform:fees                    commissions
+--   platform:disputes                what companies keep for disputes, less
+--                                    what merchants bear of it
 --   merchant:<merchant>:pending      shares of merchants, not released
 --   merchant:<merchant>:available    released, may be paid out; refunds may
 --                                    bring it below zero
@@ -87,20 +90,23 @@ REVOKE DELETE, TRUNCATE ON attempt FROM p_payment;
 CREATE TABLE transfer (
   id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   kind     text NOT NULL CHECK (kind IN ('authorize', 'settle', 'capture', 'share', 'void', 'refund', 'unshare',
-    'release', 'commission', 'recover', 'fee_return', 'payout', 'payout_paid', 'payout_back')),
+    'release', 'commission', 'recover', 'fee_return', 'payout', 'payout_paid', 'payout_back',
+    'dispute', 'dispute_unshare', 'dispute_recover', 'dispute_fee_return', 'dispute_won', 'dispute_reshare', 'dispute_restore', 'dispute_commission',
+    'dispute_cost', 'dispute_cost_back', 'dispute_charge')),
   key      text NOT NULL,                          -- of the attempt, with shares also the merchant
   debit    text NOT NULL,
   credit   text NOT NULL CHECK (credit <> debit),
   currency text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
   amount   bigint NOT NULL CHECK (amount > 0),
   instance text NOT NULL,
-  payment  text NOT NULL,                          -- of a payout: its id
+  payment  text NOT NULL,                          -- of a payout, and of a dispute's fee: its id
   at       timestamptz NOT NULL DEFAULT now(),
   UNIQUE (kind, key));
 CREATE INDEX transfer_payment ON transfer (payment);
 CREATE INDEX transfer_to_merchant ON transfer (credit) WHERE credit LIKE 'merchant:%';
 CREATE INDEX transfer_from_merchant ON transfer (debit) WHERE debit LIKE 'merchant:%';
 CREATE INDEX payment_reference ON payment (reference);
+CREATE INDEX payment_of_provider ON payment (instance, provider_reference) WHERE provider_reference <> '';
 REVOKE UPDATE, DELETE, TRUNCATE ON transfer FROM p_payment;
 
 CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$

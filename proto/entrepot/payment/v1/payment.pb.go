@@ -911,8 +911,11 @@ type Payment struct {
 	// The provider's own number.
 	ProviderReference string                 `protobuf:"bytes,9,opt,name=provider_reference,json=providerReference,proto3" json:"provider_reference,omitempty"`
 	CreatedAt         *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// What consumers' banks took back: of disputes that are open or lost.
+	// Together with refunded it never exceeds captured.
+	Disputed      *v1.Money `protobuf:"bytes,11,opt,name=disputed,proto3" json:"disputed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Payment) Reset() {
@@ -1011,6 +1014,13 @@ func (x *Payment) GetProviderReference() string {
 func (x *Payment) GetCreatedAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.CreatedAt
+	}
+	return nil
+}
+
+func (x *Payment) GetDisputed() *v1.Money {
+	if x != nil {
+		return x.Disputed
 	}
 	return nil
 }
@@ -1220,8 +1230,10 @@ type PaymentSum struct {
 	VoidedMinor     int64                  `protobuf:"varint,5,opt,name=voided_minor,json=voidedMinor,proto3" json:"voided_minor,omitempty"`
 	RefundedMinor   int64                  `protobuf:"varint,6,opt,name=refunded_minor,json=refundedMinor,proto3" json:"refunded_minor,omitempty"`
 	Payments        int64                  `protobuf:"varint,7,opt,name=payments,proto3" json:"payments,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Of disputes that are open or lost, as far as it is in the books.
+	DisputedMinor int64 `protobuf:"varint,8,opt,name=disputed_minor,json=disputedMinor,proto3" json:"disputed_minor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PaymentSum) Reset() {
@@ -1299,6 +1311,13 @@ func (x *PaymentSum) GetRefundedMinor() int64 {
 func (x *PaymentSum) GetPayments() int64 {
 	if x != nil {
 		return x.Payments
+	}
+	return 0
+}
+
+func (x *PaymentSum) GetDisputedMinor() int64 {
+	if x != nil {
+		return x.DisputedMinor
 	}
 	return 0
 }
@@ -1417,7 +1436,7 @@ type Difference struct {
 	Ours   string          `protobuf:"bytes,2,opt,name=ours,proto3" json:"ours,omitempty"`
 	Theirs string          `protobuf:"bytes,3,opt,name=theirs,proto3" json:"theirs,omitempty"`
 	Kind   Difference_Kind `protobuf:"varint,4,opt,name=kind,proto3,enum=entrepot.payment.v1.Difference_Kind" json:"kind,omitempty"`
-	// "pay_..." or "pot_..." that it is of; empty when unknown to us.
+	// "pay_...", "pot_..." or "dsp_..." that it is of; empty when unknown to us.
 	SubjectId     string `protobuf:"bytes,5,opt,name=subject_id,json=subjectId,proto3" json:"subject_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1915,7 +1934,7 @@ const file_entrepot_payment_v1_payment_proto_rawDesc = "" +
 	"payment_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^pay_[0-9a-hjkmnp-tv-z]{26}$R\tpaymentId\"\x86\x01\n" +
 	"\x12GetPaymentResponse\x126\n" +
 	"\apayment\x18\x01 \x01(\v2\x1c.entrepot.payment.v1.PaymentR\apayment\x128\n" +
-	"\battempts\x18\x02 \x03(\v2\x1c.entrepot.payment.v1.AttemptR\battempts\"\xab\x05\n" +
+	"\battempts\x18\x02 \x03(\v2\x1c.entrepot.payment.v1.AttemptR\battempts\"\xe0\x05\n" +
 	"\aPayment\x12\x1d\n" +
 	"\n" +
 	"payment_id\x18\x01 \x01(\tR\tpaymentId\x12\x1c\n" +
@@ -1931,7 +1950,8 @@ const file_entrepot_payment_v1_payment_proto_rawDesc = "" +
 	"\x12provider_reference\x18\t \x01(\tR\x11providerReference\x129\n" +
 	"\n" +
 	"created_at\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\"\xe7\x01\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x123\n" +
+	"\bdisputed\x18\v \x01(\v2\x17.entrepot.type.v1.MoneyR\bdisputed\"\xe7\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_PENDING\x10\x01\x12\x14\n" +
@@ -1969,7 +1989,7 @@ const file_entrepot_payment_v1_payment_proto_rawDesc = "" +
 	"\x13SumPaymentsResponse\x123\n" +
 	"\x04sums\x18\x01 \x03(\v2\x1f.entrepot.payment.v1.PaymentSumR\x04sums\x12\x1a\n" +
 	"\bbalanced\x18\x02 \x01(\bR\bbalanced\x12\x12\n" +
-	"\x04open\x18\x03 \x01(\x03R\x04open\"\x85\x02\n" +
+	"\x04open\x18\x03 \x01(\x03R\x04open\"\xac\x02\n" +
 	"\n" +
 	"PaymentSum\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12#\n" +
@@ -1978,7 +1998,8 @@ const file_entrepot_payment_v1_payment_proto_rawDesc = "" +
 	"\x0ecaptured_minor\x18\x04 \x01(\x03R\rcapturedMinor\x12!\n" +
 	"\fvoided_minor\x18\x05 \x01(\x03R\vvoidedMinor\x12%\n" +
 	"\x0erefunded_minor\x18\x06 \x01(\x03R\rrefundedMinor\x12\x1a\n" +
-	"\bpayments\x18\a \x01(\x03R\bpayments\"A\n" +
+	"\bpayments\x18\a \x01(\x03R\bpayments\x12%\n" +
+	"\x0edisputed_minor\x18\b \x01(\x03R\rdisputedMinor\"A\n" +
 	"\x18ReconcilePaymentsRequest\x12%\n" +
 	"\binstance\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\binstance\"\x90\x01\n" +
 	"\x19ReconcilePaymentsResponse\x12\x1a\n" +
@@ -2132,39 +2153,40 @@ var file_entrepot_payment_v1_payment_proto_depIdxs = []int32{
 	28, // 13: entrepot.payment.v1.Payment.captured:type_name -> entrepot.type.v1.Money
 	28, // 14: entrepot.payment.v1.Payment.refunded:type_name -> entrepot.type.v1.Money
 	29, // 15: entrepot.payment.v1.Payment.created_at:type_name -> google.protobuf.Timestamp
-	1,  // 16: entrepot.payment.v1.Attempt.operation:type_name -> entrepot.payment.v1.Attempt.Operation
-	2,  // 17: entrepot.payment.v1.Attempt.state:type_name -> entrepot.payment.v1.Attempt.State
-	28, // 18: entrepot.payment.v1.Attempt.amount:type_name -> entrepot.type.v1.Money
-	29, // 19: entrepot.payment.v1.Attempt.at:type_name -> google.protobuf.Timestamp
-	19, // 20: entrepot.payment.v1.SumPaymentsResponse.sums:type_name -> entrepot.payment.v1.PaymentSum
-	22, // 21: entrepot.payment.v1.ReconcilePaymentsResponse.differences:type_name -> entrepot.payment.v1.Difference
-	3,  // 22: entrepot.payment.v1.Difference.kind:type_name -> entrepot.payment.v1.Difference.Kind
-	28, // 23: entrepot.payment.v1.PaymentAuthorized.amount:type_name -> entrepot.type.v1.Money
-	28, // 24: entrepot.payment.v1.PaymentCaptured.amount:type_name -> entrepot.type.v1.Money
-	28, // 25: entrepot.payment.v1.PaymentCaptured.captured:type_name -> entrepot.type.v1.Money
-	7,  // 26: entrepot.payment.v1.PaymentCaptured.shares:type_name -> entrepot.payment.v1.MerchantShare
-	28, // 27: entrepot.payment.v1.PaymentVoided.amount:type_name -> entrepot.type.v1.Money
-	28, // 28: entrepot.payment.v1.PaymentRefunded.amount:type_name -> entrepot.type.v1.Money
-	28, // 29: entrepot.payment.v1.PaymentRefunded.refunded:type_name -> entrepot.type.v1.Money
-	4,  // 30: entrepot.payment.v1.PaymentService.AuthorizePayment:input_type -> entrepot.payment.v1.AuthorizePaymentRequest
-	6,  // 31: entrepot.payment.v1.PaymentService.CapturePayment:input_type -> entrepot.payment.v1.CapturePaymentRequest
-	9,  // 32: entrepot.payment.v1.PaymentService.ReversePayment:input_type -> entrepot.payment.v1.ReversePaymentRequest
-	11, // 33: entrepot.payment.v1.PaymentService.RefundPayment:input_type -> entrepot.payment.v1.RefundPaymentRequest
-	13, // 34: entrepot.payment.v1.PaymentService.GetPayment:input_type -> entrepot.payment.v1.GetPaymentRequest
-	17, // 35: entrepot.payment.v1.PaymentService.SumPayments:input_type -> entrepot.payment.v1.SumPaymentsRequest
-	20, // 36: entrepot.payment.v1.PaymentService.ReconcilePayments:input_type -> entrepot.payment.v1.ReconcilePaymentsRequest
-	5,  // 37: entrepot.payment.v1.PaymentService.AuthorizePayment:output_type -> entrepot.payment.v1.AuthorizePaymentResponse
-	8,  // 38: entrepot.payment.v1.PaymentService.CapturePayment:output_type -> entrepot.payment.v1.CapturePaymentResponse
-	10, // 39: entrepot.payment.v1.PaymentService.ReversePayment:output_type -> entrepot.payment.v1.ReversePaymentResponse
-	12, // 40: entrepot.payment.v1.PaymentService.RefundPayment:output_type -> entrepot.payment.v1.RefundPaymentResponse
-	14, // 41: entrepot.payment.v1.PaymentService.GetPayment:output_type -> entrepot.payment.v1.GetPaymentResponse
-	18, // 42: entrepot.payment.v1.PaymentService.SumPayments:output_type -> entrepot.payment.v1.SumPaymentsResponse
-	21, // 43: entrepot.payment.v1.PaymentService.ReconcilePayments:output_type -> entrepot.payment.v1.ReconcilePaymentsResponse
-	37, // [37:44] is the sub-list for method output_type
-	30, // [30:37] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	28, // 16: entrepot.payment.v1.Payment.disputed:type_name -> entrepot.type.v1.Money
+	1,  // 17: entrepot.payment.v1.Attempt.operation:type_name -> entrepot.payment.v1.Attempt.Operation
+	2,  // 18: entrepot.payment.v1.Attempt.state:type_name -> entrepot.payment.v1.Attempt.State
+	28, // 19: entrepot.payment.v1.Attempt.amount:type_name -> entrepot.type.v1.Money
+	29, // 20: entrepot.payment.v1.Attempt.at:type_name -> google.protobuf.Timestamp
+	19, // 21: entrepot.payment.v1.SumPaymentsResponse.sums:type_name -> entrepot.payment.v1.PaymentSum
+	22, // 22: entrepot.payment.v1.ReconcilePaymentsResponse.differences:type_name -> entrepot.payment.v1.Difference
+	3,  // 23: entrepot.payment.v1.Difference.kind:type_name -> entrepot.payment.v1.Difference.Kind
+	28, // 24: entrepot.payment.v1.PaymentAuthorized.amount:type_name -> entrepot.type.v1.Money
+	28, // 25: entrepot.payment.v1.PaymentCaptured.amount:type_name -> entrepot.type.v1.Money
+	28, // 26: entrepot.payment.v1.PaymentCaptured.captured:type_name -> entrepot.type.v1.Money
+	7,  // 27: entrepot.payment.v1.PaymentCaptured.shares:type_name -> entrepot.payment.v1.MerchantShare
+	28, // 28: entrepot.payment.v1.PaymentVoided.amount:type_name -> entrepot.type.v1.Money
+	28, // 29: entrepot.payment.v1.PaymentRefunded.amount:type_name -> entrepot.type.v1.Money
+	28, // 30: entrepot.payment.v1.PaymentRefunded.refunded:type_name -> entrepot.type.v1.Money
+	4,  // 31: entrepot.payment.v1.PaymentService.AuthorizePayment:input_type -> entrepot.payment.v1.AuthorizePaymentRequest
+	6,  // 32: entrepot.payment.v1.PaymentService.CapturePayment:input_type -> entrepot.payment.v1.CapturePaymentRequest
+	9,  // 33: entrepot.payment.v1.PaymentService.ReversePayment:input_type -> entrepot.payment.v1.ReversePaymentRequest
+	11, // 34: entrepot.payment.v1.PaymentService.RefundPayment:input_type -> entrepot.payment.v1.RefundPaymentRequest
+	13, // 35: entrepot.payment.v1.PaymentService.GetPayment:input_type -> entrepot.payment.v1.GetPaymentRequest
+	17, // 36: entrepot.payment.v1.PaymentService.SumPayments:input_type -> entrepot.payment.v1.SumPaymentsRequest
+	20, // 37: entrepot.payment.v1.PaymentService.ReconcilePayments:input_type -> entrepot.payment.v1.ReconcilePaymentsRequest
+	5,  // 38: entrepot.payment.v1.PaymentService.AuthorizePayment:output_type -> entrepot.payment.v1.AuthorizePaymentResponse
+	8,  // 39: entrepot.payment.v1.PaymentService.CapturePayment:output_type -> entrepot.payment.v1.CapturePaymentResponse
+	10, // 40: entrepot.payment.v1.PaymentService.ReversePayment:output_type -> entrepot.payment.v1.ReversePaymentResponse
+	12, // 41: entrepot.payment.v1.PaymentService.RefundPayment:output_type -> entrepot.payment.v1.RefundPaymentResponse
+	14, // 42: entrepot.payment.v1.PaymentService.GetPayment:output_type -> entrepot.payment.v1.GetPaymentResponse
+	18, // 43: entrepot.payment.v1.PaymentService.SumPayments:output_type -> entrepot.payment.v1.SumPaymentsResponse
+	21, // 44: entrepot.payment.v1.PaymentService.ReconcilePayments:output_type -> entrepot.payment.v1.ReconcilePaymentsResponse
+	38, // [38:45] is the sub-list for method output_type
+	31, // [31:38] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_payment_v1_payment_proto_init() }

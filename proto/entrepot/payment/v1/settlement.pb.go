@@ -407,9 +407,11 @@ type StatementLine struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	At    *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
 	// share, unshare, release, commission, recover, fee_return, payout,
-	// payout_paid, payout_back.
+	// payout_paid, payout_back; of disputes: dispute_unshare, dispute_recover,
+	// dispute_fee_return and, when won, dispute_reshare, dispute_restore,
+	// dispute_commission; dispute_charge is a merchant's part of the fee.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	// What it is of: "pay_..." or "pot_...".
+	// What it is of: "pay_...", "pot_..." or, a fee, "dsp_...".
 	SubjectId string `protobuf:"bytes,3,opt,name=subject_id,json=subjectId,proto3" json:"subject_id,omitempty"`
 	// The order of a payment.
 	Reference string `protobuf:"bytes,4,opt,name=reference,proto3" json:"reference,omitempty"`

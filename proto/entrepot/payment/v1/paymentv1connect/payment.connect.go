@@ -118,7 +118,8 @@ type PaymentServiceClient interface {
 	// AuthorizePayment of that id is refused.
 	ReversePayment(context.Context, *v1.ReversePaymentRequest) (*v1.ReversePaymentResponse, error)
 	// RefundPayment returns captured money, all or in part, in the currency it
-	// was captured in. Refunded never exceeds captured.
+	// was captured in. Refunded, with what is disputed, never exceeds captured:
+	// failed_precondition, reason REFUND_EXCEEDS_CAPTURE.
 	RefundPayment(context.Context, *v1.RefundPaymentRequest) (*v1.RefundPaymentResponse, error)
 	GetPayment(context.Context, *v1.GetPaymentRequest) (*v1.GetPaymentResponse, error)
 	// SumPayments sums the ledger by instance and currency, for
@@ -151,7 +152,8 @@ type PaymentServiceHandler interface {
 	// AuthorizePayment of that id is refused.
 	ReversePayment(context.Context, *v1.ReversePaymentRequest) (*v1.ReversePaymentResponse, error)
 	// RefundPayment returns captured money, all or in part, in the currency it
-	// was captured in. Refunded never exceeds captured.
+	// was captured in. Refunded, with what is disputed, never exceeds captured:
+	// failed_precondition, reason REFUND_EXCEEDS_CAPTURE.
 	RefundPayment(context.Context, *v1.RefundPaymentRequest) (*v1.RefundPaymentResponse, error)
 	GetPayment(context.Context, *v1.GetPaymentRequest) (*v1.GetPaymentResponse, error)
 	// SumPayments sums the ledger by instance and currency, for
