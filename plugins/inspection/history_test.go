@@ -205,6 +205,26 @@ func (s *story) actions() map[string]func(*rapid.T) {
 	}
 }
 
+// unlawful are verdicts and destructions by fewer people than it takes, what was
+// destroyed without a verdict against it or in spite of an appeal, units that
+// several cases have at hand, and steps that no EPCIS event tells alike (S4, S7).
+const unlawful = `WITH c AS (SELECT * FROM p_inspection.case_file WHERE sku = $1)
+SELECT coalesce(array_agg(what), '{}') FROM (
+  SELECT 'one person alone: ' || c.id AS what FROM c WHERE c.state >= 5 AND (c.proposed_by = '' OR c.confirmed_by IN ('', c.proposed_by, c.opened_by))
+  UNION ALL SELECT 'destroyed by fewer than three: ' || d.id FROM c JOIN p_inspection.destruction d ON d.case_id = c.id
+   WHERE d.state > 1 AND (d.confirmed_by IN ('', d.ordered_by) OR d.witness IN ('', d.ordered_by, d.confirmed_by) OR d.weight_grams <= 0 OR d.evidence_sha256 = '')
+  UNION ALL SELECT 'destroyed without a verdict: ' || d.id FROM c JOIN p_inspection.destruction d ON d.case_id = c.id
+   WHERE d.state > 1 AND (c.verdict IN (0, 1) OR c.state < 7 OR c.ordered <> 4)
+  UNION ALL SELECT 'appealed after it was destroyed: ' || c.id FROM c JOIN p_inspection.case_entry a ON a.case_id = c.id AND a.what = 'appealed'
+   JOIN p_inspection.case_entry d ON d.case_id = c.id AND d.what = 'destroyed' AND d.id < a.id
+  UNION ALL SELECT 'destroyed between an appeal and the next verdict: ' || c.id FROM c JOIN p_inspection.case_entry d ON d.case_id = c.id AND d.what = 'destroyed'
+   JOIN p_inspection.case_entry a ON a.case_id = c.id AND a.what = 'appealed' AND a.id < d.id
+   WHERE NOT EXISTS (SELECT FROM p_inspection.case_entry v WHERE v.case_id = c.id AND v.what LIKE 'confirmed %' AND v.id > a.id AND v.id < d.id)
+  UNION ALL SELECT 'in two cases at once: ' || x.unit FROM c JOIN p_inspection.case_unit x ON x.case_id = c.id AND x.held GROUP BY x.unit HAVING count(*) > 1
+  UNION ALL SELECT 'no event tells it: ' || x.id FROM p_inspection.unit u JOIN p_inspection.unit_step x ON x.unit = u.id
+    LEFT JOIN p_inspection.epcis_event e ON e.id = x.event_id AND e.declaration = ''
+   WHERE u.sku = $1 AND (e.id IS NULL OR e.own AND (e.biz_step, e.disposition) IS DISTINCT FROM (x.biz_step, x.disposition))) found`
+
 // undecided counts goods that were sold, that a case asks about or has found
 // false, and whose sale is not held. A sale has ended when the goods are back on
 // a shelf or somebody decided.
@@ -259,6 +279,9 @@ func (s *story) holds(t *rapid.T) {
 	require.NoError(t, s.Admin.QueryRow(ctx, `SELECT count(*) FROM p_inspection.certificate c JOIN p_inspection.unit u ON u.id = c.unit
 		WHERE u.sku = $1 AND (c.revoked_at IS NULL) <> (u.certificate_id = c.id)`, s.sku).Scan(&astray))
 	require.Zero(t, astray, "a certificate is in force that its unit does not have")
+	var wrong []string
+	require.NoError(t, s.Admin.QueryRow(ctx, unlawful, s.sku).Scan(&wrong))
+	require.Empty(t, wrong)
 	require.NoError(t, s.Admin.QueryRow(ctx, undecided, s.sku).Scan(&astray))
 	require.Zero(t, astray, "a sale is paid out that a case asks about")
 	s.mu.Lock()
