@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"connectrpc.com/connect/v2"
@@ -21,29 +22,62 @@ import (
 // wish is a variant to be shown in a market.
 type wish struct {
 	shown
+	terms
+}
+
+// terms are what a merchant says of a listing.
+type terms struct {
 	authentic bool
+	// Units that may wait, 0: none; and for which day they are expected.
+	backorder  int64
+	expectedOn string
+}
+
+func termsOf(l *catalogv1.ListingChange) terms {
+	return terms{l.GetRequiresAuthentication(), l.GetBackorder().GetLimit(), l.GetBackorder().GetExpectedOn()}
+}
+
+func (t terms) backorderProto() *catalogv1.BackorderTerms {
+	if t.backorder == 0 {
+		return nil
+	}
+	return &catalogv1.BackorderTerms{Limit: t.backorder, ExpectedOn: t.expectedOn}
+}
+
+// checkExpected refuses a day that cannot be promised.
+func checkExpected(field string, b *catalogv1.BackorderTerms) error {
+	if b == nil {
+		return nil
+	}
+	day, err := time.Parse(time.DateOnly, b.GetExpectedOn())
+	today := time.Now().UTC().Truncate(24 * time.Hour)
+	if err != nil || day.Before(today) || day.After(today.AddDate(2, 0, 0)) {
+		return fault.Field(field+".backorder.expected_on", "a day from today (UTC) on, at most two years ahead")
+	}
+	return nil
 }
 
 // listings are what a merchant has listed of some skus.
 type listings struct {
 	known set // skus that are the merchant's and not retired
-	shown map[shown]bool
+	shown map[shown]terms
 }
 
 func listed(ctx context.Context, tx *store.Tx, merchant string, skus []string) (*listings, error) {
-	out := &listings{known: set{}, shown: make(map[shown]bool)}
-	rows, err := tx.Rows(ctx, `SELECT v.sku, l.market, l.requires_authentication FROM variant v LEFT JOIN listing l ON l.sku = v.sku
+	out := &listings{known: set{}, shown: make(map[shown]terms)}
+	rows, err := tx.Rows(ctx, `SELECT v.sku, l.market, coalesce(l.requires_authentication, false), coalesce(l.backorder_limit, 0),
+		coalesce(to_char(l.backorder_expected, 'YYYY-MM-DD'), '') FROM variant v LEFT JOIN listing l ON l.sku = v.sku
 		WHERE v.merchant = $1 AND v.sku = ANY ($2) AND NOT v.retired`, merchant, skus)
 	return out, scan(rows, err, func(rows *sql.Rows) error {
 		var sku string
 		var market *string
-		var authentic *bool
-		if err := rows.Scan(&sku, &market, &authentic); err != nil {
+		var t terms
+		if err := rows.Scan(&sku, &market, &t.authentic, &t.backorder, &t.expectedOn); err != nil {
 			return err
 		}
 		out.known[sku] = true
 		if market != nil {
-			out.shown[shown{sku, *market}] = *authentic
+			out.shown[shown{sku, *market}] = t
 		}
 		return nil
 	})
@@ -64,6 +98,9 @@ func (s *service) SetListings(ctx context.Context, req *catalogv1.SetListingsReq
 		case seen[key]:
 			return nil, fault.Field(fmt.Sprintf("listings[%d]", i), "the sku stands twice for this market")
 		}
+		if err := checkExpected(fmt.Sprintf("listings[%d]", i), l.GetBackorder()); err != nil {
+			return nil, err
+		}
 		skus[l.GetSku()], seen[key] = true, true
 	}
 	return store.Mutate(ctx, s.db, req, func(ctx context.Context, tx *store.Tx) (*catalogv1.SetListingsResponse, error) {
@@ -79,12 +116,12 @@ func (s *service) SetListings(ctx context.Context, req *catalogv1.SetListingsReq
 		var off []shown
 		for _, l := range req.GetListings() {
 			key := shown{l.GetSku(), l.GetMarket()}
-			authentic, is := now.shown[key]
+			have, is := now.shown[key]
 			switch {
 			case !now.known[key.sku]:
 				strange[key.sku] = true
-			case l.GetListed() && (!is || authentic != l.GetRequiresAuthentication()):
-				on = append(on, wish{key, l.GetRequiresAuthentication()})
+			case l.GetListed() && (!is || have != termsOf(l)):
+				on = append(on, wish{key, termsOf(l)})
 			case !l.GetListed() && is:
 				off = append(off, key)
 			}
@@ -113,8 +150,8 @@ func (s *service) showAgain(ctx context.Context, tx *store.Tx, p *putting) error
 			return err
 		}
 		again := make([]wish, 0, len(now.shown))
-		for k, authentic := range now.shown {
-			again = append(again, wish{k, authentic})
+		for k, t := range now.shown {
+			again = append(again, wish{k, t})
 		}
 		if _, err := s.show(ctx, tx, p.merchant, again); err != nil {
 			return err
@@ -136,20 +173,22 @@ func (s *service) showAgain(ctx context.Context, tx *store.Tx, p *putting) error
 	return announce(ctx, tx, gone)
 }
 
-const readForShow = `SELECT u.sku, u.market, u.authentic, v.product_id, v.gtin, v.attributes, v.weight_grams,
+const readForShow = `SELECT u.sku, u.market, u.authentic, u.backorder, u.expected, v.product_id, v.gtin, v.attributes, v.weight_grams,
   p.titles, p.descriptions, p.brand, p.category, p.origin_country, p.hs_code, coalesce(r.amount, -1), coalesce(r.currency, '')
-  FROM unnest($1::text[], $2::text[], $3::boolean[]) u(sku, market, authentic) JOIN variant v ON v.sku = u.sku JOIN product p ON p.id = v.product_id
+  FROM unnest($1::text[], $2::text[], $3::boolean[], $4::bigint[], $5::text[]) u(sku, market, authentic, backorder, expected) JOIN variant v ON v.sku = u.sku JOIN product p ON p.id = v.product_id
   LEFT JOIN price r ON r.sku = u.sku AND r.market = u.market ORDER BY u.market, v.product_id, v.n`
 
 const writeShown = `INSERT INTO listing (market, sku, product_id, merchant, brand, category, price, title, titles, sort_title, requires_authentication,
-  words, body, quote)
-SELECT u.market, u.sku, u.product_id, $1, u.brand, u.category, u.price, u.title, u.titles::jsonb, u.sort_title, u.authentic, u.words::tsvector, u.body, u.quote
+  words, body, quote, backorder_limit, backorder_expected)
+SELECT u.market, u.sku, u.product_id, $1, u.brand, u.category, u.price, u.title, u.titles::jsonb, u.sort_title, u.authentic, u.words::tsvector, u.body, u.quote,
+    u.backorder, nullif(u.expected, '')::date
   FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::text[], $9::text[], $10::text[], $11::boolean[],
-    $12::text[], $13::bytea[], $14::bytea[])
-    u(market, sku, product_id, brand, category, price, title, titles, sort_title, authentic, words, body, quote)
+    $12::text[], $13::bytea[], $14::bytea[], $15::bigint[], $16::text[])
+    u(market, sku, product_id, brand, category, price, title, titles, sort_title, authentic, words, body, quote, backorder, expected)
 ON CONFLICT (market, sku) DO UPDATE SET brand = EXCLUDED.brand, category = EXCLUDED.category, price = EXCLUDED.price, title = EXCLUDED.title,
   titles = EXCLUDED.titles, sort_title = EXCLUDED.sort_title, requires_authentication = EXCLUDED.requires_authentication,
-  words = EXCLUDED.words, body = EXCLUDED.body, quote = EXCLUDED.quote`
+  words = EXCLUDED.words, body = EXCLUDED.body, quote = EXCLUDED.quote,
+  backorder_limit = EXCLUDED.backorder_limit, backorder_expected = EXCLUDED.backorder_expected`
 
 // columns are rows of listing, each column an array.
 type columns struct {
@@ -157,6 +196,8 @@ type columns struct {
 	prices                                                                            []int64
 	authentic                                                                         []bool
 	bodies, quotes                                                                    [][]byte
+	backorders                                                                        []int64
+	expected                                                                          []string
 }
 
 // show makes what consumers see of some variants, in two statements, and
@@ -167,18 +208,22 @@ func (s *service) show(ctx context.Context, tx *store.Tx, merchant string, wishe
 	}
 	var skus, markets []string
 	var authentic []bool
+	var backorders []int64
+	var expected []string
 	for _, w := range wishes {
 		skus, markets, authentic = append(skus, w.sku), append(markets, w.market), append(authentic, w.authentic)
+		backorders, expected = append(backorders, w.backorder), append(expected, w.expectedOn)
 	}
 	var c columns
 	var out []*catalogv1.ListingChanged
 	priceless := set{}
-	rows, err := tx.Rows(ctx, readForShow, skus, markets, authentic)
+	rows, err := tx.Rows(ctx, readForShow, skus, markets, authentic, backorders, expected)
 	err = scan(rows, err, func(rows *sql.Rows) error {
 		l := &catalogv1.Listing{MerchantId: merchant, Price: &typev1.Money{}}
 		var p product
 		var weight int32
-		if err := rows.Scan(&l.Sku, &l.Market, &l.RequiresAuthentication, &l.ProductId, &l.Gtin, fromJSON{&l.Attributes}, &weight,
+		var t terms
+		if err := rows.Scan(&l.Sku, &l.Market, &l.RequiresAuthentication, &t.backorder, &t.expectedOn, &l.ProductId, &l.Gtin, fromJSON{&l.Attributes}, &weight,
 			fromJSON{&p.Titles}, fromJSON{&p.Descriptions}, &l.Brand, &l.Category, &l.OriginCountry, &p.HSCode, &l.Price.MinorUnits, &l.Price.CurrencyCode); err != nil {
 			return err
 		}
@@ -186,7 +231,11 @@ func (s *service) show(ctx context.Context, tx *store.Tx, merchant string, wishe
 			priceless[l.GetSku()] = true
 			return nil
 		}
-		out = append(out, &catalogv1.ListingChanged{Sku: l.GetSku(), Market: l.GetMarket(), Listed: true, Price: l.GetPrice()})
+		l.Backorder = t.backorderProto()
+		out = append(out, &catalogv1.ListingChanged{
+			Sku: l.GetSku(), Market: l.GetMarket(), Listed: true, Price: l.GetPrice(), RequiresAuthentication: l.GetRequiresAuthentication(),
+			Backorder: l.GetBackorder(),
+		})
 		return c.add(l, &p, weight, s.firstLanguage(l.GetMarket()))
 	})
 	if err != nil {
@@ -196,7 +245,7 @@ func (s *service) show(ctx context.Context, tx *store.Tx, merchant string, wishe
 		return nil, aboutSKUs(connect.CodeFailedPrecondition, "NO_PRICE", "these skus have no price in the market; set it first", priceless.sorted())
 	}
 	_, err = tx.Do(ctx, writeShown, merchant, c.markets, c.skus, c.products, c.brands, c.categories, c.prices, c.titles, c.allTitles, c.sortTitles,
-		c.authentic, c.words, c.bodies, c.quotes)
+		c.authentic, c.words, c.bodies, c.quotes, c.backorders, c.expected)
 	return out, err
 }
 
@@ -218,6 +267,7 @@ func (c *columns) add(l *catalogv1.Listing, p *product, weight int32, language s
 	quote, err := proto.Marshal(&catalogv1.Quote{
 		Sku: l.GetSku(), MerchantId: l.GetMerchantId(), Title: title, Price: l.GetPrice(), RequiresAuthentication: l.GetRequiresAuthentication(),
 		WeightGrams: weight, HsCode: p.HSCode, OriginCountry: l.GetOriginCountry(),
+		Backorder: l.GetBackorder(),
 	})
 	if err != nil {
 		return err
@@ -227,6 +277,7 @@ func (c *columns) add(l *catalogv1.Listing, p *product, weight int32, language s
 	c.titles, c.allTitles, c.sortTitles = append(c.titles, title), append(c.allTitles, string(all)), append(c.sortTitles, sortTitle(title))
 	c.authentic, c.words = append(c.authentic, l.GetRequiresAuthentication()), append(c.words, document(l, p))
 	c.bodies, c.quotes = append(c.bodies, body), append(c.quotes, quote)
+	c.backorders, c.expected = append(c.backorders, l.GetBackorder().GetLimit()), append(c.expected, l.GetBackorder().GetExpectedOn())
 	return nil
 }
 

@@ -80,7 +80,7 @@ func TestAListingNeedsAPriceAndFollowsIt(t *testing.T) {
 	require.EqualValues(t, 2, res.GetChanged())
 	require.EqualValues(t, 450, s.search(t, "GB", &catalogv1.SearchListingsRequest{}).GetListings()[0].GetPrice().GetMinorUnits())
 	require.True(t, proto.Equal(&catalogv1.ListingChanged{
-		Sku: skus["A"], Market: "GB", Listed: true, Price: &typev1.Money{CurrencyCode: "GBP", MinorUnits: 450},
+		Sku: skus["A"], Market: "GB", Listed: true, Price: &typev1.Money{CurrencyCode: "GBP", MinorUnits: 450}, RequiresAuthentication: true,
 	}, s.announced(t)["GB "+skus["A"]]), "the last of several changes is told")
 	require.Len(t, s.announced(t), 1, "a price of what is not shown is no news")
 
@@ -96,6 +96,61 @@ func TestAListingNeedsAPriceAndFollowsIt(t *testing.T) {
 	s.offer(t, "GB", "GBP", 500, skus["A"])
 	_, err = s.DB.Do(t.Context(), `DELETE FROM price WHERE sku = $1`, skus["A"])
 	require.Equal(t, "23503", store.SQLState(err), "no listing without a price, says the database")
+}
+
+func TestAListingSaysWhetherMoreThanThereIsMayBeOrdered(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	sku := s.put(t, s.one, article("A", "Candle"))["A"]
+	s.offer(t, "GB", "GBP", 500, sku)
+	day := func(n int) string { return time.Now().UTC().AddDate(0, 0, n).Format(time.DateOnly) }
+	set := func(b *catalogv1.BackorderTerms) (*catalogv1.SetListingsResponse, error) {
+		return s.one.SetListings(t.Context(), &catalogv1.SetListingsRequest{Listings: []*catalogv1.ListingChange{{Sku: sku, Market: "GB", Listed: true, Backorder: b}}})
+	}
+	for name, b := range map[string]*catalogv1.BackorderTerms{
+		"yesterday":    {Limit: 1, ExpectedOn: day(-1)},
+		"in ten years": {Limit: 1, ExpectedOn: day(3650)},
+		"no day":       {Limit: 1, ExpectedOn: "2030-02-30"},
+		"no date":      {Limit: 1},
+		"none may":     {ExpectedOn: day(9)},
+		"too many":     {Limit: 100_001, ExpectedOn: day(9)},
+	} {
+		_, err := set(b)
+		require.Equal(t, connect.CodeInvalidArgument, connect.CodeOf(err), "%s: %v", name, err)
+	}
+	said := func() []*catalogv1.BackorderTerms {
+		q, err := s.quotes.QuotePrices(t.Context(), &catalogv1.QuotePricesRequest{Market: "GB", Skus: []string{sku}})
+		require.NoError(t, err)
+		return []*catalogv1.BackorderTerms{
+			q.GetQuotes()[0].GetBackorder(), s.search(t, "GB", &catalogv1.SearchListingsRequest{}).GetListings()[0].GetBackorder(),
+			s.announced(t)["GB "+sku].GetBackorder(),
+		}
+	}
+	terms := &catalogv1.BackorderTerms{Limit: 40, ExpectedOn: day(9)}
+	for i := range 2 {
+		res, err := set(terms)
+		require.NoError(t, err)
+		require.EqualValues(t, 1-i, res.GetChanged(), "again is nothing new")
+	}
+	p := article("A", "Scented candle")
+	s.put(t, s.one, p)
+	_, err := s.one.SetPrices(t.Context(), &catalogv1.SetPricesRequest{Prices: []*catalogv1.Price{price(sku, "GB", "GBP", 480)}})
+	require.NoError(t, err)
+	for _, got := range said() {
+		require.True(t, proto.Equal(terms, got), "the quote, the storefront and the event say it, after a change of product and price too: %v", got)
+	}
+	later := &catalogv1.BackorderTerms{Limit: 40, ExpectedOn: day(12)}
+	res, err := set(later)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, res.GetChanged())
+	require.True(t, proto.Equal(later, said()[0]))
+	_, err = set(nil)
+	require.NoError(t, err)
+	for _, got := range said() {
+		require.Nil(t, got)
+	}
+	_, err = s.DB.Do(t.Context(), `UPDATE listing SET backorder_limit = 4`)
+	require.Equal(t, "23514", store.SQLState(err), "no promise without a day, says the database")
 }
 
 func TestAListingFollowsItsProduct(t *testing.T) {

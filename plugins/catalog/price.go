@@ -87,9 +87,9 @@ func (s *service) reprice(ctx context.Context, tx *store.Tx, merchant string, ch
 		return err
 	}
 	var again []wish
-	for k, authentic := range now.shown {
+	for k, t := range now.shown {
 		if changed[k] {
-			again = append(again, wish{k, authentic})
+			again = append(again, wish{k, t})
 		}
 	}
 	made, err := s.show(ctx, tx, merchant, again)

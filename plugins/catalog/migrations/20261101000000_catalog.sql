@@ -51,6 +51,9 @@ CREATE TABLE listing (
   titles                  jsonb NOT NULL,          -- {"<language>": "<title>"}
   sort_title              text COLLATE "C" NOT NULL,
   requires_authentication boolean NOT NULL,
+  backorder_limit         bigint NOT NULL DEFAULT 0 CHECK (backorder_limit BETWEEN 0 AND 100000), -- units that may wait; 0: none
+  backorder_expected      date,
+  CHECK ((backorder_limit = 0) = (backorder_expected IS NULL)),
   words                   tsvector NOT NULL,
   body                    bytea NOT NULL,          -- entrepot.catalog.v1.Listing without title and available
   quote                   bytea NOT NULL,          -- entrepot.catalog.v1.Quote

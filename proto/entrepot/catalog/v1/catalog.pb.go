@@ -80,7 +80,7 @@ func (x SearchListingsRequest_Sort) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SearchListingsRequest_Sort.Descriptor instead.
 func (SearchListingsRequest_Sort) EnumDescriptor() ([]byte, []int) {
-	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{14, 0}
+	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{15, 0}
 }
 
 // A product with its variants.
@@ -601,8 +601,10 @@ type ListingChange struct {
 	Listed bool                   `protobuf:"varint,3,opt,name=listed,proto3" json:"listed,omitempty"`
 	// Sells only units that passed inspection.
 	RequiresAuthentication bool `protobuf:"varint,4,opt,name=requires_authentication,json=requiresAuthentication,proto3" json:"requires_authentication,omitempty"`
-	unknownFields          protoimpl.UnknownFields
-	sizeCache              protoimpl.SizeCache
+	// Unset: what is not there is not sold.
+	Backorder     *BackorderTerms `protobuf:"bytes,5,opt,name=backorder,proto3" json:"backorder,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListingChange) Reset() {
@@ -663,6 +665,71 @@ func (x *ListingChange) GetRequiresAuthentication() bool {
 	return false
 }
 
+func (x *ListingChange) GetBackorder() *BackorderTerms {
+	if x != nil {
+		return x.Backorder
+	}
+	return nil
+}
+
+// On which terms a merchant sells in a market what is not there yet. They hold
+// until the expected day is over (UTC): nothing is promised for a day that is
+// past.
+type BackorderTerms struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Units that may wait in the market at the same time.
+	Limit int64 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// The day on which the goods are expected, YYYY-MM-DD; today (UTC) or later,
+	// at most two years ahead.
+	ExpectedOn    string `protobuf:"bytes,2,opt,name=expected_on,json=expectedOn,proto3" json:"expected_on,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackorderTerms) Reset() {
+	*x = BackorderTerms{}
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackorderTerms) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackorderTerms) ProtoMessage() {}
+
+func (x *BackorderTerms) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackorderTerms.ProtoReflect.Descriptor instead.
+func (*BackorderTerms) Descriptor() ([]byte, []int) {
+	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *BackorderTerms) GetLimit() int64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *BackorderTerms) GetExpectedOn() string {
+	if x != nil {
+		return x.ExpectedOn
+	}
+	return ""
+}
+
 type SetListingsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Changed       int32                  `protobuf:"varint,1,opt,name=changed,proto3" json:"changed,omitempty"`
@@ -672,7 +739,7 @@ type SetListingsResponse struct {
 
 func (x *SetListingsResponse) Reset() {
 	*x = SetListingsResponse{}
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[9]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +751,7 @@ func (x *SetListingsResponse) String() string {
 func (*SetListingsResponse) ProtoMessage() {}
 
 func (x *SetListingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[9]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +764,7 @@ func (x *SetListingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetListingsResponse.ProtoReflect.Descriptor instead.
 func (*SetListingsResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{9}
+	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SetListingsResponse) GetChanged() int32 {
@@ -716,7 +783,7 @@ type GetProductRequest struct {
 
 func (x *GetProductRequest) Reset() {
 	*x = GetProductRequest{}
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[10]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -728,7 +795,7 @@ func (x *GetProductRequest) String() string {
 func (*GetProductRequest) ProtoMessage() {}
 
 func (x *GetProductRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[10]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -741,7 +808,7 @@ func (x *GetProductRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProductRequest.ProtoReflect.Descriptor instead.
 func (*GetProductRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{10}
+	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetProductRequest) GetProductId() string {
@@ -760,7 +827,7 @@ type GetProductResponse struct {
 
 func (x *GetProductResponse) Reset() {
 	*x = GetProductResponse{}
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[11]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -772,7 +839,7 @@ func (x *GetProductResponse) String() string {
 func (*GetProductResponse) ProtoMessage() {}
 
 func (x *GetProductResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[11]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -785,7 +852,7 @@ func (x *GetProductResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProductResponse.ProtoReflect.Descriptor instead.
 func (*GetProductResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{11}
+	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetProductResponse) GetProduct() *Product {
@@ -805,7 +872,7 @@ type ListProductsRequest struct {
 
 func (x *ListProductsRequest) Reset() {
 	*x = ListProductsRequest{}
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[12]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -817,7 +884,7 @@ func (x *ListProductsRequest) String() string {
 func (*ListProductsRequest) ProtoMessage() {}
 
 func (x *ListProductsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[12]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -830,7 +897,7 @@ func (x *ListProductsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProductsRequest.ProtoReflect.Descriptor instead.
 func (*ListProductsRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{12}
+	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListProductsRequest) GetPageSize() int32 {
@@ -857,7 +924,7 @@ type ListProductsResponse struct {
 
 func (x *ListProductsResponse) Reset() {
 	*x = ListProductsResponse{}
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[13]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -869,7 +936,7 @@ func (x *ListProductsResponse) String() string {
 func (*ListProductsResponse) ProtoMessage() {}
 
 func (x *ListProductsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[13]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -882,7 +949,7 @@ func (x *ListProductsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProductsResponse.ProtoReflect.Descriptor instead.
 func (*ListProductsResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{13}
+	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListProductsResponse) GetProducts() []*Product {
@@ -925,7 +992,7 @@ type SearchListingsRequest struct {
 
 func (x *SearchListingsRequest) Reset() {
 	*x = SearchListingsRequest{}
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[14]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -937,7 +1004,7 @@ func (x *SearchListingsRequest) String() string {
 func (*SearchListingsRequest) ProtoMessage() {}
 
 func (x *SearchListingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[14]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -950,7 +1017,7 @@ func (x *SearchListingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchListingsRequest.ProtoReflect.Descriptor instead.
 func (*SearchListingsRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{14}
+	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SearchListingsRequest) GetQuery() string {
@@ -1048,7 +1115,7 @@ type SearchListingsResponse struct {
 
 func (x *SearchListingsResponse) Reset() {
 	*x = SearchListingsResponse{}
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[15]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1060,7 +1127,7 @@ func (x *SearchListingsResponse) String() string {
 func (*SearchListingsResponse) ProtoMessage() {}
 
 func (x *SearchListingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[15]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1073,7 +1140,7 @@ func (x *SearchListingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchListingsResponse.ProtoReflect.Descriptor instead.
 func (*SearchListingsResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{15}
+	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SearchListingsResponse) GetListings() []*Listing {
@@ -1114,13 +1181,16 @@ type Listing struct {
 	Attributes             map[string]string `protobuf:"bytes,11,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Gtin                   string            `protobuf:"bytes,12,opt,name=gtin,proto3" json:"gtin,omitempty"`
 	OriginCountry          string            `protobuf:"bytes,13,opt,name=origin_country,json=originCountry,proto3" json:"origin_country,omitempty"`
-	unknownFields          protoimpl.UnknownFields
-	sizeCache              protoimpl.SizeCache
+	// What is not available may be ordered on these terms; unset: it may not.
+	// Terms of a day that is past do not hold.
+	Backorder     *BackorderTerms `protobuf:"bytes,14,opt,name=backorder,proto3" json:"backorder,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Listing) Reset() {
 	*x = Listing{}
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[16]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1132,7 +1202,7 @@ func (x *Listing) String() string {
 func (*Listing) ProtoMessage() {}
 
 func (x *Listing) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[16]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1145,7 +1215,7 @@ func (x *Listing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listing.ProtoReflect.Descriptor instead.
 func (*Listing) Descriptor() ([]byte, []int) {
-	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{16}
+	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Listing) GetSku() string {
@@ -1239,6 +1309,13 @@ func (x *Listing) GetOriginCountry() string {
 	return ""
 }
 
+func (x *Listing) GetBackorder() *BackorderTerms {
+	if x != nil {
+		return x.Backorder
+	}
+	return nil
+}
+
 // Counts of one property over what was found.
 type Facet struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1251,7 +1328,7 @@ type Facet struct {
 
 func (x *Facet) Reset() {
 	*x = Facet{}
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[17]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1340,7 @@ func (x *Facet) String() string {
 func (*Facet) ProtoMessage() {}
 
 func (x *Facet) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[17]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1353,7 @@ func (x *Facet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Facet.ProtoReflect.Descriptor instead.
 func (*Facet) Descriptor() ([]byte, []int) {
-	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{17}
+	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Facet) GetName() string {
@@ -1303,7 +1380,7 @@ type FacetValue struct {
 
 func (x *FacetValue) Reset() {
 	*x = FacetValue{}
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[18]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1315,7 +1392,7 @@ func (x *FacetValue) String() string {
 func (*FacetValue) ProtoMessage() {}
 
 func (x *FacetValue) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[18]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1328,7 +1405,7 @@ func (x *FacetValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FacetValue.ProtoReflect.Descriptor instead.
 func (*FacetValue) Descriptor() ([]byte, []int) {
-	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{18}
+	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *FacetValue) GetValue() string {
@@ -1355,7 +1432,7 @@ type GetListingRequest struct {
 
 func (x *GetListingRequest) Reset() {
 	*x = GetListingRequest{}
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[19]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1367,7 +1444,7 @@ func (x *GetListingRequest) String() string {
 func (*GetListingRequest) ProtoMessage() {}
 
 func (x *GetListingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[19]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1380,7 +1457,7 @@ func (x *GetListingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetListingRequest.ProtoReflect.Descriptor instead.
 func (*GetListingRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{19}
+	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetListingRequest) GetSku() string {
@@ -1407,7 +1484,7 @@ type GetListingResponse struct {
 
 func (x *GetListingResponse) Reset() {
 	*x = GetListingResponse{}
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[20]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1419,7 +1496,7 @@ func (x *GetListingResponse) String() string {
 func (*GetListingResponse) ProtoMessage() {}
 
 func (x *GetListingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[20]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1432,7 +1509,7 @@ func (x *GetListingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetListingResponse.ProtoReflect.Descriptor instead.
 func (*GetListingResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{20}
+	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetListingResponse) GetListing() *Listing {
@@ -1459,7 +1536,7 @@ type QuotePricesRequest struct {
 
 func (x *QuotePricesRequest) Reset() {
 	*x = QuotePricesRequest{}
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[21]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1548,7 @@ func (x *QuotePricesRequest) String() string {
 func (*QuotePricesRequest) ProtoMessage() {}
 
 func (x *QuotePricesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[21]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +1561,7 @@ func (x *QuotePricesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuotePricesRequest.ProtoReflect.Descriptor instead.
 func (*QuotePricesRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{21}
+	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *QuotePricesRequest) GetMarket() string {
@@ -1511,7 +1588,7 @@ type QuotePricesResponse struct {
 
 func (x *QuotePricesResponse) Reset() {
 	*x = QuotePricesResponse{}
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[22]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1523,7 +1600,7 @@ func (x *QuotePricesResponse) String() string {
 func (*QuotePricesResponse) ProtoMessage() {}
 
 func (x *QuotePricesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[22]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1536,7 +1613,7 @@ func (x *QuotePricesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuotePricesResponse.ProtoReflect.Descriptor instead.
 func (*QuotePricesResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{22}
+	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *QuotePricesResponse) GetQuotes() []*Quote {
@@ -1556,13 +1633,16 @@ type Quote struct {
 	WeightGrams            int32                  `protobuf:"varint,6,opt,name=weight_grams,json=weightGrams,proto3" json:"weight_grams,omitempty"`
 	HsCode                 string                 `protobuf:"bytes,7,opt,name=hs_code,json=hsCode,proto3" json:"hs_code,omitempty"`
 	OriginCountry          string                 `protobuf:"bytes,8,opt,name=origin_country,json=originCountry,proto3" json:"origin_country,omitempty"`
-	unknownFields          protoimpl.UnknownFields
-	sizeCache              protoimpl.SizeCache
+	// Whether more than there is may be ordered. Terms of a day that is past do
+	// not hold.
+	Backorder     *BackorderTerms `protobuf:"bytes,9,opt,name=backorder,proto3" json:"backorder,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Quote) Reset() {
 	*x = Quote{}
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[23]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1574,7 +1654,7 @@ func (x *Quote) String() string {
 func (*Quote) ProtoMessage() {}
 
 func (x *Quote) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[23]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1587,7 +1667,7 @@ func (x *Quote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quote.ProtoReflect.Descriptor instead.
 func (*Quote) Descriptor() ([]byte, []int) {
-	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{23}
+	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Quote) GetSku() string {
@@ -1646,6 +1726,13 @@ func (x *Quote) GetOriginCountry() string {
 	return ""
 }
 
+func (x *Quote) GetBackorder() *BackorderTerms {
+	if x != nil {
+		return x.Backorder
+	}
+	return nil
+}
+
 // A product was made or changed.
 type ProductChanged struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
@@ -1660,7 +1747,7 @@ type ProductChanged struct {
 
 func (x *ProductChanged) Reset() {
 	*x = ProductChanged{}
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[24]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1672,7 +1759,7 @@ func (x *ProductChanged) String() string {
 func (*ProductChanged) ProtoMessage() {}
 
 func (x *ProductChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[24]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1685,7 +1772,7 @@ func (x *ProductChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProductChanged.ProtoReflect.Descriptor instead.
 func (*ProductChanged) Descriptor() ([]byte, []int) {
-	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{24}
+	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ProductChanged) GetProductId() string {
@@ -1732,7 +1819,7 @@ type GoodsFacts struct {
 
 func (x *GoodsFacts) Reset() {
 	*x = GoodsFacts{}
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[25]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1744,7 +1831,7 @@ func (x *GoodsFacts) String() string {
 func (*GoodsFacts) ProtoMessage() {}
 
 func (x *GoodsFacts) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[25]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1757,7 +1844,7 @@ func (x *GoodsFacts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoodsFacts.ProtoReflect.Descriptor instead.
 func (*GoodsFacts) Descriptor() ([]byte, []int) {
-	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{25}
+	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GoodsFacts) GetSku() string {
@@ -1804,18 +1891,22 @@ func (x *GoodsFacts) GetOriginCountry() string {
 
 // A variant is shown in a market, at this price, or is not any more.
 type ListingChanged struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Sku           string                 `protobuf:"bytes,1,opt,name=sku,proto3" json:"sku,omitempty"`
-	Market        string                 `protobuf:"bytes,2,opt,name=market,proto3" json:"market,omitempty"`
-	Listed        bool                   `protobuf:"varint,3,opt,name=listed,proto3" json:"listed,omitempty"`
-	Price         *v1.Money              `protobuf:"bytes,4,opt,name=price,proto3" json:"price,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Sku    string                 `protobuf:"bytes,1,opt,name=sku,proto3" json:"sku,omitempty"`
+	Market string                 `protobuf:"bytes,2,opt,name=market,proto3" json:"market,omitempty"`
+	Listed bool                   `protobuf:"varint,3,opt,name=listed,proto3" json:"listed,omitempty"`
+	Price  *v1.Money              `protobuf:"bytes,4,opt,name=price,proto3" json:"price,omitempty"`
+	// It sells only units that passed inspection: others in stock are not for
+	// sale here.
+	RequiresAuthentication bool            `protobuf:"varint,5,opt,name=requires_authentication,json=requiresAuthentication,proto3" json:"requires_authentication,omitempty"`
+	Backorder              *BackorderTerms `protobuf:"bytes,6,opt,name=backorder,proto3" json:"backorder,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *ListingChanged) Reset() {
 	*x = ListingChanged{}
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[26]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1827,7 +1918,7 @@ func (x *ListingChanged) String() string {
 func (*ListingChanged) ProtoMessage() {}
 
 func (x *ListingChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[26]
+	mi := &file_entrepot_catalog_v1_catalog_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1840,7 +1931,7 @@ func (x *ListingChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListingChanged.ProtoReflect.Descriptor instead.
 func (*ListingChanged) Descriptor() ([]byte, []int) {
-	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{26}
+	return file_entrepot_catalog_v1_catalog_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListingChanged) GetSku() string {
@@ -1867,6 +1958,20 @@ func (x *ListingChanged) GetListed() bool {
 func (x *ListingChanged) GetPrice() *v1.Money {
 	if x != nil {
 		return x.Price
+	}
+	return nil
+}
+
+func (x *ListingChanged) GetRequiresAuthentication() bool {
+	if x != nil {
+		return x.RequiresAuthentication
+	}
+	return false
+}
+
+func (x *ListingChanged) GetBackorder() *BackorderTerms {
+	if x != nil {
+		return x.Backorder
 	}
 	return nil
 }
@@ -1920,13 +2025,18 @@ const file_entrepot_catalog_v1_catalog_proto_rawDesc = "" +
 	"\x11SetPricesResponse\x12\x18\n" +
 	"\achanged\x18\x01 \x01(\x05R\achanged\"a\n" +
 	"\x12SetListingsRequest\x12K\n" +
-	"\blistings\x18\x01 \x03(\v2\".entrepot.catalog.v1.ListingChangeB\v\xbaH\b\x92\x01\x05\b\x01\x10\xd0\x0fR\blistings\"\xa8\x01\n" +
+	"\blistings\x18\x01 \x03(\v2\".entrepot.catalog.v1.ListingChangeB\v\xbaH\b\x92\x01\x05\b\x01\x10\xd0\x0fR\blistings\"\xeb\x01\n" +
 	"\rListingChange\x12\x1b\n" +
 	"\x03sku\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x03sku\x12)\n" +
 	"\x06market\x18\x02 \x01(\tB\x11\xbaH\x0er\f2\n" +
 	"^[A-Z]{2}$R\x06market\x12\x16\n" +
 	"\x06listed\x18\x03 \x01(\bR\x06listed\x127\n" +
-	"\x17requires_authentication\x18\x04 \x01(\bR\x16requiresAuthentication\"/\n" +
+	"\x17requires_authentication\x18\x04 \x01(\bR\x16requiresAuthentication\x12A\n" +
+	"\tbackorder\x18\x05 \x01(\v2#.entrepot.catalog.v1.BackorderTermsR\tbackorder\"y\n" +
+	"\x0eBackorderTerms\x12!\n" +
+	"\x05limit\x18\x01 \x01(\x03B\v\xbaH\b\"\x06\x18\xa0\x8d\x06(\x01R\x05limit\x12D\n" +
+	"\vexpected_on\x18\x02 \x01(\tB#\xbaH r\x1e2\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$R\n" +
+	"expectedOn\"/\n" +
 	"\x13SetListingsResponse\x12\x18\n" +
 	"\achanged\x18\x01 \x01(\x05R\achanged\"=\n" +
 	"\x11GetProductRequest\x12(\n" +
@@ -1968,7 +2078,7 @@ const file_entrepot_catalog_v1_catalog_proto_rawDesc = "" +
 	"\x16SearchListingsResponse\x128\n" +
 	"\blistings\x18\x01 \x03(\v2\x1c.entrepot.catalog.v1.ListingR\blistings\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x122\n" +
-	"\x06facets\x18\x03 \x03(\v2\x1a.entrepot.catalog.v1.FacetR\x06facets\"\x89\x04\n" +
+	"\x06facets\x18\x03 \x03(\v2\x1a.entrepot.catalog.v1.FacetR\x06facets\"\xcc\x04\n" +
 	"\aListing\x12\x10\n" +
 	"\x03sku\x18\x01 \x01(\tR\x03sku\x12\x1d\n" +
 	"\n" +
@@ -1987,7 +2097,8 @@ const file_entrepot_catalog_v1_catalog_proto_rawDesc = "" +
 	"attributes\x18\v \x03(\v2,.entrepot.catalog.v1.Listing.AttributesEntryR\n" +
 	"attributes\x12\x12\n" +
 	"\x04gtin\x18\f \x01(\tR\x04gtin\x12%\n" +
-	"\x0eorigin_country\x18\r \x01(\tR\roriginCountry\x1a=\n" +
+	"\x0eorigin_country\x18\r \x01(\tR\roriginCountry\x12A\n" +
+	"\tbackorder\x18\x0e \x01(\v2#.entrepot.catalog.v1.BackorderTermsR\tbackorder\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"T\n" +
@@ -2010,7 +2121,7 @@ const file_entrepot_catalog_v1_catalog_proto_rawDesc = "" +
 	"\x04skus\x18\x02 \x03(\tB\r\xbaH\n" +
 	"\x92\x01\a\b\x01\x10\xf4\x03\x18\x01R\x04skus\"I\n" +
 	"\x13QuotePricesResponse\x122\n" +
-	"\x06quotes\x18\x01 \x03(\v2\x1a.entrepot.catalog.v1.QuoteR\x06quotes\"\x9b\x02\n" +
+	"\x06quotes\x18\x01 \x03(\v2\x1a.entrepot.catalog.v1.QuoteR\x06quotes\"\xde\x02\n" +
 	"\x05Quote\x12\x10\n" +
 	"\x03sku\x18\x01 \x01(\tR\x03sku\x12\x1f\n" +
 	"\vmerchant_id\x18\x02 \x01(\tR\n" +
@@ -2020,7 +2131,8 @@ const file_entrepot_catalog_v1_catalog_proto_rawDesc = "" +
 	"\x17requires_authentication\x18\x05 \x01(\bR\x16requiresAuthentication\x12!\n" +
 	"\fweight_grams\x18\x06 \x01(\x05R\vweightGrams\x12\x17\n" +
 	"\ahs_code\x18\a \x01(\tR\x06hsCode\x12%\n" +
-	"\x0eorigin_country\x18\b \x01(\tR\roriginCountry\"\xad\x01\n" +
+	"\x0eorigin_country\x18\b \x01(\tR\roriginCountry\x12A\n" +
+	"\tbackorder\x18\t \x01(\v2#.entrepot.catalog.v1.BackorderTermsR\tbackorder\"\xad\x01\n" +
 	"\x0eProductChanged\x12\x1d\n" +
 	"\n" +
 	"product_id\x18\x01 \x01(\tR\tproductId\x12\x1f\n" +
@@ -2037,12 +2149,14 @@ const file_entrepot_catalog_v1_catalog_proto_rawDesc = "" +
 	"\fweight_grams\x18\x03 \x01(\x05R\vweightGrams\x12\x1a\n" +
 	"\bcategory\x18\x04 \x01(\tR\bcategory\x12\x17\n" +
 	"\ahs_code\x18\x05 \x01(\tR\x06hsCode\x12%\n" +
-	"\x0eorigin_country\x18\x06 \x01(\tR\roriginCountry\"\x8c\x01\n" +
+	"\x0eorigin_country\x18\x06 \x01(\tR\roriginCountry\"\x88\x02\n" +
 	"\x0eListingChanged\x12\x10\n" +
 	"\x03sku\x18\x01 \x01(\tR\x03sku\x12\x16\n" +
 	"\x06market\x18\x02 \x01(\tR\x06market\x12\x16\n" +
 	"\x06listed\x18\x03 \x01(\bR\x06listed\x12-\n" +
-	"\x05price\x18\x04 \x01(\v2\x17.entrepot.type.v1.MoneyR\x05price:\t\xe2\xb5\x18\x05\n" +
+	"\x05price\x18\x04 \x01(\v2\x17.entrepot.type.v1.MoneyR\x05price\x127\n" +
+	"\x17requires_authentication\x18\x05 \x01(\bR\x16requiresAuthentication\x12A\n" +
+	"\tbackorder\x18\x06 \x01(\v2#.entrepot.catalog.v1.BackorderTermsR\tbackorder:\t\xe2\xb5\x18\x05\n" +
 	"\x03sku2\x9c\x05\n" +
 	"\x0eCatalogService\x12\x86\x01\n" +
 	"\vPutProducts\x12'.entrepot.catalog.v1.PutProductsRequest\x1a(.entrepot.catalog.v1.PutProductsResponse\"$ҵ\x18\x12\n" +
@@ -2087,7 +2201,7 @@ func file_entrepot_catalog_v1_catalog_proto_rawDescGZIP() []byte {
 }
 
 var file_entrepot_catalog_v1_catalog_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_entrepot_catalog_v1_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_entrepot_catalog_v1_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_entrepot_catalog_v1_catalog_proto_goTypes = []any{
 	(SearchListingsRequest_Sort)(0), // 0: entrepot.catalog.v1.SearchListingsRequest.Sort
 	(*Product)(nil),                 // 1: entrepot.catalog.v1.Product
@@ -2099,75 +2213,80 @@ var file_entrepot_catalog_v1_catalog_proto_goTypes = []any{
 	(*SetPricesResponse)(nil),       // 7: entrepot.catalog.v1.SetPricesResponse
 	(*SetListingsRequest)(nil),      // 8: entrepot.catalog.v1.SetListingsRequest
 	(*ListingChange)(nil),           // 9: entrepot.catalog.v1.ListingChange
-	(*SetListingsResponse)(nil),     // 10: entrepot.catalog.v1.SetListingsResponse
-	(*GetProductRequest)(nil),       // 11: entrepot.catalog.v1.GetProductRequest
-	(*GetProductResponse)(nil),      // 12: entrepot.catalog.v1.GetProductResponse
-	(*ListProductsRequest)(nil),     // 13: entrepot.catalog.v1.ListProductsRequest
-	(*ListProductsResponse)(nil),    // 14: entrepot.catalog.v1.ListProductsResponse
-	(*SearchListingsRequest)(nil),   // 15: entrepot.catalog.v1.SearchListingsRequest
-	(*SearchListingsResponse)(nil),  // 16: entrepot.catalog.v1.SearchListingsResponse
-	(*Listing)(nil),                 // 17: entrepot.catalog.v1.Listing
-	(*Facet)(nil),                   // 18: entrepot.catalog.v1.Facet
-	(*FacetValue)(nil),              // 19: entrepot.catalog.v1.FacetValue
-	(*GetListingRequest)(nil),       // 20: entrepot.catalog.v1.GetListingRequest
-	(*GetListingResponse)(nil),      // 21: entrepot.catalog.v1.GetListingResponse
-	(*QuotePricesRequest)(nil),      // 22: entrepot.catalog.v1.QuotePricesRequest
-	(*QuotePricesResponse)(nil),     // 23: entrepot.catalog.v1.QuotePricesResponse
-	(*Quote)(nil),                   // 24: entrepot.catalog.v1.Quote
-	(*ProductChanged)(nil),          // 25: entrepot.catalog.v1.ProductChanged
-	(*GoodsFacts)(nil),              // 26: entrepot.catalog.v1.GoodsFacts
-	(*ListingChanged)(nil),          // 27: entrepot.catalog.v1.ListingChanged
-	nil,                             // 28: entrepot.catalog.v1.Variant.AttributesEntry
-	nil,                             // 29: entrepot.catalog.v1.Listing.AttributesEntry
-	(*v1.LocalizedText)(nil),        // 30: entrepot.type.v1.LocalizedText
-	(*timestamppb.Timestamp)(nil),   // 31: google.protobuf.Timestamp
-	(*v1.Money)(nil),                // 32: entrepot.type.v1.Money
+	(*BackorderTerms)(nil),          // 10: entrepot.catalog.v1.BackorderTerms
+	(*SetListingsResponse)(nil),     // 11: entrepot.catalog.v1.SetListingsResponse
+	(*GetProductRequest)(nil),       // 12: entrepot.catalog.v1.GetProductRequest
+	(*GetProductResponse)(nil),      // 13: entrepot.catalog.v1.GetProductResponse
+	(*ListProductsRequest)(nil),     // 14: entrepot.catalog.v1.ListProductsRequest
+	(*ListProductsResponse)(nil),    // 15: entrepot.catalog.v1.ListProductsResponse
+	(*SearchListingsRequest)(nil),   // 16: entrepot.catalog.v1.SearchListingsRequest
+	(*SearchListingsResponse)(nil),  // 17: entrepot.catalog.v1.SearchListingsResponse
+	(*Listing)(nil),                 // 18: entrepot.catalog.v1.Listing
+	(*Facet)(nil),                   // 19: entrepot.catalog.v1.Facet
+	(*FacetValue)(nil),              // 20: entrepot.catalog.v1.FacetValue
+	(*GetListingRequest)(nil),       // 21: entrepot.catalog.v1.GetListingRequest
+	(*GetListingResponse)(nil),      // 22: entrepot.catalog.v1.GetListingResponse
+	(*QuotePricesRequest)(nil),      // 23: entrepot.catalog.v1.QuotePricesRequest
+	(*QuotePricesResponse)(nil),     // 24: entrepot.catalog.v1.QuotePricesResponse
+	(*Quote)(nil),                   // 25: entrepot.catalog.v1.Quote
+	(*ProductChanged)(nil),          // 26: entrepot.catalog.v1.ProductChanged
+	(*GoodsFacts)(nil),              // 27: entrepot.catalog.v1.GoodsFacts
+	(*ListingChanged)(nil),          // 28: entrepot.catalog.v1.ListingChanged
+	nil,                             // 29: entrepot.catalog.v1.Variant.AttributesEntry
+	nil,                             // 30: entrepot.catalog.v1.Listing.AttributesEntry
+	(*v1.LocalizedText)(nil),        // 31: entrepot.type.v1.LocalizedText
+	(*timestamppb.Timestamp)(nil),   // 32: google.protobuf.Timestamp
+	(*v1.Money)(nil),                // 33: entrepot.type.v1.Money
 }
 var file_entrepot_catalog_v1_catalog_proto_depIdxs = []int32{
-	30, // 0: entrepot.catalog.v1.Product.titles:type_name -> entrepot.type.v1.LocalizedText
-	30, // 1: entrepot.catalog.v1.Product.descriptions:type_name -> entrepot.type.v1.LocalizedText
+	31, // 0: entrepot.catalog.v1.Product.titles:type_name -> entrepot.type.v1.LocalizedText
+	31, // 1: entrepot.catalog.v1.Product.descriptions:type_name -> entrepot.type.v1.LocalizedText
 	2,  // 2: entrepot.catalog.v1.Product.variants:type_name -> entrepot.catalog.v1.Variant
-	31, // 3: entrepot.catalog.v1.Product.updated_at:type_name -> google.protobuf.Timestamp
-	28, // 4: entrepot.catalog.v1.Variant.attributes:type_name -> entrepot.catalog.v1.Variant.AttributesEntry
+	32, // 3: entrepot.catalog.v1.Product.updated_at:type_name -> google.protobuf.Timestamp
+	29, // 4: entrepot.catalog.v1.Variant.attributes:type_name -> entrepot.catalog.v1.Variant.AttributesEntry
 	1,  // 5: entrepot.catalog.v1.PutProductsRequest.products:type_name -> entrepot.catalog.v1.Product
 	1,  // 6: entrepot.catalog.v1.PutProductsResponse.products:type_name -> entrepot.catalog.v1.Product
 	6,  // 7: entrepot.catalog.v1.SetPricesRequest.prices:type_name -> entrepot.catalog.v1.Price
-	32, // 8: entrepot.catalog.v1.Price.amount:type_name -> entrepot.type.v1.Money
+	33, // 8: entrepot.catalog.v1.Price.amount:type_name -> entrepot.type.v1.Money
 	9,  // 9: entrepot.catalog.v1.SetListingsRequest.listings:type_name -> entrepot.catalog.v1.ListingChange
-	1,  // 10: entrepot.catalog.v1.GetProductResponse.product:type_name -> entrepot.catalog.v1.Product
-	1,  // 11: entrepot.catalog.v1.ListProductsResponse.products:type_name -> entrepot.catalog.v1.Product
-	0,  // 12: entrepot.catalog.v1.SearchListingsRequest.sort:type_name -> entrepot.catalog.v1.SearchListingsRequest.Sort
-	17, // 13: entrepot.catalog.v1.SearchListingsResponse.listings:type_name -> entrepot.catalog.v1.Listing
-	18, // 14: entrepot.catalog.v1.SearchListingsResponse.facets:type_name -> entrepot.catalog.v1.Facet
-	32, // 15: entrepot.catalog.v1.Listing.price:type_name -> entrepot.type.v1.Money
-	29, // 16: entrepot.catalog.v1.Listing.attributes:type_name -> entrepot.catalog.v1.Listing.AttributesEntry
-	19, // 17: entrepot.catalog.v1.Facet.values:type_name -> entrepot.catalog.v1.FacetValue
-	17, // 18: entrepot.catalog.v1.GetListingResponse.listing:type_name -> entrepot.catalog.v1.Listing
-	24, // 19: entrepot.catalog.v1.QuotePricesResponse.quotes:type_name -> entrepot.catalog.v1.Quote
-	32, // 20: entrepot.catalog.v1.Quote.price:type_name -> entrepot.type.v1.Money
-	26, // 21: entrepot.catalog.v1.ProductChanged.goods:type_name -> entrepot.catalog.v1.GoodsFacts
-	32, // 22: entrepot.catalog.v1.ListingChanged.price:type_name -> entrepot.type.v1.Money
-	3,  // 23: entrepot.catalog.v1.CatalogService.PutProducts:input_type -> entrepot.catalog.v1.PutProductsRequest
-	5,  // 24: entrepot.catalog.v1.CatalogService.SetPrices:input_type -> entrepot.catalog.v1.SetPricesRequest
-	8,  // 25: entrepot.catalog.v1.CatalogService.SetListings:input_type -> entrepot.catalog.v1.SetListingsRequest
-	11, // 26: entrepot.catalog.v1.CatalogService.GetProduct:input_type -> entrepot.catalog.v1.GetProductRequest
-	13, // 27: entrepot.catalog.v1.CatalogService.ListProducts:input_type -> entrepot.catalog.v1.ListProductsRequest
-	15, // 28: entrepot.catalog.v1.StorefrontService.SearchListings:input_type -> entrepot.catalog.v1.SearchListingsRequest
-	20, // 29: entrepot.catalog.v1.StorefrontService.GetListing:input_type -> entrepot.catalog.v1.GetListingRequest
-	22, // 30: entrepot.catalog.v1.QuoteService.QuotePrices:input_type -> entrepot.catalog.v1.QuotePricesRequest
-	4,  // 31: entrepot.catalog.v1.CatalogService.PutProducts:output_type -> entrepot.catalog.v1.PutProductsResponse
-	7,  // 32: entrepot.catalog.v1.CatalogService.SetPrices:output_type -> entrepot.catalog.v1.SetPricesResponse
-	10, // 33: entrepot.catalog.v1.CatalogService.SetListings:output_type -> entrepot.catalog.v1.SetListingsResponse
-	12, // 34: entrepot.catalog.v1.CatalogService.GetProduct:output_type -> entrepot.catalog.v1.GetProductResponse
-	14, // 35: entrepot.catalog.v1.CatalogService.ListProducts:output_type -> entrepot.catalog.v1.ListProductsResponse
-	16, // 36: entrepot.catalog.v1.StorefrontService.SearchListings:output_type -> entrepot.catalog.v1.SearchListingsResponse
-	21, // 37: entrepot.catalog.v1.StorefrontService.GetListing:output_type -> entrepot.catalog.v1.GetListingResponse
-	23, // 38: entrepot.catalog.v1.QuoteService.QuotePrices:output_type -> entrepot.catalog.v1.QuotePricesResponse
-	31, // [31:39] is the sub-list for method output_type
-	23, // [23:31] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	10, // 10: entrepot.catalog.v1.ListingChange.backorder:type_name -> entrepot.catalog.v1.BackorderTerms
+	1,  // 11: entrepot.catalog.v1.GetProductResponse.product:type_name -> entrepot.catalog.v1.Product
+	1,  // 12: entrepot.catalog.v1.ListProductsResponse.products:type_name -> entrepot.catalog.v1.Product
+	0,  // 13: entrepot.catalog.v1.SearchListingsRequest.sort:type_name -> entrepot.catalog.v1.SearchListingsRequest.Sort
+	18, // 14: entrepot.catalog.v1.SearchListingsResponse.listings:type_name -> entrepot.catalog.v1.Listing
+	19, // 15: entrepot.catalog.v1.SearchListingsResponse.facets:type_name -> entrepot.catalog.v1.Facet
+	33, // 16: entrepot.catalog.v1.Listing.price:type_name -> entrepot.type.v1.Money
+	30, // 17: entrepot.catalog.v1.Listing.attributes:type_name -> entrepot.catalog.v1.Listing.AttributesEntry
+	10, // 18: entrepot.catalog.v1.Listing.backorder:type_name -> entrepot.catalog.v1.BackorderTerms
+	20, // 19: entrepot.catalog.v1.Facet.values:type_name -> entrepot.catalog.v1.FacetValue
+	18, // 20: entrepot.catalog.v1.GetListingResponse.listing:type_name -> entrepot.catalog.v1.Listing
+	25, // 21: entrepot.catalog.v1.QuotePricesResponse.quotes:type_name -> entrepot.catalog.v1.Quote
+	33, // 22: entrepot.catalog.v1.Quote.price:type_name -> entrepot.type.v1.Money
+	10, // 23: entrepot.catalog.v1.Quote.backorder:type_name -> entrepot.catalog.v1.BackorderTerms
+	27, // 24: entrepot.catalog.v1.ProductChanged.goods:type_name -> entrepot.catalog.v1.GoodsFacts
+	33, // 25: entrepot.catalog.v1.ListingChanged.price:type_name -> entrepot.type.v1.Money
+	10, // 26: entrepot.catalog.v1.ListingChanged.backorder:type_name -> entrepot.catalog.v1.BackorderTerms
+	3,  // 27: entrepot.catalog.v1.CatalogService.PutProducts:input_type -> entrepot.catalog.v1.PutProductsRequest
+	5,  // 28: entrepot.catalog.v1.CatalogService.SetPrices:input_type -> entrepot.catalog.v1.SetPricesRequest
+	8,  // 29: entrepot.catalog.v1.CatalogService.SetListings:input_type -> entrepot.catalog.v1.SetListingsRequest
+	12, // 30: entrepot.catalog.v1.CatalogService.GetProduct:input_type -> entrepot.catalog.v1.GetProductRequest
+	14, // 31: entrepot.catalog.v1.CatalogService.ListProducts:input_type -> entrepot.catalog.v1.ListProductsRequest
+	16, // 32: entrepot.catalog.v1.StorefrontService.SearchListings:input_type -> entrepot.catalog.v1.SearchListingsRequest
+	21, // 33: entrepot.catalog.v1.StorefrontService.GetListing:input_type -> entrepot.catalog.v1.GetListingRequest
+	23, // 34: entrepot.catalog.v1.QuoteService.QuotePrices:input_type -> entrepot.catalog.v1.QuotePricesRequest
+	4,  // 35: entrepot.catalog.v1.CatalogService.PutProducts:output_type -> entrepot.catalog.v1.PutProductsResponse
+	7,  // 36: entrepot.catalog.v1.CatalogService.SetPrices:output_type -> entrepot.catalog.v1.SetPricesResponse
+	11, // 37: entrepot.catalog.v1.CatalogService.SetListings:output_type -> entrepot.catalog.v1.SetListingsResponse
+	13, // 38: entrepot.catalog.v1.CatalogService.GetProduct:output_type -> entrepot.catalog.v1.GetProductResponse
+	15, // 39: entrepot.catalog.v1.CatalogService.ListProducts:output_type -> entrepot.catalog.v1.ListProductsResponse
+	17, // 40: entrepot.catalog.v1.StorefrontService.SearchListings:output_type -> entrepot.catalog.v1.SearchListingsResponse
+	22, // 41: entrepot.catalog.v1.StorefrontService.GetListing:output_type -> entrepot.catalog.v1.GetListingResponse
+	24, // 42: entrepot.catalog.v1.QuoteService.QuotePrices:output_type -> entrepot.catalog.v1.QuotePricesResponse
+	35, // [35:43] is the sub-list for method output_type
+	27, // [27:35] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_catalog_v1_catalog_proto_init() }
@@ -2181,7 +2300,7 @@ func file_entrepot_catalog_v1_catalog_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_catalog_v1_catalog_proto_rawDesc), len(file_entrepot_catalog_v1_catalog_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   3,
 		},
