@@ -14,6 +14,8 @@ type behaviour struct {
 	silentBefore, silentAfter bool
 	// off is added to the amount that is processed.
 	off int64
+	// disputed has the bank take back what is captured.
+	disputed bool
 	// tell is how often the webhook is sent.
 	tell int
 }
@@ -31,6 +33,7 @@ var tokens = map[string]behaviour{
 	"tok_timeout_before":     {silentBefore: true},
 	"tok_twice":              {tell: 2},
 	"tok_wrong_amount":       {off: -1},
+	"tok_disputed":           {disputed: true},
 }
 
 // amounts are the last two digits that behave, where amounts are magic.

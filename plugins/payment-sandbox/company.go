@@ -19,6 +19,7 @@ const (
 	void      = "void"
 	refund    = "refund"
 	payout    = "payout"
+	dispute   = "dispute"
 
 	succeeded = "succeeded"
 	declined  = "declined"
@@ -35,16 +36,21 @@ type asked struct {
 	payment, merchant string
 	// code declines the operation; pending leaves its end for later; off is
 	// added to what is processed; tell is how often the webhook is sent.
-	code    string
-	pending bool
-	off     int64
-	tell    int
+	code     string
+	pending  bool
+	disputed bool
+	off      int64
+	tell     int
 }
 
 // account is one payment in the books.
 type account struct {
 	currency                               string
 	authorized, captured, voided, refunded int64
+	// willDispute: the consumer's bank is going to take what is captured.
+	// disputed is what it took and did not give back.
+	willDispute bool
+	disputed    int64
 }
 
 // entry is an operation in the books; durable tells when it is on disk.
@@ -73,6 +79,13 @@ type company struct {
 	byKey    map[string]*entry
 	order    []*entry
 	accounts map[string]*account
+	// disputes by number, in their order, and the responses to them by the
+	// caller's key.
+	disputes  map[string]*entry
+	disputed  []string
+	responses map[string]*entry
+	// disputeFee is what the company keeps for a dispute that is not won.
+	disputeFee int64
 
 	// tells says whether anybody is told by webhook; untold are the entries
 	// that still are to be, in the order of the books, and news tells that
@@ -90,7 +103,10 @@ var (
 // openCompany reads the books. tells says whether Next is to be asked for what
 // is told by webhook.
 func openCompany(j *journal.Journal[record], all []record, tells bool) *company {
-	c := &company{journal: j, byKey: map[string]*entry{}, accounts: map[string]*account{}, tells: tells, news: make(chan struct{}, 1)}
+	c := &company{
+		journal: j, byKey: map[string]*entry{}, accounts: map[string]*account{}, disputes: map[string]*entry{}, responses: map[string]*entry{},
+		tells: tells, news: make(chan struct{}, 1),
+	}
 	for _, v := range all {
 		c.book(&entry{record: v})
 	}
@@ -101,6 +117,17 @@ func openCompany(j *journal.Journal[record], all []record, tells bool) *company 
 // held, or before there is anybody else.
 func (c *company) book(e *entry) {
 	c.last = e.N
+	if c.tells && e.Tell > 0 {
+		c.untold = append(c.untold, e)
+		select {
+		case c.news <- struct{}{}:
+		default:
+		}
+	}
+	if e.Operation == dispute {
+		c.bookDispute(e)
+		return
+	}
 	if old := c.byKey[e.Key]; old == nil {
 		c.order = append(c.order, e)
 	} else {
@@ -112,13 +139,6 @@ func (c *company) book(e *entry) {
 		}
 	}
 	c.byKey[e.Key] = e
-	if c.tells && e.Tell > 0 {
-		c.untold = append(c.untold, e)
-		select {
-		case c.news <- struct{}{}:
-		default:
-		}
-	}
 	if e.Status != succeeded || e.Operation == payout {
 		return
 	}
@@ -130,6 +150,7 @@ func (c *company) book(e *entry) {
 	switch e.Operation {
 	case authorize:
 		a.authorized += e.Minor
+		a.willDispute = e.Disputed
 	case capture:
 		a.captured += e.Minor
 	case void:
@@ -151,7 +172,7 @@ func (c *company) do(q asked) (record, error) {
 	}
 	v := record{
 		N: c.last + 1, At: time.Now().UTC(), Key: q.key, Fingerprint: q.fingerprint, Operation: q.operation, Status: succeeded,
-		Currency: q.currency, Minor: q.minor + q.off, Payment: q.payment, Merchant: q.merchant, Tell: q.tell,
+		Currency: q.currency, Minor: q.minor + q.off, Payment: q.payment, Merchant: q.merchant, Tell: q.tell, Disputed: q.disputed,
 	}
 	v.Reference = fmt.Sprintf("op_%08d", v.N)
 	if v.Operation == authorize {
@@ -166,6 +187,7 @@ func (c *company) do(q asked) (record, error) {
 		v.Status, v.Tell = pending, 0
 	}
 	e := c.enter(v)
+	c.openDispute(v)
 	c.mu.Unlock()
 	return v, e.wait()
 }
@@ -197,6 +219,8 @@ func (c *company) refusal(v *record) string {
 		v.Minor = held
 	case v.Operation == capture && v.Minor > held:
 		return "amount_exceeds_authorization"
+	case v.Operation == refund && v.Minor > a.captured-a.refunded-a.disputed && v.Minor <= a.captured-a.refunded:
+		return "charge_disputed"
 	case v.Operation == refund && v.Minor > a.captured-a.refunded:
 		return "amount_exceeds_capture"
 	}

@@ -5,11 +5,14 @@ title   = "A payment company to practise with"
 
 serves "entrepot.payment.provider.v1" {
   capabilities = [
-    "authorize", "capture", "partial-capture", "void", "refund", "partial-refund", "lookup", "report", "webhook", "payout",
+    "authorize", "capture", "partial-capture", "void", "refund", "partial-refund", "lookup", "report", "webhook", "payout", "dispute",
   ]
 }
 
-publishes = ["entrepot.payment.provider.v1.TransactionUpdated"]
+publishes = [
+  "entrepot.payment.provider.v1.TransactionUpdated",
+  "entrepot.payment.provider.v1.DisputeUpdated",
+]
 
 config "currency" {
   type        = "string"
@@ -39,6 +42,11 @@ config "webhooks" {
 config "magic_amounts" {
   type        = "bool"
   description = "minor units ending in 91 decline, 92 are slow, 93 tell twice, 94 act and do not answer; without it, amounts are just amounts"
+}
+
+config "dispute_fee" {
+  type        = "int"
+  description = "minor units, in the payment's currency, that the company keeps for a dispute that is not won; without it, none"
 }
 
 config "webhook_secret" {

@@ -16,6 +16,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	providerv1 "github.com/entrepot/entrepot/proto/entrepot/payment/provider/v1"
@@ -37,6 +38,7 @@ type settings struct {
 	TimeoutEvery int64  `json:"timeout_every"`
 	Webhooks     bool   `json:"webhooks"`
 	MagicAmounts bool   `json:"magic_amounts"`
+	DisputeFee   int64  `json:"dispute_fee"`
 }
 
 // validate looks at what a field's type does not say. A company with a
@@ -60,8 +62,6 @@ const settleAfter = 200 * time.Millisecond
 // the company. The company opens when nobody else has its books any
 // more: a process that is being replaced keeps them until it has drained.
 type adapter struct {
-	providerv1connect.UnimplementedPaymentProviderServiceHandler
-
 	in      *plugin.Instance
 	cfg     settings
 	latency time.Duration
@@ -126,6 +126,7 @@ func (a *adapter) open(ctx context.Context) (*company, error) {
 		}
 	}
 	a.company = openCompany(j, all, a.sender != nil)
+	a.company.disputeFee = max(a.cfg.DisputeFee, 0)
 	if a.sender != nil {
 		a.sender.Start(ctx, a.company)
 	}
@@ -232,7 +233,7 @@ func (a *adapter) do(ctx context.Context, q asked, m behaviour, print string) (*
 		return nil, err
 	}
 	q.fingerprint = print
-	q.pending, q.off, q.tell = m.pending, m.off, m.tell
+	q.pending, q.disputed, q.off, q.tell = m.pending, m.disputed, m.off, m.tell
 	if q.code == "" {
 		q.code = m.code
 	}
@@ -304,7 +305,15 @@ func (a *adapter) Report(ctx context.Context, req *providerv1.ReportRequest, str
 			page = &providerv1.ReportResponse{}
 		}
 	}
-	if len(page.GetOutcomes()) == 0 {
+	for _, v := range c.disputesSince(since) {
+		if page.Disputes = append(page.Disputes, disputeOf(v)); len(page.GetDisputes()) == 500 {
+			if err := stream.Send(page); err != nil {
+				return err
+			}
+			page = &providerv1.ReportResponse{}
+		}
+	}
+	if len(page.GetOutcomes()) == 0 && len(page.GetDisputes()) == 0 {
 		return nil
 	}
 	return stream.Send(page)
@@ -327,7 +336,10 @@ func (a *adapter) webhook(ctx context.Context, req *pluginv1.HandleWebhookReques
 	if err := json.Unmarshal(req.GetBody(), &v); err != nil {
 		return &pluginv1.HandleWebhookResponse{Status: http.StatusBadRequest}, nil //nolint:nilerr // likewise
 	}
-	event := &providerv1.TransactionUpdated{Key: v.Key, Instance: a.in.Name, Outcome: outcome(v)}
+	var event proto.Message = &providerv1.TransactionUpdated{Key: v.Key, Instance: a.in.Name, Outcome: outcome(v)}
+	if v.Operation == dispute {
+		event = &providerv1.DisputeUpdated{Reference: v.Reference, Instance: a.in.Name, Dispute: disputeOf(v)}
+	}
 	if err := a.in.Host.Publish(ctx, a.in.Name, event, header.Get(standardwebhooks.HeaderWebhookID)); err != nil {
 		return nil, err
 	}

@@ -11,7 +11,9 @@ type record struct {
 	Key         string `json:"key"`
 	Fingerprint string `json:"fingerprint"`
 	// Operation is authorize, capture, void, refund or payout; Status succeeded,
-	// declined or pending.
+	// declined or pending. With dispute it is how a dispute then stands:
+	// needs_response, under_review, won or lost; Reference is its number, Key
+	// the caller's of a response, empty where nobody asked.
 	Operation string `json:"operation"`
 	Status    string `json:"status"`
 	Currency  string `json:"currency"`
@@ -23,6 +25,11 @@ type record struct {
 	Reference string `json:"reference"`
 	Merchant  string `json:"merchant_reference,omitempty"`
 	Code      string `json:"code,omitempty"`
+	// Disputed: the consumer's bank will take back what is captured of it.
+	Disputed bool `json:"disputed,omitempty"`
+	// Opened is when a dispute was, Fee what the company then keeps for it.
+	Opened time.Time `json:"opened,omitzero"`
+	Fee    int64     `json:"fee,omitempty"`
 	// Tell is how many times the webhook of it is sent.
 	Tell int `json:"tell,omitempty"`
 }

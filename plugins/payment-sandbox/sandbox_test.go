@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -278,4 +279,108 @@ func TestAPendingPaymentSettles(t *testing.T) {
 		res, err := b.Lookup(t.Context(), &providerv1.LookupRequest{Key: "p"})
 		return err == nil && res.GetOutcome().GetStatus() == providerv1.Outcome_STATUS_SUCCEEDED
 	}, 5*time.Second, 5*time.Millisecond)
+}
+
+func TestADisputeIsOpenedAnsweredAndRememberedByTheBooks(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b := open(t, plugintest.DataDir(dir), plugintest.Config(map[string]any{"dispute_fee": 1500}))
+	report := func() (out []*providerv1.Dispute) {
+		stream, err := b.Report(t.Context(), &providerv1.ReportRequest{})
+		require.NoError(t, err)
+		for {
+			page, err := stream.Receive()
+			if err != nil {
+				require.ErrorIs(t, err, io.EOF)
+				return out
+			}
+			out = append(out, page.GetDisputes()...)
+		}
+	}
+	for i, c := range []struct {
+		text   string
+		submit bool
+		want   providerv1.Dispute_Status
+		fee    int64
+	}{
+		{"nothing yet", false, providerv1.Dispute_STATUS_NEEDS_RESPONSE, 1500},
+		{"here is winning_evidence", true, providerv1.Dispute_STATUS_WON, 0},
+		{"losing_evidence", true, providerv1.Dispute_STATUS_LOST, 1500},
+		{"look at it", true, providerv1.Dispute_STATUS_UNDER_REVIEW, 1500},
+	} {
+		n := strconv.Itoa(i)
+		pay := b.hold(t, "a"+n, 1000, "tok_disputed").GetPaymentReference()
+		_, err := b.Capture(t.Context(), &providerv1.CaptureRequest{Key: "c" + n, PaymentReference: pay, Amount: gbp(600)})
+		require.NoError(t, err)
+		all := report()
+		require.Len(t, all, i+1)
+		d := all[i]
+		require.Equal(t, pay, d.GetPaymentReference())
+		require.Equal(t, providerv1.Dispute_STATUS_NEEDS_RESPONSE, d.GetStatus())
+		require.EqualValues(t, 600, d.GetAmount().GetMinorUnits())
+		back, err := b.Refund(t.Context(), &providerv1.RefundRequest{Key: "r" + n, PaymentReference: pay, Amount: gbp(1)})
+		require.NoError(t, err)
+		require.Equal(t, "charge_disputed", back.GetOutcome().GetCode())
+		evidence := &providerv1.SubmitEvidenceRequest{
+			Key: "e" + n, DisputeReference: d.GetReference(), Submit: c.submit,
+			Evidence: []*providerv1.Evidence{{Kind: providerv1.Evidence_KIND_STATEMENT, Text: c.text}},
+		}
+		for range 2 {
+			res, err := b.SubmitEvidence(t.Context(), evidence)
+			require.NoError(t, err)
+			require.Equal(t, c.want, res.GetDispute().GetStatus(), c.text)
+			require.Equal(t, c.fee, res.GetDispute().GetFee().GetMinorUnits())
+		}
+		if c.submit {
+			evidence.Key = "late" + n
+			_, err := b.SubmitEvidence(t.Context(), evidence)
+			require.Equal(t, "DISPUTE_NOT_OPEN", fault.Reason(err))
+		}
+		back, err = b.Refund(t.Context(), &providerv1.RefundRequest{Key: "rr" + n, PaymentReference: pay, Amount: gbp(1)})
+		require.NoError(t, err)
+		require.Equal(t, c.want == providerv1.Dispute_STATUS_WON, back.GetOutcome().GetCode() == "")
+	}
+	first := report()[0].GetReference()
+	b.Stop()
+
+	b = open(t, plugintest.DataDir(dir))
+	all := report()
+	require.Len(t, all, 4)
+	require.Equal(t, providerv1.Dispute_STATUS_WON, all[1].GetStatus())
+	for range 2 {
+		res, err := b.AcceptDispute(t.Context(), &providerv1.AcceptDisputeRequest{Key: "give-up", DisputeReference: first})
+		require.NoError(t, err)
+		require.Equal(t, providerv1.Dispute_STATUS_LOST, res.GetDispute().GetStatus())
+	}
+	got, err := b.GetDispute(t.Context(), &providerv1.GetDisputeRequest{DisputeReference: first})
+	require.NoError(t, err)
+	require.Equal(t, providerv1.Dispute_STATUS_LOST, got.GetDispute().GetStatus())
+	_, err = b.GetDispute(t.Context(), &providerv1.GetDisputeRequest{DisputeReference: "dp_none"})
+	require.Equal(t, "DISPUTE_UNKNOWN", fault.Reason(err))
+}
+
+func TestADisputeIsToldByWebhook(t *testing.T) {
+	t.Parallel()
+	b := open(t, plugintest.Secrets(map[string]string{"webhook_secret": secret}))
+	hooks := pluginv1connect.NewWebhookServiceClient(b.Client(call.Info{}))
+	wh, err := standardwebhooks.NewWebhook(secret)
+	require.NoError(t, err)
+	c := books(t, t.TempDir())
+	held, err := c.do(asked{key: "a", operation: authorize, currency: "GBP", minor: 5, disputed: true})
+	require.NoError(t, err)
+	_, err = c.do(asked{key: "c", operation: capture, payment: held.Payment, minor: 5})
+	require.NoError(t, err)
+	m := c.Next(0)
+	now := time.Now()
+	sign, err := wh.Sign(m.ID, now, m.Body)
+	require.NoError(t, err)
+	_, err = hooks.HandleWebhook(t.Context(), &pluginv1.HandleWebhookRequest{Instance: "payment-sandbox", Body: m.Body, Headers: map[string]string{
+		standardwebhooks.HeaderWebhookID: m.ID, standardwebhooks.HeaderWebhookTimestamp: strconv.FormatInt(now.Unix(), 10), standardwebhooks.HeaderWebhookSignature: sign,
+	}})
+	require.NoError(t, err)
+	events := b.Published(t)
+	require.Len(t, events, 1)
+	told := events[0].(*providerv1.DisputeUpdated)
+	require.Equal(t, held.Payment, told.GetDispute().GetPaymentReference())
+	require.Equal(t, told.GetReference(), told.GetDispute().GetReference())
 }
