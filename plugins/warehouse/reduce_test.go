@@ -78,11 +78,7 @@ func TestAReleaseSeesWhatWasGivenBackWhileItWaited(t *testing.T) {
 			_, err := h.orders.ReleaseReservation(t.Context(), &warehousev1.ReleaseReservationRequest{ReservationId: mine.GetReservationId()})
 			released <- err
 		}()
-		require.Eventually(t, func() bool {
-			var waits bool
-			err := h.Admin.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')`).Scan(&waits)
-			return err == nil && waits
-		}, time.Minute, 5*time.Millisecond)
+		h.somebodyWaits(t)
 		_, err := post(ctx, tx, way{reason: "release", from: "reserved", to: "sellable"},
 			goods{key: key{sku: "sku_a", site: "main"}, quantity: 2, reference: mine.GetReservationId()})
 		return err
@@ -90,5 +86,39 @@ func TestAReleaseSeesWhatWasGivenBackWhileItWaited(t *testing.T) {
 	require.NoError(t, <-released)
 	require.EqualValues(t, 5, h.level(t, "sku_a", "main").GetReserved(), "the others' are theirs")
 	require.EqualValues(t, 5, h.level(t, "sku_a", "main").GetSellable())
+	h.consistent(t)
+}
+
+// somebodyWaits returns when somebody waits for a lock in the database.
+func (h *house) somebodyWaits(t testing.TB) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		var waits bool
+		err := h.Admin.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')`).Scan(&waits)
+		return err == nil && waits
+	}, time.Minute, 5*time.Millisecond)
+}
+
+// The lock of a sku covers balances that are being made: who came in between
+// would lock some of them before the others, and out of order.
+func TestTheFirstGoodsOfASkuComeOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	h := open(t)
+	second := make(chan error, 1)
+	require.NoError(t, h.DB.Run(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		if _, err := post(ctx, tx, way{reason: "receipt", from: "external", to: "sellable"},
+			goods{key: key{sku: "sku_a", site: "main"}, quantity: 2, reference: "mrc_one/grn_1"}); err != nil {
+			return err
+		}
+		go func() {
+			_, err := h.one.ReceiveStock(t.Context(), &warehousev1.ReceiveStockRequest{ReceiptId: id.New("grn"), Site: "east", Lines: []*warehousev1.ReceiptLine{{Sku: "sku_a", Quantity: 1}}})
+			second <- err
+		}()
+		h.somebodyWaits(t)
+		return nil
+	}))
+	require.NoError(t, <-second)
+	require.EqualValues(t, 2, h.level(t, "sku_a", "main").GetSellable())
+	require.EqualValues(t, 1, h.level(t, "sku_a", "east").GetSellable())
 	h.consistent(t)
 }

@@ -193,18 +193,18 @@ CREATE TABLE stock_policy (
 CREATE INDEX stock_policy_reorder ON stock_policy (sku) WHERE reorder_point > 0;
 
 -- What may be promised of some skus in a market, with everything about them
--- locked, in the one order of locks, which is the order in which goods go:
--- by sku, the site main first, then the others by name, what expires first
--- first, not authenticated first. What is expired is not promised. Balances
--- are read after their locks were waited for. One plan is kept: for a list of
--- one sku PostgreSQL would make another at every sale, which takes longer than
--- the work.
+-- locked, in the order in which goods go: by sku, the site main first, then the
+-- others by name, what expires first first, not authenticated first. What is
+-- expired is not promised. The lock is that of the sku's own row, by sku, here
+-- as in post: locks of the balances would leave out one that is being made by
+-- somebody else, and who then met it would come out of order. Balances are read
+-- after the lock was waited for. One plan is kept: for a list of one sku
+-- PostgreSQL would make another at every sale, which takes longer than the work.
 CREATE FUNCTION promisable(p_skus text[], p_market text)
 RETURNS TABLE (sku text, site text, lot text, authenticated boolean, sellable bigint, on_shelf bigint, safety_stock bigint)
 LANGUAGE plpgsql STRICT ROWS 20 SECURITY DEFINER SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
-  PERFORM FROM p_warehouse.stock_balance s WHERE s.sku = ANY (p_skus)
-    ORDER BY s.sku, s.site <> 'main', s.site, s.expires_on, s.lot, s.authenticated FOR NO KEY UPDATE;
+  PERFORM FROM p_warehouse.stock_item i WHERE i.sku = ANY (p_skus) ORDER BY i.sku FOR NO KEY UPDATE;
   RETURN QUERY SELECT s.sku, s.site, s.lot, s.authenticated,
       CASE WHEN s.expires_on < (now() AT TIME ZONE 'UTC')::date THEN 0 ELSE s.sellable END, p.on_shelf, p.safety_stock
     FROM p_warehouse.stock_balance s LEFT JOIN p_warehouse.stock_policy p ON p.sku = s.sku AND p.market = p_market
@@ -261,8 +261,7 @@ BEGIN
   ELSIF p_units <> '{}' AND EXISTS (SELECT FROM unnest(p_units) u WHERE u <> '' GROUP BY u HAVING count(*) > 1) THEN
     RAISE EXCEPTION 'a serial stands twice' USING ERRCODE = 'WH004', DETAIL = '{}';
   END IF;
-  PERFORM FROM p_warehouse.stock_balance s WHERE s.sku = ANY (p_skus)
-    ORDER BY s.sku, s.site <> 'main', s.site, s.expires_on, s.lot, s.authenticated FOR NO KEY UPDATE;
+  PERFORM FROM p_warehouse.stock_item i WHERE i.sku = ANY (p_skus) ORDER BY i.sku FOR NO KEY UPDATE;
   IF p_from = 'external' THEN
     INSERT INTO p_warehouse.stock_balance (sku, site, lot, authenticated, merchant, expires_on)
     SELECT DISTINCT i.sku, u.site, u.lot, u.authenticated, i.merchant, l.expires_on
