@@ -59,6 +59,15 @@ type record struct {
 	End    *end `json:"e,omitempty"`
 }
 
+// underway is for how long yet what was sent may arrive at Stripe: nothing of
+// what was answered.
+func (r record) underway(now time.Time) time.Duration {
+	if r.Failed {
+		return 0
+	}
+	return max(0, silence-now.Sub(time.UnixMilli(r.Sent)))
+}
+
 // end is what became of it.
 type end struct {
 	Status   providerv1.Outcome_Status `json:"s"`

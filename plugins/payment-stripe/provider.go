@@ -72,10 +72,14 @@ const checking = 2500 * time.Millisecond
 func (a *adapter) check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, checking)
 	defer cancel()
-	if _, err := a.stripe.V1Balance.Retrieve(ctx, nil); err != nil {
-		return unknown(err)
+	_, err := a.stripe.V1Balance.Retrieve(ctx, nil)
+	if err == nil {
+		return nil
 	}
-	return nil
+	if err = unknown(err); fault.Reason(err) != fault.ReasonOutcomeUnknown {
+		return err
+	}
+	return fault.Downstream(fault.New(connect.CodeUnavailable, "STRIPE_UNREACHABLE", "Stripe does not answer as it should"))
 }
 
 // action is how an operation is sent, and how it is found again afterwards.
@@ -190,7 +194,7 @@ func (a *adapter) Lookup(ctx context.Context, req *providerv1.LookupRequest) (*p
 	if e != nil {
 		return &providerv1.LookupResponse{Outcome: a.keep(ctx, key, r, e)}, nil
 	}
-	if left := silence - time.Since(time.UnixMilli(r.Sent)); left > 0 && !r.Failed {
+	if left := r.underway(time.Now()); left > 0 {
 		return nil, fault.Downstream(fault.Retry(fault.New(connect.CodeUnavailable, fault.ReasonOutcomeUnknown, "it may still arrive at Stripe"), left))
 	}
 	return nil, never

@@ -83,7 +83,7 @@ func TestACheckTellsHowStripeIs(t *testing.T) {
 	}{
 		{"", pluginv1.CheckResponse_STATUS_OK, ""},
 		{refusedKey, pluginv1.CheckResponse_STATUS_DEGRADED, "CREDENTIALS_REFUSED"},
-		{lostBefore, pluginv1.CheckResponse_STATUS_DEGRADED, "OUTCOME_UNKNOWN"},
+		{lostBefore, pluginv1.CheckResponse_STATUS_DEGRADED, "STRIPE_UNREACHABLE"},
 	} {
 		b.fake.fail("balance", c.how)
 		res, err := life.Check(t.Context(), &pluginv1.CheckRequest{Instance: "payment-stripe"})

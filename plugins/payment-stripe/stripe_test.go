@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/stretchr/testify/require"
@@ -386,4 +387,31 @@ func TestAFailureMeanwhileIsSearchedAgain(t *testing.T) {
 	require.Equal(t, connect.CodeUnavailable, connect.CodeOf(err), "it is not sent under another idempotency key")
 	b.must(t, refund, "op", pay, 100)
 	require.EqualValues(t, 100, b.fake.total("refunded"))
+}
+
+// What was sent and not answered may arrive for a while yet: until then that
+// nothing is there tells nothing.
+func TestSilenceIsNoAnswer(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	sent := record{Sent: now.UnixMilli()}
+	require.Positive(t, sent.underway(now))
+	require.Positive(t, sent.underway(now.Add(silence-time.Second)))
+	require.Zero(t, sent.underway(now.Add(silence+time.Second)))
+	sent.Failed = true
+	require.Zero(t, sent.underway(now), "a failure is an answer")
+}
+
+func TestAnIntentThatOthersChangedMeanwhileIsSeenAgain(t *testing.T) {
+	t.Parallel()
+	b := open(t, nil)
+	pay := b.hold(t, "hold", 1000, "pm_card_visa")
+	b.fake.meanwhile = func(call string) {
+		if call == "POST /v1/payment_intents/"+pay { // the key is written, and it is not cancelled yet
+			b.fake.change("payment_intents", pay, func(o object) { o["status"], o["amount_capturable"] = "canceled", int64(0) })
+		}
+	}
+	_, err := b.move(t, void, "op", pay, 0)
+	require.Equal(t, connect.CodeUnavailable, connect.CodeOf(err), "it is not known who gave it up")
+	require.EqualValues(t, 1000, b.must(t, void, "op", pay, 0).GetAmount().GetMinorUnits())
 }

@@ -1,0 +1,30 @@
+package main
+
+import (
+	"context"
+	"testing"
+
+	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
+	"github.com/entrepot/entrepot/sdk/paymenttest"
+)
+
+// The kit of the contract, which the other companies pass too.
+func TestStripeIsAPaymentCompany(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		card   string
+		config map[string]any
+	}{"one capture": {"pm_card_visa", nil}, "several captures": {"pm_card_multi", map[string]any{"multicapture": true}}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := open(t, c.config)
+			paymenttest.Run(t, paymenttest.Company{
+				Client: b, Capabilities: paymenttest.Declared(t, manifest), Currency: "GBP", Good: c.card, Bad: "pm_card_declined", Merchant: "mer_1",
+				OneCapture: c.config == nil,
+				Dispute: func(_ context.Context, payment string, amount *typev1.Money) (string, error) {
+					return b.fake.dispute(payment, "needs_response", object{"amount": amount.GetMinorUnits()}), nil
+				},
+			})
+		})
+	}
+}

@@ -1,0 +1,95 @@
+package paymenttest
+
+import (
+	"context"
+	"fmt"
+
+	"connectrpc.com/connect/v2"
+
+	providerv1 "github.com/entrepot/entrepot/proto/entrepot/payment/provider/v1"
+	"github.com/entrepot/entrepot/sdk/fault"
+)
+
+// disputes are demands on what a company says of disputes.
+var disputes = []check{
+	{"dispute", "is told as it is, and one that is not there is not", tells},
+	{"dispute", "takes evidence until it is sent, and no more", takesEvidence},
+	{"dispute", "is accepted once, and for good", accepts},
+}
+
+// disputed is a payment of 1000 of which 600 are disputed.
+func (k *kit) disputed(ctx context.Context) (payment, reference string, err error) {
+	if payment, err = k.taken(ctx, 1000); err == nil {
+		reference, err = k.Dispute(ctx, payment, k.money(600))
+	}
+	return payment, reference, err
+}
+
+func tells(ctx context.Context, k *kit) error {
+	payment, reference, err := k.disputed(ctx)
+	if err != nil {
+		return err
+	}
+	res, err := k.Client.GetDispute(ctx, &providerv1.GetDisputeRequest{DisputeReference: reference})
+	if err != nil {
+		return err
+	}
+	d := res.GetDispute()
+	if d.GetReference() != reference || d.GetPaymentReference() != payment || d.GetStatus() != providerv1.Dispute_STATUS_NEEDS_RESPONSE ||
+		d.GetAmount().GetMinorUnits() != 600 || d.GetAmount().GetCurrencyCode() != k.Currency || d.GetOpenedAt() == nil || d.GetUpdatedAt() == nil {
+		return fmt.Errorf("a dispute of 600 is told as %v", d)
+	}
+	_, err = k.Client.GetDispute(ctx, &providerv1.GetDisputeRequest{DisputeReference: "dispute-of-nobody"})
+	if connect.CodeOf(err) != connect.CodeNotFound || fault.Reason(err) != "DISPUTE_UNKNOWN" {
+		return fmt.Errorf("a dispute that is not there is answered %w", err)
+	}
+	return nil
+}
+
+func takesEvidence(ctx context.Context, k *kit) error {
+	_, reference, err := k.disputed(ctx)
+	if err != nil {
+		return err
+	}
+	statement := []*providerv1.Evidence{{Kind: providerv1.Evidence_KIND_STATEMENT, Text: "It was delivered."}}
+	send := k.key()
+	for _, step := range []struct {
+		key    string
+		submit bool
+		want   providerv1.Dispute_Status
+	}{
+		{k.key(), false, providerv1.Dispute_STATUS_NEEDS_RESPONSE},
+		{send, true, providerv1.Dispute_STATUS_UNDER_REVIEW},
+		{send, true, providerv1.Dispute_STATUS_UNDER_REVIEW},
+	} {
+		res, err := k.Client.SubmitEvidence(ctx, &providerv1.SubmitEvidenceRequest{Key: step.key, DisputeReference: reference, Evidence: statement, Submit: step.submit})
+		if err != nil {
+			return err
+		}
+		if got := res.GetDispute().GetStatus(); got != step.want {
+			return fmt.Errorf("after evidence (sent: %v) it is %v", step.submit, got)
+		}
+	}
+	_, err = k.Client.SubmitEvidence(ctx, &providerv1.SubmitEvidenceRequest{Key: k.key(), DisputeReference: reference, Evidence: statement})
+	if connect.CodeOf(err) != connect.CodeFailedPrecondition || fault.Reason(err) != "DISPUTE_NOT_OPEN" {
+		return fmt.Errorf("evidence after the evidence was sent is answered %w", err)
+	}
+	return nil
+}
+
+func accepts(ctx context.Context, k *kit) error {
+	_, reference, err := k.disputed(ctx)
+	if err != nil {
+		return err
+	}
+	for range 2 {
+		res, err := k.Client.AcceptDispute(ctx, &providerv1.AcceptDisputeRequest{Key: k.key(), DisputeReference: reference})
+		if err != nil {
+			return err
+		}
+		if res.GetDispute().GetReference() != reference {
+			return fmt.Errorf("%s is accepted, and %v answered", reference, res.GetDispute())
+		}
+	}
+	return nil
+}
