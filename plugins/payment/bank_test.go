@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -238,7 +240,11 @@ func (b *bank) Report(ctx context.Context, _ *providerv1.ReportRequest, stream p
 			}
 		}
 	}
-	return nil
+	page := &providerv1.ReportResponse{}
+	for _, reference := range slices.Sorted(maps.Keys(b.disputes)) {
+		page.Disputes = append(page.Disputes, b.disputes[reference])
+	}
+	return stream.Send(page)
 }
 
 // total sums the bank's books.

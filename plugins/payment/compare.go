@@ -126,6 +126,8 @@ type comparison struct {
 	compared, total int64
 	counts          map[difference]int64
 	differences     []*paymentv1.Difference
+	// news are disputes as they stand there and not here.
+	news []*providerv1.Dispute
 }
 
 func newComparison(db *store.DB, instance string, began time.Time) *comparison {

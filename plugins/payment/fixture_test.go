@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"flag"
 	"testing"
 
 	"connectrpc.com/connect/v2"
@@ -20,7 +21,14 @@ import (
 	"github.com/entrepot/entrepot/sdk/plugintest"
 )
 
-func TestMain(m *testing.M) { plugintest.Main(m) }
+func TestMain(m *testing.M) {
+	// A history of purchases costs a tenth of a second and more: these many in
+	// every run, more by -rapid.checks.
+	if err := flag.Set("rapid.checks", "40"); err != nil {
+		panic(err)
+	}
+	plugintest.Main(m)
+}
 
 // till is the payment module with a bank behind it.
 type till struct {
@@ -40,6 +48,7 @@ func open(t testing.TB, opts ...plugintest.Option) *till {
 		p.own, err = register(in)
 		return err
 	}
+	opts = append([]plugintest.Option{plugintest.Config(map[string]any{"reconcile_at": "never"})}, opts...)
 	p.Module = plugintest.Start(t, m, append(opts, plugintest.Neighbours(func(s *connect.Server) {
 		providerv1connect.RegisterPaymentProviderServiceHandler(s, p.bank)
 	}))...)

@@ -19,11 +19,17 @@ publishes = [
   "entrepot.payment.v1.PayoutFailed",
   "entrepot.payment.v1.DisputeOpened",
   "entrepot.payment.v1.DisputeClosed",
+  "entrepot.payment.v1.ReconciliationEnded",
 ]
 
 config "holding_period" {
   type        = "duration"
   description = "from delivery until a merchant's share may be paid out; without it, 336h: the 14 days of withdrawal (Directive 2011/83/EU, article 9)"
+}
+
+config "reconcile_at" {
+  type        = "string"
+  description = "when the ledger is compared with each payment company's report, every day, as an hour UTC like \"03:00\", or \"never\"; without it, 03:00"
 }
 
 config "dispute_fee" {

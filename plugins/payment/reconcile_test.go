@@ -4,14 +4,21 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"sync"
 	"testing"
 
 	"connectrpc.com/connect/v2"
+	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
 
 	providerv1 "github.com/entrepot/entrepot/proto/entrepot/payment/provider/v1"
 	paymentv1 "github.com/entrepot/entrepot/proto/entrepot/payment/v1"
+	"github.com/entrepot/entrepot/proto/entrepot/payment/v1/paymentv1connect"
+	"github.com/entrepot/entrepot/sdk/call"
+	"github.com/entrepot/entrepot/sdk/id"
+	"github.com/entrepot/entrepot/sdk/plugintest"
 )
 
 // reconcile compares with bank-gb. Differences are told by their key.
@@ -181,4 +188,162 @@ func TestWhatEndedThereAndNotHereIsADifference(t *testing.T) {
 	require.EqualValues(t, 2, res.GetTotal(), "%v", res.GetDifferences())
 	require.Equal(t, stateDiffers, by[capture.GetOperationId()].GetKind())
 	require.Equal(t, stateDiffers, by[payout.GetPayoutId()].GetKind())
+}
+
+func (p *till) books(k call.Principal) paymentv1connect.ReconciliationServiceClient {
+	return paymentv1connect.NewReconciliationServiceClient(p.Client(plugintest.As(k, "GB")))
+}
+
+func (p *till) runs(t testing.TB) (out []*paymentv1.Reconciliation) {
+	t.Helper()
+	req := &paymentv1.ListReconciliationsRequest{PageSize: 1}
+	for {
+		res, err := p.books(staff).ListReconciliations(t.Context(), req)
+		require.NoError(t, err)
+		out = append(out, res.GetReconciliations()...)
+		if req.PageToken = res.GetNextPageToken(); req.GetPageToken() == "" {
+			return out
+		}
+	}
+}
+
+func TestAReconciliationIsKeptWithItsDifferences(t *testing.T) {
+	t.Parallel()
+	p := open(t)
+	p.hold(t, 1000)
+	p.bank.lies(func(b *bank) {
+		for _, key := range []string{"x1", "x2", "x3"} {
+			b.keep("bank-gb", &providerv1.Outcome{Key: key, Operation: providerv1.Operation_OPERATION_AUTHORIZE, Status: providerv1.Outcome_STATUS_SUCCEEDED, Amount: gbp(1)})
+		}
+		b.order = append(b.order, "x1")
+		b.down["bank-gb"] = true
+	})
+	req := &paymentv1.ReconcilePaymentsRequest{Instance: "bank-gb", ReconciliationId: id.New("rec")}
+	_, err := p.plain.ReconcilePayments(t.Context(), req)
+	require.Equal(t, connect.CodeUnavailable, connect.CodeOf(err))
+	failed := p.runs(t)[0]
+	require.Equal(t, reconciliationFailed, failed.GetState())
+	require.Equal(t, "PLUGIN_UNAVAILABLE", failed.GetCode())
+	p.bank.lies(func(b *bank) { b.down["bank-gb"] = false })
+	first, err := p.plain.ReconcilePayments(t.Context(), req)
+	require.NoError(t, err)
+	require.EqualValues(t, 4, first.GetTotal())
+	p.bank.lies(func(b *bank) { b.forgets("x2") })
+	again, err := p.plain.ReconcilePayments(t.Context(), req)
+	require.NoError(t, err)
+	require.True(t, proto.Equal(first, again), "it is told as it was")
+	other := &paymentv1.ReconcilePaymentsRequest{Instance: "bank-de", ReconciliationId: req.GetReconciliationId()}
+	_, err = p.plain.ReconcilePayments(t.Context(), other)
+	refused(t, connect.CodeAlreadyExists, "RECONCILIATION_DIFFERS", err)
+
+	counts := []*paymentv1.DifferenceCount{{Kind: unknownToUs, Count: 3}, {Kind: toldTwice, Count: 1}}
+	get := &paymentv1.GetReconciliationRequest{ReconciliationId: req.GetReconciliationId(), PageSize: 3}
+	var found []*paymentv1.Difference
+	for {
+		res, err := p.books(staff).GetReconciliation(t.Context(), get)
+		require.NoError(t, err)
+		require.Equal(t, reconciled, res.GetReconciliation().GetState())
+		require.Empty(t, cmp.Diff(counts, res.GetReconciliation().GetCounts(), protocmp.Transform()))
+		found = append(found, res.GetDifferences()...)
+		if get.PageToken = res.GetNextPageToken(); get.GetPageToken() == "" {
+			break
+		}
+	}
+	require.Empty(t, cmp.Diff(first.GetDifferences(), found, protocmp.Transform()))
+	events := p.Published(t)
+	ended := events[len(events)-1].(*paymentv1.ReconciliationEnded)
+	require.Empty(t, cmp.Diff(&paymentv1.ReconciliationEnded{
+		Instance: "bank-gb", ReconciliationId: req.GetReconciliationId(), Compared: 5, Total: 4, Counts: counts,
+	}, ended, protocmp.Transform()))
+	_, err = p.books(staff).GetReconciliation(t.Context(), &paymentv1.GetReconciliationRequest{ReconciliationId: id.New("rec")})
+	refused(t, connect.CodeNotFound, "RECONCILIATION_UNKNOWN", err)
+	_, err = p.DB.ExecContext(t.Context(), `UPDATE reconciliation SET total = 0`)
+	require.Error(t, err, "what was found stays")
+	_, err = p.DB.ExecContext(t.Context(), `DELETE FROM reconciliation_difference`)
+	require.Error(t, err)
+}
+
+func TestEachInstanceIsReconciledOnceADay(t *testing.T) {
+	t.Parallel()
+	p := open(t, plugintest.Config(map[string]any{}))
+	require.NoError(t, p.own.tidy(t.Context()))
+	require.Empty(t, p.runs(t), "there is nothing to compare")
+	p.hold(t, 1000)
+	german := authorization(500)
+	german.Market, german.Amount = "DE", eur(500)
+	_, err := p.plain.AuthorizePayment(t.Context(), german)
+	require.NoError(t, err)
+	p.bank.lies(func(b *bank) { b.down["bank-de"] = true })
+	for range 2 {
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() { _ = p.own.tidy(context.Background()) })
+		}
+		wg.Wait()
+	}
+	states := func() map[string]paymentv1.Reconciliation_State {
+		out := map[string]paymentv1.Reconciliation_State{}
+		for _, r := range p.runs(t) {
+			require.True(t, r.GetScheduled())
+			require.NotContains(t, out, r.GetInstance(), "once")
+			out[r.GetInstance()] = r.GetState()
+		}
+		return out
+	}
+	require.Equal(t, map[string]paymentv1.Reconciliation_State{"bank-gb": reconciled, "bank-de": reconciliationFailed}, states())
+	p.bank.lies(func(b *bank) { b.down["bank-de"] = false })
+	require.NoError(t, p.own.tidy(t.Context()))
+	require.Equal(t, reconciliationFailed, states()["bank-de"], "not at once")
+	_, err = p.Admin.Exec(t.Context(), `UPDATE p_payment.reconciliation SET ended_at = ended_at - interval '11 min' WHERE state = 3`)
+	require.NoError(t, err)
+	require.NoError(t, p.own.tidy(t.Context()))
+	require.Equal(t, map[string]paymentv1.Reconciliation_State{"bank-gb": reconciled, "bank-de": reconciled}, states())
+	_, err = p.Admin.Exec(t.Context(), `ALTER TABLE p_payment.reconciliation DISABLE TRIGGER ALL; UPDATE p_payment.reconciliation SET day = day - 1`)
+	require.NoError(t, err)
+	require.NoError(t, p.own.tidy(t.Context()))
+	require.Len(t, p.runs(t), 4, "the next day")
+}
+
+// A webhook that never came is found, named and made up for.
+func TestAReconciliationFindsDisputesThatWereNotHeardOf(t *testing.T) {
+	t.Parallel()
+	p := open(t)
+	_, pay := p.sold(t, 1000)
+	p.bank.opens(pay.GetProviderReference(), gbp(300), nil)
+	res, by := p.reconcile(t)
+	require.EqualValues(t, 1, res.GetTotal())
+	require.Equal(t, unknownToUs, by["dp-1"].GetKind())
+	require.Equal(t, "dispute needs_response 3.00 GBP", by["dp-1"].GetTheirs())
+	require.EqualValues(t, 700, p.has(t).GetPendingMinor(), "it is taken in")
+	p.agrees(t, 3)
+
+	p.bank.decides("dp-1", providerv1.Dispute_STATUS_WON)
+	_, by = p.reconcile(t)
+	require.Equal(t, stateDiffers, by["dp-1"].GetKind())
+	require.EqualValues(t, 1000, p.has(t).GetPendingMinor())
+	p.agrees(t, 3)
+
+	p.bank.lies(func(b *bank) { b.disputes["dp-1"].Amount = gbp(301) })
+	_, by = p.reconcile(t)
+	require.Equal(t, amountDiffers, by["dp-1"].GetKind())
+	p.bank.lies(func(b *bank) { b.disputes["dp-1"].Amount = eur(300) })
+	_, by = p.reconcile(t)
+	require.Equal(t, currencyDiffers, by["dp-1"].GetKind())
+	p.bank.lies(func(b *bank) { b.disputes["dp-1"].Amount = gbp(300); b.disputes["again"] = b.disputes["dp-1"] })
+	_, by = p.reconcile(t)
+	require.Equal(t, toldTwice, by["dp-1"].GetKind())
+	p.bank.lies(func(b *bank) { b.disputes = map[string]*providerv1.Dispute{} })
+	_, by = p.reconcile(t)
+	require.Equal(t, missingAtProvider, by["dp-1"].GetKind())
+	require.Contains(t, by["dp-1"].GetSubjectId(), "dsp_")
+
+	p.bank.lies(func(b *bank) { b.disputes = map[string]*providerv1.Dispute{} })
+	over := p.bank.opens(pay.GetProviderReference(), gbp(1001), nil)
+	over.Dispute.Reference, over.Reference = "dp-9", "dp-9"
+	p.bank.lies(func(b *bank) { b.disputes = map[string]*providerv1.Dispute{"dp-9": over.GetDispute()} })
+	p.hears(t, over)
+	_, by = p.reconcile(t)
+	require.Equal(t, amountDiffers, by["dp-9"].GetKind(), "more was taken than there was")
+	require.Equal(t, "dispute needs_response 10.01 GBP, of which 10.00 GBP is in the books", by["dp-9"].GetOurs())
+	p.balanced(t)
 }

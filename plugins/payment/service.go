@@ -28,7 +28,10 @@ type service struct {
 	holding time.Duration
 	// merchantsBearFees of disputes that are lost; else the marketplace does.
 	merchantsBearFees bool
-	janitor           *janitor
+	// reconcileAt is when the day's reconciliations are made, after midnight
+	// UTC; below zero: never.
+	reconcileAt time.Duration
+	janitor     *janitor
 }
 
 func register(in *plugin.Instance) (*service, error) {
@@ -42,6 +45,7 @@ func register(in *plugin.Instance) (*service, error) {
 	paymentv1connect.RegisterPaymentServiceHandler(in.Server, s)
 	paymentv1connect.RegisterSettlementServiceHandler(in.Server, s)
 	paymentv1connect.RegisterDisputeServiceHandler(in.Server, s)
+	paymentv1connect.RegisterReconciliationServiceHandler(in.Server, s)
 	if err := errors.Join(
 		in.Subscribe("schedules", event.OnBatch(s.onTick)),
 		in.Subscribe("providers", event.OnBatch(s.onTransactionUpdated)),
@@ -61,6 +65,7 @@ func (s *service) configure(in *plugin.Instance) error {
 	var config struct {
 		Holding    string `json:"holding_period"`
 		DisputeFee string `json:"dispute_fee"`
+		Reconcile  string `json:"reconcile_at"`
 	}
 	if err := in.Config(&config); err != nil {
 		return err
@@ -70,6 +75,16 @@ func (s *service) configure(in *plugin.Instance) error {
 		s.merchantsBearFees = config.DisputeFee != "marketplace"
 	default:
 		return fmt.Errorf("dispute_fee %q: write merchant or marketplace, who bears it", config.DisputeFee)
+	}
+	switch at, err := time.Parse("15:04", config.Reconcile); {
+	case config.Reconcile == "":
+		s.reconcileAt = 3 * time.Hour
+	case config.Reconcile == "never":
+		s.reconcileAt = -1
+	case err != nil:
+		return fmt.Errorf("reconcile_at %q: write an hour of the day, UTC, like 03:00, or never", config.Reconcile)
+	default:
+		s.reconcileAt = time.Duration(at.Hour())*time.Hour + time.Duration(at.Minute())*time.Minute
 	}
 	s.holding = 14 * 24 * time.Hour
 	if config.Holding == "" {
@@ -84,9 +99,10 @@ func (s *service) configure(in *plugin.Instance) error {
 }
 
 var (
-	_ paymentv1connect.PaymentServiceHandler    = (*service)(nil)
-	_ paymentv1connect.SettlementServiceHandler = (*service)(nil)
-	_ paymentv1connect.DisputeServiceHandler    = (*service)(nil)
+	_ paymentv1connect.PaymentServiceHandler        = (*service)(nil)
+	_ paymentv1connect.SettlementServiceHandler     = (*service)(nil)
+	_ paymentv1connect.DisputeServiceHandler        = (*service)(nil)
+	_ paymentv1connect.ReconciliationServiceHandler = (*service)(nil)
 )
 
 // GetPayment tells a payment with every call that was made for it.

@@ -1323,10 +1323,12 @@ func (x *PaymentSum) GetDisputedMinor() int64 {
 }
 
 type ReconcilePaymentsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Instance      string                 `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Instance string                 `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	// Chosen by the caller, "rec_..."; without one, each call makes another.
+	ReconciliationId string `protobuf:"bytes,2,opt,name=reconciliation_id,json=reconciliationId,proto3" json:"reconciliation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ReconcilePaymentsRequest) Reset() {
@@ -1366,9 +1368,17 @@ func (x *ReconcilePaymentsRequest) GetInstance() string {
 	return ""
 }
 
+func (x *ReconcilePaymentsRequest) GetReconciliationId() string {
+	if x != nil {
+		return x.ReconciliationId
+	}
+	return ""
+}
+
 type ReconcilePaymentsResponse struct {
-	state    protoimpl.MessageState `protogen:"open.v1"`
-	Compared int64                  `protobuf:"varint,1,opt,name=compared,proto3" json:"compared,omitempty"`
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	ReconciliationId string                 `protobuf:"bytes,4,opt,name=reconciliation_id,json=reconciliationId,proto3" json:"reconciliation_id,omitempty"`
+	Compared         int64                  `protobuf:"varint,1,opt,name=compared,proto3" json:"compared,omitempty"`
 	// At most 100 are listed; total counts all.
 	Differences   []*Difference `protobuf:"bytes,2,rep,name=differences,proto3" json:"differences,omitempty"`
 	Total         int64         `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
@@ -1404,6 +1414,13 @@ func (x *ReconcilePaymentsResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ReconcilePaymentsResponse.ProtoReflect.Descriptor instead.
 func (*ReconcilePaymentsResponse) Descriptor() ([]byte, []int) {
 	return file_entrepot_payment_v1_payment_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ReconcilePaymentsResponse) GetReconciliationId() string {
+	if x != nil {
+		return x.ReconciliationId
+	}
+	return ""
 }
 
 func (x *ReconcilePaymentsResponse) GetCompared() int64 {
@@ -1999,10 +2016,12 @@ const file_entrepot_payment_v1_payment_proto_rawDesc = "" +
 	"\fvoided_minor\x18\x05 \x01(\x03R\vvoidedMinor\x12%\n" +
 	"\x0erefunded_minor\x18\x06 \x01(\x03R\rrefundedMinor\x12\x1a\n" +
 	"\bpayments\x18\a \x01(\x03R\bpayments\x12%\n" +
-	"\x0edisputed_minor\x18\b \x01(\x03R\rdisputedMinor\"A\n" +
+	"\x0edisputed_minor\x18\b \x01(\x03R\rdisputedMinor\"\x96\x01\n" +
 	"\x18ReconcilePaymentsRequest\x12%\n" +
-	"\binstance\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\binstance\"\x90\x01\n" +
-	"\x19ReconcilePaymentsResponse\x12\x1a\n" +
+	"\binstance\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\binstance\x12S\n" +
+	"\x11reconciliation_id\x18\x02 \x01(\tB&\xbaH#r!2\x1f^(rec_[0-9a-hjkmnp-tv-z]{26})?$R\x10reconciliationId\"\xbd\x01\n" +
+	"\x19ReconcilePaymentsResponse\x12+\n" +
+	"\x11reconciliation_id\x18\x04 \x01(\tR\x10reconciliationId\x12\x1a\n" +
 	"\bcompared\x18\x01 \x01(\x03R\bcompared\x12A\n" +
 	"\vdifferences\x18\x02 \x03(\v2\x1f.entrepot.payment.v1.DifferenceR\vdifferences\x12\x14\n" +
 	"\x05total\x18\x03 \x01(\x03R\x05total\"\xf5\x02\n" +
@@ -2066,7 +2085,7 @@ const file_entrepot_payment_v1_payment_proto_rawDesc = "" +
 	"\x04code\x18\x03 \x01(\tR\x04code\x12\x1a\n" +
 	"\binstance\x18\x04 \x01(\tR\binstance:\x10\xe2\xb5\x18\f\n" +
 	"\n" +
-	"payment_id2\x88\a\n" +
+	"payment_id2\x9d\a\n" +
 	"\x0ePaymentService\x12\x88\x01\n" +
 	"\x10AuthorizePayment\x12,.entrepot.payment.v1.AuthorizePaymentRequest\x1a-.entrepot.payment.v1.AuthorizePaymentResponse\"\x17ҵ\x18\x03\n" +
 	"\x01\x06ڵ\x18\f\n" +
@@ -2086,9 +2105,10 @@ const file_entrepot_payment_v1_payment_proto_rawDesc = "" +
 	"GetPayment\x12&.entrepot.payment.v1.GetPaymentRequest\x1a'.entrepot.payment.v1.GetPaymentResponse\"\fҵ\x18\x05\n" +
 	"\x03\x06\x04\x05\x90\x02\x01\x12m\n" +
 	"\vSumPayments\x12'.entrepot.payment.v1.SumPaymentsRequest\x1a(.entrepot.payment.v1.SumPaymentsResponse\"\vҵ\x18\x04\n" +
-	"\x02\x04\x05\x90\x02\x01\x12\x7f\n" +
-	"\x11ReconcilePayments\x12-.entrepot.payment.v1.ReconcilePaymentsRequest\x1a..entrepot.payment.v1.ReconcilePaymentsResponse\"\vҵ\x18\x04\n" +
-	"\x02\x04\x05\x90\x02\x01BBZ@github.com/entrepot/entrepot/proto/entrepot/payment/v1;paymentv1b\x06proto3"
+	"\x02\x04\x05\x90\x02\x01\x12\x93\x01\n" +
+	"\x11ReconcilePayments\x12-.entrepot.payment.v1.ReconcilePaymentsRequest\x1a..entrepot.payment.v1.ReconcilePaymentsResponse\"\x1fҵ\x18\x04\n" +
+	"\x02\x04\x05ڵ\x18\x13\n" +
+	"\x11reconciliation_idBBZ@github.com/entrepot/entrepot/proto/entrepot/payment/v1;paymentv1b\x06proto3"
 
 var (
 	file_entrepot_payment_v1_payment_proto_rawDescOnce sync.Once

@@ -94,10 +94,9 @@ var (
 	})
 	paymentServiceReconcilePaymentsSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
-			StreamType:       connect.StreamTypeUnary,
-			Schema:           v1.File_entrepot_payment_v1_payment_proto.Services().ByName("PaymentService").Methods().ByName("ReconcilePayments"),
-			Procedure:        PaymentServiceReconcilePaymentsProcedure,
-			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_entrepot_payment_v1_payment_proto.Services().ByName("PaymentService").Methods().ByName("ReconcilePayments"),
+			Procedure:  PaymentServiceReconcilePaymentsProcedure,
 		}
 	})
 )
@@ -126,7 +125,9 @@ type PaymentServiceClient interface {
 	// reconciliation, and says whether it balances.
 	SumPayments(context.Context, *v1.SumPaymentsRequest) (*v1.SumPaymentsResponse, error)
 	// ReconcilePayments compares the ledger with a provider's own report and
-	// names every difference.
+	// names every difference; what is told of disputes that were not heard of is
+	// taken in. It is kept: ReconciliationService tells it again. One of that id
+	// that is running: aborted, RECONCILIATION_RUNNING.
 	ReconcilePayments(context.Context, *v1.ReconcilePaymentsRequest) (*v1.ReconcilePaymentsResponse, error)
 }
 
@@ -160,7 +161,9 @@ type PaymentServiceHandler interface {
 	// reconciliation, and says whether it balances.
 	SumPayments(context.Context, *v1.SumPaymentsRequest) (*v1.SumPaymentsResponse, error)
 	// ReconcilePayments compares the ledger with a provider's own report and
-	// names every difference.
+	// names every difference; what is told of disputes that were not heard of is
+	// taken in. It is kept: ReconciliationService tells it again. One of that id
+	// that is running: aborted, RECONCILIATION_RUNNING.
 	ReconcilePayments(context.Context, *v1.ReconcilePaymentsRequest) (*v1.ReconcilePaymentsResponse, error)
 }
 
