@@ -2,14 +2,18 @@ package main
 
 import (
 	"context"
+	"encoding/csv"
 	"errors"
 	"fmt"
+	"io"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
 
@@ -230,6 +234,64 @@ func TestAStatementOpensAndCloses(t *testing.T) {
 	require.Len(t, whole.GetLines(), len(first.GetLines())+len(second.GetLines()))
 	_, err = p.settlement(one).GetStatement(t.Context(), &paymentv1.GetStatementRequest{MerchantId: "mrc_two", CurrencyCode: "GBP", From: timestamppb.New(between), Until: timestamppb.New(far)})
 	require.Equal(t, connect.CodeInvalidArgument, connect.CodeOf(err), "another merchant's")
+}
+
+func (p *till) export(t testing.TB, who call.Principal, req *paymentv1.ExportStatementRequest) (text string, last *paymentv1.ExportStatementResponse) {
+	t.Helper()
+	stream, err := p.settlement(who).ExportStatement(t.Context(), req)
+	require.NoError(t, err)
+	for {
+		piece, err := stream.Receive()
+		if errors.Is(err, io.EOF) {
+			return text, last
+		}
+		require.NoError(t, err)
+		text, last = text+string(piece.GetData()), piece
+	}
+}
+
+func TestAStatementIsExportedHoweverLongItIs(t *testing.T) {
+	t.Parallel()
+	p := open(t)
+	req := &paymentv1.ExportStatementRequest{
+		CurrencyCode: "GBP", From: timestamppb.New(time.Unix(0, 0)), Until: timestamppb.New(time.Now().Add(time.Hour)), Format: paymentv1.ExportStatementRequest_FORMAT_CSV,
+	}
+	text, last := p.export(t, one, req)
+	require.Equal(t, "at,kind,subject_id,reference,instance,currency,minor_units,available_minor,balance_minor\r\n", text, "a merchant without postings")
+	require.Zero(t, last.GetTotal())
+	pay := p.earns(t, 1000)
+	_, err := p.plain.RefundPayment(t.Context(), refundOf(pay, 400))
+	require.NoError(t, err)
+	// Twelve hundred lines that were made at one moment, and one of another.
+	_, err = p.Admin.Exec(t.Context(), `INSERT INTO p_payment.transfer (kind, key, debit, credit, currency, amount, instance, payment)
+		SELECT 'share', 'k' || n, 'platform:unallocated', 'merchant:mrc_one:pending', 'GBP', 1, '=bank', 'pay_x' FROM generate_series(1, 1200) n
+		UNION ALL SELECT 'share', 'other', 'platform:unallocated', 'merchant:mrc_two:pending', 'GBP', 1, 'bank-gb', 'pay_x'`)
+	require.NoError(t, err)
+	text, last = p.export(t, one, req)
+	rows, err := csv.NewReader(strings.NewReader(text)).ReadAll()
+	require.NoError(t, err)
+	require.Len(t, rows, 1+3+1200)
+	require.EqualValues(t, 1203, last.GetDone())
+	require.EqualValues(t, 1203, last.GetTotal())
+	require.Equal(t, "1800", rows[len(rows)-1][8], "1000 less 400, and 1200")
+	require.Equal(t, "'=bank", rows[len(rows)-1][4])
+	require.Equal(t, []string{"recover", "-400", "-400", "600"}, []string{rows[3][1], rows[3][6], rows[3][7], rows[3][8]})
+	req.Format = paymentv1.ExportStatementRequest_FORMAT_JSON_LINES
+	text, _ = p.export(t, staffOf(req, "mrc_two"), req)
+	line := &paymentv1.StatementLine{}
+	require.NoError(t, protojson.Unmarshal([]byte(text), line))
+	require.EqualValues(t, 1, line.GetMinorUnits())
+	stream, err := p.settlement(one).ExportStatement(t.Context(), req)
+	if err == nil {
+		_, err = stream.Receive()
+	}
+	require.Equal(t, connect.CodeInvalidArgument, connect.CodeOf(err), "another merchant's")
+}
+
+// staffOf asks for a merchant's statement as staff does.
+func staffOf(req *paymentv1.ExportStatementRequest, merchant string) call.Principal {
+	req.MerchantId = merchant
+	return staff
 }
 
 // M2, M3: whatever captures, refunds, deliveries, timers and cases come at

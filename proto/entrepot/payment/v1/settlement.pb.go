@@ -25,6 +25,60 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type ExportStatementRequest_Format int32
+
+const (
+	// CSV.
+	ExportStatementRequest_FORMAT_UNSPECIFIED ExportStatementRequest_Format = 0
+	// RFC 4180 with a header, a row for each line; balance_minor is what the
+	// merchant then has. Cells that a spreadsheet would run begin with an
+	// apostrophe.
+	ExportStatementRequest_FORMAT_CSV ExportStatementRequest_Format = 1
+	// A StatementLine a line, as JSON.
+	ExportStatementRequest_FORMAT_JSON_LINES ExportStatementRequest_Format = 2
+)
+
+// Enum value maps for ExportStatementRequest_Format.
+var (
+	ExportStatementRequest_Format_name = map[int32]string{
+		0: "FORMAT_UNSPECIFIED",
+		1: "FORMAT_CSV",
+		2: "FORMAT_JSON_LINES",
+	}
+	ExportStatementRequest_Format_value = map[string]int32{
+		"FORMAT_UNSPECIFIED": 0,
+		"FORMAT_CSV":         1,
+		"FORMAT_JSON_LINES":  2,
+	}
+)
+
+func (x ExportStatementRequest_Format) Enum() *ExportStatementRequest_Format {
+	p := new(ExportStatementRequest_Format)
+	*p = x
+	return p
+}
+
+func (x ExportStatementRequest_Format) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ExportStatementRequest_Format) Descriptor() protoreflect.EnumDescriptor {
+	return file_entrepot_payment_v1_settlement_proto_enumTypes[0].Descriptor()
+}
+
+func (ExportStatementRequest_Format) Type() protoreflect.EnumType {
+	return &file_entrepot_payment_v1_settlement_proto_enumTypes[0]
+}
+
+func (x ExportStatementRequest_Format) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ExportStatementRequest_Format.Descriptor instead.
+func (ExportStatementRequest_Format) EnumDescriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{6, 0}
+}
+
 type Payout_State int32
 
 const (
@@ -68,11 +122,11 @@ func (x Payout_State) String() string {
 }
 
 func (Payout_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_entrepot_payment_v1_settlement_proto_enumTypes[0].Descriptor()
+	return file_entrepot_payment_v1_settlement_proto_enumTypes[1].Descriptor()
 }
 
 func (Payout_State) Type() protoreflect.EnumType {
-	return &file_entrepot_payment_v1_settlement_proto_enumTypes[0]
+	return &file_entrepot_payment_v1_settlement_proto_enumTypes[1]
 }
 
 func (x Payout_State) Number() protoreflect.EnumNumber {
@@ -81,7 +135,7 @@ func (x Payout_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Payout_State.Descriptor instead.
 func (Payout_State) EnumDescriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{8, 0}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{10, 0}
 }
 
 type ListBalancesRequest struct {
@@ -503,6 +557,146 @@ func (x *StatementLine) GetInstance() string {
 	return ""
 }
 
+type ExportStatementRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Staff only; a member sees its own merchant's.
+	MerchantId   string `protobuf:"bytes,1,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
+	CurrencyCode string `protobuf:"bytes,2,opt,name=currency_code,json=currencyCode,proto3" json:"currency_code,omitempty"`
+	// From this time on, and before that one.
+	From          *timestamppb.Timestamp        `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	Until         *timestamppb.Timestamp        `protobuf:"bytes,4,opt,name=until,proto3" json:"until,omitempty"`
+	Format        ExportStatementRequest_Format `protobuf:"varint,5,opt,name=format,proto3,enum=entrepot.payment.v1.ExportStatementRequest_Format" json:"format,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportStatementRequest) Reset() {
+	*x = ExportStatementRequest{}
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportStatementRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportStatementRequest) ProtoMessage() {}
+
+func (x *ExportStatementRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportStatementRequest.ProtoReflect.Descriptor instead.
+func (*ExportStatementRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ExportStatementRequest) GetMerchantId() string {
+	if x != nil {
+		return x.MerchantId
+	}
+	return ""
+}
+
+func (x *ExportStatementRequest) GetCurrencyCode() string {
+	if x != nil {
+		return x.CurrencyCode
+	}
+	return ""
+}
+
+func (x *ExportStatementRequest) GetFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *ExportStatementRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *ExportStatementRequest) GetFormat() ExportStatementRequest_Format {
+	if x != nil {
+		return x.Format
+	}
+	return ExportStatementRequest_FORMAT_UNSPECIFIED
+}
+
+type ExportStatementResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The next piece of the file, whole rows.
+	Data []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// Lines so far, and in all when it began.
+	Done          int64 `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
+	Total         int64 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportStatementResponse) Reset() {
+	*x = ExportStatementResponse{}
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportStatementResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportStatementResponse) ProtoMessage() {}
+
+func (x *ExportStatementResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportStatementResponse.ProtoReflect.Descriptor instead.
+func (*ExportStatementResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ExportStatementResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *ExportStatementResponse) GetDone() int64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *ExportStatementResponse) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
 type RequestPayoutRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Chosen by the caller, "pot_...".
@@ -518,7 +712,7 @@ type RequestPayoutRequest struct {
 
 func (x *RequestPayoutRequest) Reset() {
 	*x = RequestPayoutRequest{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[6]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -530,7 +724,7 @@ func (x *RequestPayoutRequest) String() string {
 func (*RequestPayoutRequest) ProtoMessage() {}
 
 func (x *RequestPayoutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[6]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -543,7 +737,7 @@ func (x *RequestPayoutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestPayoutRequest.ProtoReflect.Descriptor instead.
 func (*RequestPayoutRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{6}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RequestPayoutRequest) GetPayoutId() string {
@@ -584,7 +778,7 @@ type RequestPayoutResponse struct {
 
 func (x *RequestPayoutResponse) Reset() {
 	*x = RequestPayoutResponse{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[7]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -596,7 +790,7 @@ func (x *RequestPayoutResponse) String() string {
 func (*RequestPayoutResponse) ProtoMessage() {}
 
 func (x *RequestPayoutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[7]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -609,7 +803,7 @@ func (x *RequestPayoutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestPayoutResponse.ProtoReflect.Descriptor instead.
 func (*RequestPayoutResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{7}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RequestPayoutResponse) GetProviderReference() string {
@@ -641,7 +835,7 @@ type Payout struct {
 
 func (x *Payout) Reset() {
 	*x = Payout{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[8]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -653,7 +847,7 @@ func (x *Payout) String() string {
 func (*Payout) ProtoMessage() {}
 
 func (x *Payout) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[8]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -666,7 +860,7 @@ func (x *Payout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Payout.ProtoReflect.Descriptor instead.
 func (*Payout) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{8}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Payout) GetPayoutId() string {
@@ -754,7 +948,7 @@ type ListPayoutsRequest struct {
 
 func (x *ListPayoutsRequest) Reset() {
 	*x = ListPayoutsRequest{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[9]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -766,7 +960,7 @@ func (x *ListPayoutsRequest) String() string {
 func (*ListPayoutsRequest) ProtoMessage() {}
 
 func (x *ListPayoutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[9]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -779,7 +973,7 @@ func (x *ListPayoutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPayoutsRequest.ProtoReflect.Descriptor instead.
 func (*ListPayoutsRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{9}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListPayoutsRequest) GetMerchantId() string {
@@ -821,7 +1015,7 @@ type ListPayoutsResponse struct {
 
 func (x *ListPayoutsResponse) Reset() {
 	*x = ListPayoutsResponse{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[10]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +1027,7 @@ func (x *ListPayoutsResponse) String() string {
 func (*ListPayoutsResponse) ProtoMessage() {}
 
 func (x *ListPayoutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[10]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +1040,7 @@ func (x *ListPayoutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPayoutsResponse.ProtoReflect.Descriptor instead.
 func (*ListPayoutsResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{10}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListPayoutsResponse) GetPayouts() []*Payout {
@@ -876,7 +1070,7 @@ type PayoutPaid struct {
 
 func (x *PayoutPaid) Reset() {
 	*x = PayoutPaid{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[11]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -888,7 +1082,7 @@ func (x *PayoutPaid) String() string {
 func (*PayoutPaid) ProtoMessage() {}
 
 func (x *PayoutPaid) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[11]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -901,7 +1095,7 @@ func (x *PayoutPaid) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PayoutPaid.ProtoReflect.Descriptor instead.
 func (*PayoutPaid) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{11}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PayoutPaid) GetMerchantId() string {
@@ -946,7 +1140,7 @@ type PayoutFailed struct {
 
 func (x *PayoutFailed) Reset() {
 	*x = PayoutFailed{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[12]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1152,7 @@ func (x *PayoutFailed) String() string {
 func (*PayoutFailed) ProtoMessage() {}
 
 func (x *PayoutFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[12]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1165,7 @@ func (x *PayoutFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PayoutFailed.ProtoReflect.Descriptor instead.
 func (*PayoutFailed) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{12}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PayoutFailed) GetMerchantId() string {
@@ -1029,7 +1223,7 @@ type CommissionRule struct {
 
 func (x *CommissionRule) Reset() {
 	*x = CommissionRule{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[13]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1041,7 +1235,7 @@ func (x *CommissionRule) String() string {
 func (*CommissionRule) ProtoMessage() {}
 
 func (x *CommissionRule) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[13]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1054,7 +1248,7 @@ func (x *CommissionRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommissionRule.ProtoReflect.Descriptor instead.
 func (*CommissionRule) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{13}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CommissionRule) GetMerchantId() string {
@@ -1101,7 +1295,7 @@ type PutCommissionRuleRequest struct {
 
 func (x *PutCommissionRuleRequest) Reset() {
 	*x = PutCommissionRuleRequest{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[14]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1113,7 +1307,7 @@ func (x *PutCommissionRuleRequest) String() string {
 func (*PutCommissionRuleRequest) ProtoMessage() {}
 
 func (x *PutCommissionRuleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[14]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1126,7 +1320,7 @@ func (x *PutCommissionRuleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCommissionRuleRequest.ProtoReflect.Descriptor instead.
 func (*PutCommissionRuleRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{14}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PutCommissionRuleRequest) GetRule() *CommissionRule {
@@ -1144,7 +1338,7 @@ type PutCommissionRuleResponse struct {
 
 func (x *PutCommissionRuleResponse) Reset() {
 	*x = PutCommissionRuleResponse{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[15]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1350,7 @@ func (x *PutCommissionRuleResponse) String() string {
 func (*PutCommissionRuleResponse) ProtoMessage() {}
 
 func (x *PutCommissionRuleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[15]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1363,7 @@ func (x *PutCommissionRuleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCommissionRuleResponse.ProtoReflect.Descriptor instead.
 func (*PutCommissionRuleResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{15}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{17}
 }
 
 type ListCommissionRulesRequest struct {
@@ -1180,7 +1374,7 @@ type ListCommissionRulesRequest struct {
 
 func (x *ListCommissionRulesRequest) Reset() {
 	*x = ListCommissionRulesRequest{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[16]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +1386,7 @@ func (x *ListCommissionRulesRequest) String() string {
 func (*ListCommissionRulesRequest) ProtoMessage() {}
 
 func (x *ListCommissionRulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[16]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1205,7 +1399,7 @@ func (x *ListCommissionRulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommissionRulesRequest.ProtoReflect.Descriptor instead.
 func (*ListCommissionRulesRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{16}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{18}
 }
 
 type ListCommissionRulesResponse struct {
@@ -1217,7 +1411,7 @@ type ListCommissionRulesResponse struct {
 
 func (x *ListCommissionRulesResponse) Reset() {
 	*x = ListCommissionRulesResponse{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[17]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1229,7 +1423,7 @@ func (x *ListCommissionRulesResponse) String() string {
 func (*ListCommissionRulesResponse) ProtoMessage() {}
 
 func (x *ListCommissionRulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[17]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1242,7 +1436,7 @@ func (x *ListCommissionRulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommissionRulesResponse.ProtoReflect.Descriptor instead.
 func (*ListCommissionRulesResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{17}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListCommissionRulesResponse) GetRules() []*CommissionRule {
@@ -1267,7 +1461,7 @@ type BalanceReleased struct {
 
 func (x *BalanceReleased) Reset() {
 	*x = BalanceReleased{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[18]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1279,7 +1473,7 @@ func (x *BalanceReleased) String() string {
 func (*BalanceReleased) ProtoMessage() {}
 
 func (x *BalanceReleased) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[18]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1292,7 +1486,7 @@ func (x *BalanceReleased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BalanceReleased.ProtoReflect.Descriptor instead.
 func (*BalanceReleased) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{18}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *BalanceReleased) GetMerchantId() string {
@@ -1341,7 +1535,7 @@ type ReleaseDue struct {
 
 func (x *ReleaseDue) Reset() {
 	*x = ReleaseDue{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[19]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1353,7 +1547,7 @@ func (x *ReleaseDue) String() string {
 func (*ReleaseDue) ProtoMessage() {}
 
 func (x *ReleaseDue) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[19]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1366,7 +1560,7 @@ func (x *ReleaseDue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseDue.ProtoReflect.Descriptor instead.
 func (*ReleaseDue) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{19}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReleaseDue) GetOrderId() string {
@@ -1422,7 +1616,24 @@ const file_entrepot_payment_v1_settlement_proto_rawDesc = "" +
 	"\vminor_units\x18\x05 \x01(\x03R\n" +
 	"minorUnits\x12'\n" +
 	"\x0favailable_minor\x18\x06 \x01(\x03R\x0eavailableMinor\x12\x1a\n" +
-	"\binstance\x18\a \x01(\tR\binstance\"\xe2\x01\n" +
+	"\binstance\x18\a \x01(\tR\binstance\"\x8b\x03\n" +
+	"\x16ExportStatementRequest\x12(\n" +
+	"\vmerchant_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
+	"merchantId\x126\n" +
+	"\rcurrency_code\x18\x02 \x01(\tB\x11\xbaH\x0er\f2\n" +
+	"^[A-Z]{3}$R\fcurrencyCode\x126\n" +
+	"\x04from\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x04from\x128\n" +
+	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x05until\x12T\n" +
+	"\x06format\x18\x05 \x01(\x0e22.entrepot.payment.v1.ExportStatementRequest.FormatB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06format\"G\n" +
+	"\x06Format\x12\x16\n" +
+	"\x12FORMAT_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"FORMAT_CSV\x10\x01\x12\x15\n" +
+	"\x11FORMAT_JSON_LINES\x10\x02\"W\n" +
+	"\x17ExportStatementResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\x03R\x04done\x12\x14\n" +
+	"\x05total\x18\x03 \x01(\x03R\x05total\"\xe2\x01\n" +
 	"\x14RequestPayoutRequest\x12@\n" +
 	"\tpayout_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^pot_[0-9a-hjkmnp-tv-z]{26}$R\bpayoutId\x12(\n" +
 	"\vmerchant_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
@@ -1511,12 +1722,14 @@ const file_entrepot_payment_v1_settlement_proto_rawDesc = "" +
 	"\vmerchant_id\x18\x02 \x01(\tR\n" +
 	"merchantId:\x0e\xe2\xb5\x18\n" +
 	"\n" +
-	"\border_id2\xce\x06\n" +
+	"\border_id2\xda\a\n" +
 	"\x11SettlementService\x12~\n" +
 	"\fListBalances\x12(.entrepot.payment.v1.ListBalancesRequest\x1a).entrepot.payment.v1.ListBalancesResponse\"\x19ҵ\x18\x12\n" +
 	"\x02\x03\x04\x12\fpayment.read\x90\x02\x01\x12~\n" +
 	"\fGetStatement\x12(.entrepot.payment.v1.GetStatementRequest\x1a).entrepot.payment.v1.GetStatementResponse\"\x19ҵ\x18\x12\n" +
-	"\x02\x03\x04\x12\fpayment.read\x90\x02\x01\x12\x8e\x01\n" +
+	"\x02\x03\x04\x12\fpayment.read\x90\x02\x01\x12\x89\x01\n" +
+	"\x0fExportStatement\x12+.entrepot.payment.v1.ExportStatementRequest\x1a,.entrepot.payment.v1.ExportStatementResponse\"\x19ҵ\x18\x12\n" +
+	"\x02\x03\x04\x12\fpayment.read\x90\x02\x010\x01\x12\x8e\x01\n" +
 	"\rRequestPayout\x12).entrepot.payment.v1.RequestPayoutRequest\x1a*.entrepot.payment.v1.RequestPayoutResponse\"&ҵ\x18\x13\n" +
 	"\x02\x03\x04\x12\rpayment.writeڵ\x18\v\n" +
 	"\tpayout_id\x12|\n" +
@@ -1540,72 +1753,80 @@ func file_entrepot_payment_v1_settlement_proto_rawDescGZIP() []byte {
 	return file_entrepot_payment_v1_settlement_proto_rawDescData
 }
 
-var file_entrepot_payment_v1_settlement_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_entrepot_payment_v1_settlement_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_entrepot_payment_v1_settlement_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_entrepot_payment_v1_settlement_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_entrepot_payment_v1_settlement_proto_goTypes = []any{
-	(Payout_State)(0),                   // 0: entrepot.payment.v1.Payout.State
-	(*ListBalancesRequest)(nil),         // 1: entrepot.payment.v1.ListBalancesRequest
-	(*ListBalancesResponse)(nil),        // 2: entrepot.payment.v1.ListBalancesResponse
-	(*Balance)(nil),                     // 3: entrepot.payment.v1.Balance
-	(*GetStatementRequest)(nil),         // 4: entrepot.payment.v1.GetStatementRequest
-	(*GetStatementResponse)(nil),        // 5: entrepot.payment.v1.GetStatementResponse
-	(*StatementLine)(nil),               // 6: entrepot.payment.v1.StatementLine
-	(*RequestPayoutRequest)(nil),        // 7: entrepot.payment.v1.RequestPayoutRequest
-	(*RequestPayoutResponse)(nil),       // 8: entrepot.payment.v1.RequestPayoutResponse
-	(*Payout)(nil),                      // 9: entrepot.payment.v1.Payout
-	(*ListPayoutsRequest)(nil),          // 10: entrepot.payment.v1.ListPayoutsRequest
-	(*ListPayoutsResponse)(nil),         // 11: entrepot.payment.v1.ListPayoutsResponse
-	(*PayoutPaid)(nil),                  // 12: entrepot.payment.v1.PayoutPaid
-	(*PayoutFailed)(nil),                // 13: entrepot.payment.v1.PayoutFailed
-	(*CommissionRule)(nil),              // 14: entrepot.payment.v1.CommissionRule
-	(*PutCommissionRuleRequest)(nil),    // 15: entrepot.payment.v1.PutCommissionRuleRequest
-	(*PutCommissionRuleResponse)(nil),   // 16: entrepot.payment.v1.PutCommissionRuleResponse
-	(*ListCommissionRulesRequest)(nil),  // 17: entrepot.payment.v1.ListCommissionRulesRequest
-	(*ListCommissionRulesResponse)(nil), // 18: entrepot.payment.v1.ListCommissionRulesResponse
-	(*BalanceReleased)(nil),             // 19: entrepot.payment.v1.BalanceReleased
-	(*ReleaseDue)(nil),                  // 20: entrepot.payment.v1.ReleaseDue
-	(*timestamppb.Timestamp)(nil),       // 21: google.protobuf.Timestamp
-	(*v1.Money)(nil),                    // 22: entrepot.type.v1.Money
+	(ExportStatementRequest_Format)(0),  // 0: entrepot.payment.v1.ExportStatementRequest.Format
+	(Payout_State)(0),                   // 1: entrepot.payment.v1.Payout.State
+	(*ListBalancesRequest)(nil),         // 2: entrepot.payment.v1.ListBalancesRequest
+	(*ListBalancesResponse)(nil),        // 3: entrepot.payment.v1.ListBalancesResponse
+	(*Balance)(nil),                     // 4: entrepot.payment.v1.Balance
+	(*GetStatementRequest)(nil),         // 5: entrepot.payment.v1.GetStatementRequest
+	(*GetStatementResponse)(nil),        // 6: entrepot.payment.v1.GetStatementResponse
+	(*StatementLine)(nil),               // 7: entrepot.payment.v1.StatementLine
+	(*ExportStatementRequest)(nil),      // 8: entrepot.payment.v1.ExportStatementRequest
+	(*ExportStatementResponse)(nil),     // 9: entrepot.payment.v1.ExportStatementResponse
+	(*RequestPayoutRequest)(nil),        // 10: entrepot.payment.v1.RequestPayoutRequest
+	(*RequestPayoutResponse)(nil),       // 11: entrepot.payment.v1.RequestPayoutResponse
+	(*Payout)(nil),                      // 12: entrepot.payment.v1.Payout
+	(*ListPayoutsRequest)(nil),          // 13: entrepot.payment.v1.ListPayoutsRequest
+	(*ListPayoutsResponse)(nil),         // 14: entrepot.payment.v1.ListPayoutsResponse
+	(*PayoutPaid)(nil),                  // 15: entrepot.payment.v1.PayoutPaid
+	(*PayoutFailed)(nil),                // 16: entrepot.payment.v1.PayoutFailed
+	(*CommissionRule)(nil),              // 17: entrepot.payment.v1.CommissionRule
+	(*PutCommissionRuleRequest)(nil),    // 18: entrepot.payment.v1.PutCommissionRuleRequest
+	(*PutCommissionRuleResponse)(nil),   // 19: entrepot.payment.v1.PutCommissionRuleResponse
+	(*ListCommissionRulesRequest)(nil),  // 20: entrepot.payment.v1.ListCommissionRulesRequest
+	(*ListCommissionRulesResponse)(nil), // 21: entrepot.payment.v1.ListCommissionRulesResponse
+	(*BalanceReleased)(nil),             // 22: entrepot.payment.v1.BalanceReleased
+	(*ReleaseDue)(nil),                  // 23: entrepot.payment.v1.ReleaseDue
+	(*timestamppb.Timestamp)(nil),       // 24: google.protobuf.Timestamp
+	(*v1.Money)(nil),                    // 25: entrepot.type.v1.Money
 }
 var file_entrepot_payment_v1_settlement_proto_depIdxs = []int32{
-	3,  // 0: entrepot.payment.v1.ListBalancesResponse.balances:type_name -> entrepot.payment.v1.Balance
-	21, // 1: entrepot.payment.v1.GetStatementRequest.from:type_name -> google.protobuf.Timestamp
-	21, // 2: entrepot.payment.v1.GetStatementRequest.until:type_name -> google.protobuf.Timestamp
-	6,  // 3: entrepot.payment.v1.GetStatementResponse.lines:type_name -> entrepot.payment.v1.StatementLine
-	21, // 4: entrepot.payment.v1.StatementLine.at:type_name -> google.protobuf.Timestamp
-	22, // 5: entrepot.payment.v1.RequestPayoutRequest.amount:type_name -> entrepot.type.v1.Money
-	22, // 6: entrepot.payment.v1.Payout.amount:type_name -> entrepot.type.v1.Money
-	0,  // 7: entrepot.payment.v1.Payout.state:type_name -> entrepot.payment.v1.Payout.State
-	21, // 8: entrepot.payment.v1.Payout.requested_at:type_name -> google.protobuf.Timestamp
-	21, // 9: entrepot.payment.v1.Payout.ended_at:type_name -> google.protobuf.Timestamp
-	22, // 10: entrepot.payment.v1.Payout.processed:type_name -> entrepot.type.v1.Money
-	0,  // 11: entrepot.payment.v1.ListPayoutsRequest.states:type_name -> entrepot.payment.v1.Payout.State
-	9,  // 12: entrepot.payment.v1.ListPayoutsResponse.payouts:type_name -> entrepot.payment.v1.Payout
-	22, // 13: entrepot.payment.v1.PayoutPaid.amount:type_name -> entrepot.type.v1.Money
-	22, // 14: entrepot.payment.v1.PayoutFailed.amount:type_name -> entrepot.type.v1.Money
-	22, // 15: entrepot.payment.v1.CommissionRule.fixed:type_name -> entrepot.type.v1.Money
-	21, // 16: entrepot.payment.v1.CommissionRule.valid_from:type_name -> google.protobuf.Timestamp
-	14, // 17: entrepot.payment.v1.PutCommissionRuleRequest.rule:type_name -> entrepot.payment.v1.CommissionRule
-	14, // 18: entrepot.payment.v1.ListCommissionRulesResponse.rules:type_name -> entrepot.payment.v1.CommissionRule
-	22, // 19: entrepot.payment.v1.BalanceReleased.amount:type_name -> entrepot.type.v1.Money
-	22, // 20: entrepot.payment.v1.BalanceReleased.commission:type_name -> entrepot.type.v1.Money
-	1,  // 21: entrepot.payment.v1.SettlementService.ListBalances:input_type -> entrepot.payment.v1.ListBalancesRequest
-	4,  // 22: entrepot.payment.v1.SettlementService.GetStatement:input_type -> entrepot.payment.v1.GetStatementRequest
-	7,  // 23: entrepot.payment.v1.SettlementService.RequestPayout:input_type -> entrepot.payment.v1.RequestPayoutRequest
-	10, // 24: entrepot.payment.v1.SettlementService.ListPayouts:input_type -> entrepot.payment.v1.ListPayoutsRequest
-	15, // 25: entrepot.payment.v1.SettlementService.PutCommissionRule:input_type -> entrepot.payment.v1.PutCommissionRuleRequest
-	17, // 26: entrepot.payment.v1.SettlementService.ListCommissionRules:input_type -> entrepot.payment.v1.ListCommissionRulesRequest
-	2,  // 27: entrepot.payment.v1.SettlementService.ListBalances:output_type -> entrepot.payment.v1.ListBalancesResponse
-	5,  // 28: entrepot.payment.v1.SettlementService.GetStatement:output_type -> entrepot.payment.v1.GetStatementResponse
-	8,  // 29: entrepot.payment.v1.SettlementService.RequestPayout:output_type -> entrepot.payment.v1.RequestPayoutResponse
-	11, // 30: entrepot.payment.v1.SettlementService.ListPayouts:output_type -> entrepot.payment.v1.ListPayoutsResponse
-	16, // 31: entrepot.payment.v1.SettlementService.PutCommissionRule:output_type -> entrepot.payment.v1.PutCommissionRuleResponse
-	18, // 32: entrepot.payment.v1.SettlementService.ListCommissionRules:output_type -> entrepot.payment.v1.ListCommissionRulesResponse
-	27, // [27:33] is the sub-list for method output_type
-	21, // [21:27] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	4,  // 0: entrepot.payment.v1.ListBalancesResponse.balances:type_name -> entrepot.payment.v1.Balance
+	24, // 1: entrepot.payment.v1.GetStatementRequest.from:type_name -> google.protobuf.Timestamp
+	24, // 2: entrepot.payment.v1.GetStatementRequest.until:type_name -> google.protobuf.Timestamp
+	7,  // 3: entrepot.payment.v1.GetStatementResponse.lines:type_name -> entrepot.payment.v1.StatementLine
+	24, // 4: entrepot.payment.v1.StatementLine.at:type_name -> google.protobuf.Timestamp
+	24, // 5: entrepot.payment.v1.ExportStatementRequest.from:type_name -> google.protobuf.Timestamp
+	24, // 6: entrepot.payment.v1.ExportStatementRequest.until:type_name -> google.protobuf.Timestamp
+	0,  // 7: entrepot.payment.v1.ExportStatementRequest.format:type_name -> entrepot.payment.v1.ExportStatementRequest.Format
+	25, // 8: entrepot.payment.v1.RequestPayoutRequest.amount:type_name -> entrepot.type.v1.Money
+	25, // 9: entrepot.payment.v1.Payout.amount:type_name -> entrepot.type.v1.Money
+	1,  // 10: entrepot.payment.v1.Payout.state:type_name -> entrepot.payment.v1.Payout.State
+	24, // 11: entrepot.payment.v1.Payout.requested_at:type_name -> google.protobuf.Timestamp
+	24, // 12: entrepot.payment.v1.Payout.ended_at:type_name -> google.protobuf.Timestamp
+	25, // 13: entrepot.payment.v1.Payout.processed:type_name -> entrepot.type.v1.Money
+	1,  // 14: entrepot.payment.v1.ListPayoutsRequest.states:type_name -> entrepot.payment.v1.Payout.State
+	12, // 15: entrepot.payment.v1.ListPayoutsResponse.payouts:type_name -> entrepot.payment.v1.Payout
+	25, // 16: entrepot.payment.v1.PayoutPaid.amount:type_name -> entrepot.type.v1.Money
+	25, // 17: entrepot.payment.v1.PayoutFailed.amount:type_name -> entrepot.type.v1.Money
+	25, // 18: entrepot.payment.v1.CommissionRule.fixed:type_name -> entrepot.type.v1.Money
+	24, // 19: entrepot.payment.v1.CommissionRule.valid_from:type_name -> google.protobuf.Timestamp
+	17, // 20: entrepot.payment.v1.PutCommissionRuleRequest.rule:type_name -> entrepot.payment.v1.CommissionRule
+	17, // 21: entrepot.payment.v1.ListCommissionRulesResponse.rules:type_name -> entrepot.payment.v1.CommissionRule
+	25, // 22: entrepot.payment.v1.BalanceReleased.amount:type_name -> entrepot.type.v1.Money
+	25, // 23: entrepot.payment.v1.BalanceReleased.commission:type_name -> entrepot.type.v1.Money
+	2,  // 24: entrepot.payment.v1.SettlementService.ListBalances:input_type -> entrepot.payment.v1.ListBalancesRequest
+	5,  // 25: entrepot.payment.v1.SettlementService.GetStatement:input_type -> entrepot.payment.v1.GetStatementRequest
+	8,  // 26: entrepot.payment.v1.SettlementService.ExportStatement:input_type -> entrepot.payment.v1.ExportStatementRequest
+	10, // 27: entrepot.payment.v1.SettlementService.RequestPayout:input_type -> entrepot.payment.v1.RequestPayoutRequest
+	13, // 28: entrepot.payment.v1.SettlementService.ListPayouts:input_type -> entrepot.payment.v1.ListPayoutsRequest
+	18, // 29: entrepot.payment.v1.SettlementService.PutCommissionRule:input_type -> entrepot.payment.v1.PutCommissionRuleRequest
+	20, // 30: entrepot.payment.v1.SettlementService.ListCommissionRules:input_type -> entrepot.payment.v1.ListCommissionRulesRequest
+	3,  // 31: entrepot.payment.v1.SettlementService.ListBalances:output_type -> entrepot.payment.v1.ListBalancesResponse
+	6,  // 32: entrepot.payment.v1.SettlementService.GetStatement:output_type -> entrepot.payment.v1.GetStatementResponse
+	9,  // 33: entrepot.payment.v1.SettlementService.ExportStatement:output_type -> entrepot.payment.v1.ExportStatementResponse
+	11, // 34: entrepot.payment.v1.SettlementService.RequestPayout:output_type -> entrepot.payment.v1.RequestPayoutResponse
+	14, // 35: entrepot.payment.v1.SettlementService.ListPayouts:output_type -> entrepot.payment.v1.ListPayoutsResponse
+	19, // 36: entrepot.payment.v1.SettlementService.PutCommissionRule:output_type -> entrepot.payment.v1.PutCommissionRuleResponse
+	21, // 37: entrepot.payment.v1.SettlementService.ListCommissionRules:output_type -> entrepot.payment.v1.ListCommissionRulesResponse
+	31, // [31:38] is the sub-list for method output_type
+	24, // [24:31] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_payment_v1_settlement_proto_init() }
@@ -1618,8 +1839,8 @@ func file_entrepot_payment_v1_settlement_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_payment_v1_settlement_proto_rawDesc), len(file_entrepot_payment_v1_settlement_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   20,
+			NumEnums:      2,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

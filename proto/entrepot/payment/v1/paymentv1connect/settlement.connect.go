@@ -30,6 +30,9 @@ const (
 	// SettlementServiceGetStatementProcedure is the procedure name of the SettlementService's
 	// GetStatement RPC.
 	SettlementServiceGetStatementProcedure = "/entrepot.payment.v1.SettlementService/GetStatement"
+	// SettlementServiceExportStatementProcedure is the procedure name of the SettlementService's
+	// ExportStatement RPC.
+	SettlementServiceExportStatementProcedure = "/entrepot.payment.v1.SettlementService/ExportStatement"
 	// SettlementServiceRequestPayoutProcedure is the procedure name of the SettlementService's
 	// RequestPayout RPC.
 	SettlementServiceRequestPayoutProcedure = "/entrepot.payment.v1.SettlementService/RequestPayout"
@@ -58,6 +61,14 @@ var (
 			StreamType:       connect.StreamTypeUnary,
 			Schema:           v1.File_entrepot_payment_v1_settlement_proto.Services().ByName("SettlementService").Methods().ByName("GetStatement"),
 			Procedure:        SettlementServiceGetStatementProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	settlementServiceExportStatementSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeServer,
+			Schema:           v1.File_entrepot_payment_v1_settlement_proto.Services().ByName("SettlementService").Methods().ByName("ExportStatement"),
+			Procedure:        SettlementServiceExportStatementProcedure,
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
@@ -100,8 +111,12 @@ type SettlementServiceClient interface {
 	ListBalances(context.Context, *v1.ListBalancesRequest) (*v1.ListBalancesResponse, error)
 	// GetStatement tells a merchant's postings of a period in one currency:
 	// opening and lines make closing. At most 10 000 lines: resource_exhausted,
-	// reason STATEMENT_TOO_LARGE; take a shorter period.
+	// reason STATEMENT_TOO_LARGE; take a shorter period,
+	// or ExportStatement.
 	GetStatement(context.Context, *v1.GetStatementRequest) (*v1.GetStatementResponse, error)
+	// ExportStatement streams a merchant's postings of a period as a file, the
+	// oldest first, however many there are.
+	ExportStatement(context.Context, *v1.ExportStatementRequest) (SettlementServiceExportStatementClientStream, error)
 	// RequestPayout pays a merchant out of what is available at an instance.
 	// More than that: failed_precondition, reason PAYOUT_EXCEEDS_BALANCE. The
 	// company's no: failed_precondition, PAYOUT_DECLINED, and the money is
@@ -124,6 +139,27 @@ func NewSettlementServiceClient(client *connect.Client) SettlementServiceClient 
 	return &settlementServiceClient{client: client}
 }
 
+// SettlementServiceExportStatementClientStream is the client stream for the SettlementService's
+// ExportStatement RPC.
+type SettlementServiceExportStatementClientStream struct {
+	stream connect.ClientStream
+}
+
+// Receive returns the next response message from the server.
+func (s SettlementServiceExportStatementClientStream) Receive() (*v1.ExportStatementResponse, error) {
+	var res v1.ExportStatementResponse
+	if err := s.stream.Receive(&res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+// Close releases the stream's resources. It is idempotent and is typically deferred to clean up a
+// stream abandoned before io.EOF.
+func (s SettlementServiceExportStatementClientStream) Close() error {
+	return s.stream.Close()
+}
+
 // SettlementServiceHandler is an implementation of the entrepot.payment.v1.SettlementService
 // service.
 type SettlementServiceHandler interface {
@@ -132,8 +168,12 @@ type SettlementServiceHandler interface {
 	ListBalances(context.Context, *v1.ListBalancesRequest) (*v1.ListBalancesResponse, error)
 	// GetStatement tells a merchant's postings of a period in one currency:
 	// opening and lines make closing. At most 10 000 lines: resource_exhausted,
-	// reason STATEMENT_TOO_LARGE; take a shorter period.
+	// reason STATEMENT_TOO_LARGE; take a shorter period,
+	// or ExportStatement.
 	GetStatement(context.Context, *v1.GetStatementRequest) (*v1.GetStatementResponse, error)
+	// ExportStatement streams a merchant's postings of a period as a file, the
+	// oldest first, however many there are.
+	ExportStatement(context.Context, *v1.ExportStatementRequest, SettlementServiceExportStatementServerStream) error
 	// RequestPayout pays a merchant out of what is available at an instance.
 	// More than that: failed_precondition, reason PAYOUT_EXCEEDS_BALANCE. The
 	// company's no: failed_precondition, PAYOUT_DECLINED, and the money is
@@ -157,11 +197,28 @@ func RegisterSettlementServiceHandler(server *connect.Server, svc SettlementServ
 	server.Register(
 		connect.Method{Spec: settlementServiceListBalancesSpec(), Handler: adapter.listBalances},
 		connect.Method{Spec: settlementServiceGetStatementSpec(), Handler: adapter.getStatement},
+		connect.Method{Spec: settlementServiceExportStatementSpec(), Handler: adapter.exportStatement},
 		connect.Method{Spec: settlementServiceRequestPayoutSpec(), Handler: adapter.requestPayout},
 		connect.Method{Spec: settlementServiceListPayoutsSpec(), Handler: adapter.listPayouts},
 		connect.Method{Spec: settlementServicePutCommissionRuleSpec(), Handler: adapter.putCommissionRule},
 		connect.Method{Spec: settlementServiceListCommissionRulesSpec(), Handler: adapter.listCommissionRules},
 	)
+}
+
+// SettlementServiceExportStatementServerStream is the server stream for the SettlementService's
+// ExportStatement RPC.
+type SettlementServiceExportStatementServerStream struct {
+	stream connect.ServerStream
+}
+
+// SendHeaders flushes the response headers without a message. The first Send does this implicitly.
+func (s SettlementServiceExportStatementServerStream) SendHeaders() error {
+	return s.stream.SendHeaders()
+}
+
+// Send sends a response message to the client.
+func (s SettlementServiceExportStatementServerStream) Send(res *v1.ExportStatementResponse) error {
+	return s.stream.Send(res)
 }
 
 // UnimplementedSettlementServiceHandler returns CodeUnimplemented from all methods.
@@ -173,6 +230,10 @@ func (UnimplementedSettlementServiceHandler) ListBalances(context.Context, *v1.L
 
 func (UnimplementedSettlementServiceHandler) GetStatement(context.Context, *v1.GetStatementRequest) (*v1.GetStatementResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.payment.v1.SettlementService.GetStatement is not implemented")
+}
+
+func (UnimplementedSettlementServiceHandler) ExportStatement(context.Context, *v1.ExportStatementRequest, SettlementServiceExportStatementServerStream) error {
+	return connect.NewError(connect.CodeUnimplemented, "entrepot.payment.v1.SettlementService.ExportStatement is not implemented")
 }
 
 func (UnimplementedSettlementServiceHandler) RequestPayout(context.Context, *v1.RequestPayoutRequest) (*v1.RequestPayoutResponse, error) {
@@ -209,6 +270,14 @@ func (c *settlementServiceClient) GetStatement(ctx context.Context, req *v1.GetS
 		return nil, err
 	}
 	return &res, nil
+}
+
+func (c *settlementServiceClient) ExportStatement(ctx context.Context, req *v1.ExportStatementRequest) (SettlementServiceExportStatementClientStream, error) {
+	stream, err := c.client.CallServerStream(ctx, settlementServiceExportStatementSpec(), req)
+	if err != nil {
+		return SettlementServiceExportStatementClientStream{}, err
+	}
+	return SettlementServiceExportStatementClientStream{stream: stream}, nil
 }
 
 func (c *settlementServiceClient) RequestPayout(ctx context.Context, req *v1.RequestPayoutRequest) (*v1.RequestPayoutResponse, error) {
@@ -267,6 +336,14 @@ func (h settlementServiceHandler) getStatement(ctx context.Context, _ connect.Sp
 		return err
 	}
 	return stream.Send(res)
+}
+
+func (h settlementServiceHandler) exportStatement(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ExportStatementRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	return h.svc.ExportStatement(ctx, &req, SettlementServiceExportStatementServerStream{stream: stream})
 }
 
 func (h settlementServiceHandler) requestPayout(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
