@@ -16,6 +16,7 @@ import (
 	kernelv1 "github.com/entrepot/entrepot/proto/entrepot/kernel/v1"
 	logisticsv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/v1"
 	"github.com/entrepot/entrepot/sdk/call"
+	"github.com/entrepot/entrepot/sdk/event"
 	"github.com/entrepot/entrepot/sdk/fault"
 	"github.com/entrepot/entrepot/sdk/id"
 	"github.com/entrepot/entrepot/sdk/store"
@@ -218,36 +219,67 @@ func (s *service) RequestPickup(ctx context.Context, req *aftersalev1.RequestPic
 func (s *service) ResolveCarriageRequest(ctx context.Context, req *aftersalev1.ResolveCarriageRequestRequest) (*aftersalev1.ResolveCarriageRequestResponse, error) {
 	p := call.From(ctx).Principal
 	_, err := store.Mutate(ctx, s.db, req, func(ctx context.Context, tx *store.Tx) (*aftersalev1.CarriageRequest, error) {
-		state := int16(aftersalev1.CarriageRequest_STATE_REFUSED)
-		if req.GetArranged() {
-			state = int16(aftersalev1.CarriageRequest_STATE_ARRANGED)
-		}
-		var merchant, caseID, what string
-		var before int16
-		err := tx.Row(ctx, `SELECT merchant, case_id, what, state FROM carriage_request WHERE id = $1 FOR UPDATE`, req.GetCarriageRequestId()).Scan(&merchant, &caseID, &what, &before)
+		r, err := lockRequest(ctx, tx, req.GetCarriageRequestId())
 		unknown := fault.New(connect.CodeNotFound, "REQUEST_UNKNOWN", "there is no such request, or it is not yours")
+		state := answered(req.GetArranged())
 		switch {
 		case err != nil:
 			return nil, noRows(err, unknown)
-		case p.Kind == call.Merchant && p.Merchant != merchant:
+		case p.Kind == call.Merchant && p.Merchant != r.merchant:
 			return nil, unknown
-		case before == state:
+		case r.state == state:
 			return &aftersalev1.CarriageRequest{}, nil
-		case before != int16(aftersalev1.CarriageRequest_STATE_ASKED):
+		case r.state != aftersalev1.CarriageRequest_STATE_ASKED:
 			return nil, fault.New(connect.CodeFailedPrecondition, "RESOLVED", "this was answered otherwise")
 		}
-		if _, err := tx.Do(ctx, `UPDATE carriage_request SET state = $2, resolved_by = $3 WHERE id = $1`, req.GetCarriageRequestId(), state, p.String()); err != nil {
+		if err := r.answer(ctx, tx, state, p.String()); err != nil {
 			return nil, err
 		}
-		if caseID == "" {
-			return &aftersalev1.CarriageRequest{}, nil
-		}
-		word := strings.ToLower(strings.TrimPrefix(aftersalev1.CarriageRequest_State(state).String(), "STATE_"))
-		return &aftersalev1.CarriageRequest{}, (&caseFile{ID: caseID}).tell(ctx, tx, what+"."+word, p.String(), "")
+		return &aftersalev1.CarriageRequest{}, tx.Publish(&aftersalev1.CarriageResolved{
+			ShipmentId: r.shipment, CarriageRequestId: r.id, Arranged: req.GetArranged(),
+		})
 	})
 	if err != nil {
 		return nil, err
 	}
 	out, err := s.carriageRequest(ctx, req.GetCarriageRequestId())
 	return &aftersalev1.ResolveCarriageRequestResponse{Request: out}, err
+}
+
+// onAnswered hears from whoever asked the carrier. What was answered here
+// before stays so.
+func onAnswered(ctx context.Context, tx *store.Tx, e event.Of[*logisticsv1.CarriageAnswered]) error {
+	r, err := lockRequest(ctx, tx, e.Body.GetCarriageRequestId())
+	if err != nil || r.state != aftersalev1.CarriageRequest_STATE_ASKED {
+		return noRows(err, nil)
+	}
+	return r.answer(ctx, tx, answered(e.Body.GetArranged()), "logistics")
+}
+
+// asked is a request as it is answered.
+type asked struct {
+	id, merchant, caseID, shipment, what string
+	state                                aftersalev1.CarriageRequest_State
+}
+
+func lockRequest(ctx context.Context, tx *store.Tx, requestID string) (*asked, error) {
+	r := &asked{id: requestID}
+	return r, tx.Row(ctx, `SELECT merchant, case_id, shipment_id, what, state FROM carriage_request WHERE id = $1 FOR UPDATE`, requestID).
+		Scan(&r.merchant, &r.caseID, &r.shipment, &r.what, &r.state)
+}
+
+func answered(arranged bool) aftersalev1.CarriageRequest_State {
+	if arranged {
+		return aftersalev1.CarriageRequest_STATE_ARRANGED
+	}
+	return aftersalev1.CarriageRequest_STATE_REFUSED
+}
+
+// answer writes it, and tells of it in the case's history.
+func (r *asked) answer(ctx context.Context, tx *store.Tx, state aftersalev1.CarriageRequest_State, who string) error {
+	if _, err := tx.Do(ctx, `UPDATE carriage_request SET state = $2, resolved_by = $3 WHERE id = $1`, r.id, int16(state), who); err != nil || r.caseID == "" {
+		return err
+	}
+	word := strings.ToLower(strings.TrimPrefix(state.String(), "STATE_"))
+	return (&caseFile{ID: r.caseID}).tell(ctx, tx, r.what+"."+word, who, "")
 }

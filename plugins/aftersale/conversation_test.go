@@ -244,6 +244,27 @@ func TestLogisticsIsReachedFromTheConversation(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, where.GetRequests(), 1)
 
+	resolved := published[*aftersalev1.CarriageResolved](t, h)
+	require.Len(t, resolved, 1, "logistics hears that it is done")
+	require.True(t, resolved[0].GetArranged())
+
+	// Or logistics answers: once, and not what was answered here.
+	redirect.RequestKey = "r3"
+	second, err := h.ann.RequestRedirect(t.Context(), redirect)
+	require.NoError(t, err)
+	for _, answer := range []*logisticsv1.CarriageAnswered{
+		{ShipmentId: shipment, CarriageRequestId: second.GetRequest().GetCarriageRequestId()},
+		{ShipmentId: shipment, CarriageRequestId: second.GetRequest().GetCarriageRequestId(), Arranged: true},
+		{ShipmentId: shipment, CarriageRequestId: told[0].GetCarriageRequestId()},
+		{ShipmentId: shipment, CarriageRequestId: "crq_of_another"},
+	} {
+		require.NoError(t, h.Deliver(t.Context(), "shipments", answer))
+	}
+	where, err = h.ann.GetWhereabouts(t.Context(), &aftersalev1.GetWhereaboutsRequest{Topic: about})
+	require.NoError(t, err)
+	require.Equal(t, aftersalev1.CarriageRequest_STATE_REFUSED, where.GetRequests()[0].GetState())
+	require.Equal(t, aftersalev1.CarriageRequest_STATE_ARRANGED, where.GetRequests()[1].GetState())
+
 	h.arrive(t, order, fulfilmentOf(t, h, shipment), shipment, time.Now())
 	redirect.RequestKey = "r2"
 	_, err = h.ann.RequestRedirect(t.Context(), redirect)

@@ -23,6 +23,7 @@ publishes = [
   "entrepot.aftersale.v1.MessagePosted",
   "entrepot.aftersale.v1.ResponseOverdue",
   "entrepot.aftersale.v1.CarriageRequested",
+  "entrepot.aftersale.v1.CarriageResolved",
   "entrepot.aftersale.v1.DeadlineReached",
 ]
 
@@ -48,6 +49,7 @@ subscription "shipments" {
   topics = [
     "entrepot.logistics.v1.ShipmentBooked",
     "entrepot.logistics.v1.ShipmentMoved",
+    "entrepot.logistics.v1.CarriageAnswered",
   ]
 }
 

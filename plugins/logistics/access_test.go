@@ -26,7 +26,7 @@ func TestWhoMayCallWhat(t *testing.T) {
 		"ShipmentService.GetDocument": all + " logistics.read", "ShipmentService.CreateManifest": both + " logistics.write", "ShipmentService.SchedulePickup": both + " logistics.write",
 		"ShipmentService.SumShipments": "STAFF,OPERATOR", "PlaceService.PutPlace": both + " logistics.write", "PlaceService.ListPlaces": both + " logistics.read",
 		"TrackingService.GetTracking": anybody, "TrackingService.WatchTracking": anybody, "TrackingService.RefreshTracking": all + " logistics.write",
-		"TaskService.ListTasks": both + " logistics.read", "TaskService.ResolveTask": both + " logistics.write",
+		"TaskService.GetTask": both + " logistics.write", "TaskService.ListTasks": both + " logistics.read", "TaskService.ResolveTask": both + " logistics.write",
 		"CarrierService.Quote": modules, "CarrierService.Book": modules, "CarrierService.Lookup": modules, "CarrierService.Cancel": modules,
 		"CarrierService.CreateManifest": modules, "CarrierService.SchedulePickup": modules, "CarrierService.Track": modules,
 	}

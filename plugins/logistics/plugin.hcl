@@ -8,6 +8,7 @@ serves "entrepot.logistics.v1" {}
 calls = ["entrepot.logistics.provider.v1"]
 
 publishes = [
+  "entrepot.logistics.v1.CarriageAnswered",
   "entrepot.logistics.v1.ShipmentBooked",
   "entrepot.logistics.v1.ShipmentCancelled",
   "entrepot.logistics.v1.ShipmentMoved",
@@ -16,6 +17,15 @@ publishes = [
 # What carriers tell on their own account.
 subscription "carriers" {
   topics = ["entrepot.logistics.provider.v1.TrackingUpdated"]
+}
+
+# What consumers ask of carriers by way of customer service, and its answer
+# where that was given there.
+subscription "requests" {
+  topics = [
+    "entrepot.aftersale.v1.CarriageRequested",
+    "entrepot.aftersale.v1.CarriageResolved",
+  ]
 }
 
 # Addresses, at the moment a carrier is asked, and for nothing else.

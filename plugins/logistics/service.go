@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -104,7 +105,9 @@ func register(_ context.Context, in *plugin.Instance) error {
 		close(s.ended)
 		s.work.Wait()
 	}
-	return in.Subscribe("carriers", event.OnBatch(s.onTracking))
+	return errors.Join(
+		in.Subscribe("carriers", event.OnBatch(s.onTracking)),
+		in.Subscribe("requests", event.On(onRequested), event.On(onResolved)))
 }
 
 var (

@@ -109,8 +109,13 @@ CREATE TABLE task (
   opened_at   timestamptz NOT NULL DEFAULT now(),
   resolved_at timestamptz,
   resolved_by text NOT NULL DEFAULT '',
-  note        text NOT NULL DEFAULT '');
-CREATE UNIQUE INDEX task_once ON task (shipment_id, kind);
+  note        text NOT NULL DEFAULT '',
+  -- Of what a consumer asked for.
+  request     text NOT NULL DEFAULT '',
+  address_ref text NOT NULL DEFAULT '',
+  starts_at   timestamptz,
+  ends_at     timestamptz);
+CREATE UNIQUE INDEX task_once ON task (shipment_id, kind, request);
 CREATE INDEX task_merchant ON task (merchant, id);
 
 CREATE TABLE manifest (

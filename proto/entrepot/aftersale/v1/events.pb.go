@@ -863,6 +863,67 @@ func (x *CarriageRequested) GetUntil() *timestamppb.Timestamp {
 	return nil
 }
 
+// It was answered in the conversation, by a person.
+type CarriageResolved struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	ShipmentId        string                 `protobuf:"bytes,1,opt,name=shipment_id,json=shipmentId,proto3" json:"shipment_id,omitempty"`
+	CarriageRequestId string                 `protobuf:"bytes,2,opt,name=carriage_request_id,json=carriageRequestId,proto3" json:"carriage_request_id,omitempty"`
+	Arranged          bool                   `protobuf:"varint,3,opt,name=arranged,proto3" json:"arranged,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *CarriageResolved) Reset() {
+	*x = CarriageResolved{}
+	mi := &file_entrepot_aftersale_v1_events_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CarriageResolved) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CarriageResolved) ProtoMessage() {}
+
+func (x *CarriageResolved) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_aftersale_v1_events_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CarriageResolved.ProtoReflect.Descriptor instead.
+func (*CarriageResolved) Descriptor() ([]byte, []int) {
+	return file_entrepot_aftersale_v1_events_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *CarriageResolved) GetShipmentId() string {
+	if x != nil {
+		return x.ShipmentId
+	}
+	return ""
+}
+
+func (x *CarriageResolved) GetCarriageRequestId() string {
+	if x != nil {
+		return x.CarriageRequestId
+	}
+	return ""
+}
+
+func (x *CarriageResolved) GetArranged() bool {
+	if x != nil {
+		return x.Arranged
+	}
+	return false
+}
+
 // A deadline of a case or conversation; the module sets it as a timer and
 // hears it itself.
 type DeadlineReached struct {
@@ -879,7 +940,7 @@ type DeadlineReached struct {
 
 func (x *DeadlineReached) Reset() {
 	*x = DeadlineReached{}
-	mi := &file_entrepot_aftersale_v1_events_proto_msgTypes[9]
+	mi := &file_entrepot_aftersale_v1_events_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -891,7 +952,7 @@ func (x *DeadlineReached) String() string {
 func (*DeadlineReached) ProtoMessage() {}
 
 func (x *DeadlineReached) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_aftersale_v1_events_proto_msgTypes[9]
+	mi := &file_entrepot_aftersale_v1_events_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -904,7 +965,7 @@ func (x *DeadlineReached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadlineReached.ProtoReflect.Descriptor instead.
 func (*DeadlineReached) Descriptor() ([]byte, []int) {
-	return file_entrepot_aftersale_v1_events_proto_rawDescGZIP(), []int{9}
+	return file_entrepot_aftersale_v1_events_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeadlineReached) GetSubjectId() string {
@@ -1029,6 +1090,12 @@ const file_entrepot_aftersale_v1_events_proto_rawDesc = "" +
 	"addressRef\x12.\n" +
 	"\x04from\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x120\n" +
 	"\x05until\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x05until:\x11\xe2\xb5\x18\r\n" +
+	"\vshipment_id\"\x92\x01\n" +
+	"\x10CarriageResolved\x12\x1f\n" +
+	"\vshipment_id\x18\x01 \x01(\tR\n" +
+	"shipmentId\x12.\n" +
+	"\x13carriage_request_id\x18\x02 \x01(\tR\x11carriageRequestId\x12\x1a\n" +
+	"\barranged\x18\x03 \x01(\bR\barranged:\x11\xe2\xb5\x18\r\n" +
 	"\vshipment_id\"\x84\x01\n" +
 	"\x0fDeadlineReached\x12\x1d\n" +
 	"\n" +
@@ -1050,7 +1117,7 @@ func file_entrepot_aftersale_v1_events_proto_rawDescGZIP() []byte {
 	return file_entrepot_aftersale_v1_events_proto_rawDescData
 }
 
-var file_entrepot_aftersale_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_entrepot_aftersale_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_entrepot_aftersale_v1_events_proto_goTypes = []any{
 	(*ApplicationOpened)(nil),     // 0: entrepot.aftersale.v1.ApplicationOpened
 	(*CaseDecided)(nil),           // 1: entrepot.aftersale.v1.CaseDecided
@@ -1061,36 +1128,37 @@ var file_entrepot_aftersale_v1_events_proto_goTypes = []any{
 	(*MessagePosted)(nil),         // 6: entrepot.aftersale.v1.MessagePosted
 	(*ResponseOverdue)(nil),       // 7: entrepot.aftersale.v1.ResponseOverdue
 	(*CarriageRequested)(nil),     // 8: entrepot.aftersale.v1.CarriageRequested
-	(*DeadlineReached)(nil),       // 9: entrepot.aftersale.v1.DeadlineReached
-	(Kind)(0),                     // 10: entrepot.aftersale.v1.Kind
-	(Reason)(0),                   // 11: entrepot.aftersale.v1.Reason
-	(*CaseLine)(nil),              // 12: entrepot.aftersale.v1.CaseLine
-	(Decision_Outcome)(0),         // 13: entrepot.aftersale.v1.Decision.Outcome
-	(Remedy)(0),                   // 14: entrepot.aftersale.v1.Remedy
-	(*v1.Money)(nil),              // 15: entrepot.type.v1.Money
-	(Case_State)(0),               // 16: entrepot.aftersale.v1.Case.State
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*CarriageResolved)(nil),      // 9: entrepot.aftersale.v1.CarriageResolved
+	(*DeadlineReached)(nil),       // 10: entrepot.aftersale.v1.DeadlineReached
+	(Kind)(0),                     // 11: entrepot.aftersale.v1.Kind
+	(Reason)(0),                   // 12: entrepot.aftersale.v1.Reason
+	(*CaseLine)(nil),              // 13: entrepot.aftersale.v1.CaseLine
+	(Decision_Outcome)(0),         // 14: entrepot.aftersale.v1.Decision.Outcome
+	(Remedy)(0),                   // 15: entrepot.aftersale.v1.Remedy
+	(*v1.Money)(nil),              // 16: entrepot.type.v1.Money
+	(Case_State)(0),               // 17: entrepot.aftersale.v1.Case.State
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
 }
 var file_entrepot_aftersale_v1_events_proto_depIdxs = []int32{
-	10, // 0: entrepot.aftersale.v1.ApplicationOpened.kind:type_name -> entrepot.aftersale.v1.Kind
-	11, // 1: entrepot.aftersale.v1.ApplicationOpened.reason:type_name -> entrepot.aftersale.v1.Reason
-	12, // 2: entrepot.aftersale.v1.ApplicationOpened.lines:type_name -> entrepot.aftersale.v1.CaseLine
-	13, // 3: entrepot.aftersale.v1.CaseDecided.outcome:type_name -> entrepot.aftersale.v1.Decision.Outcome
-	14, // 4: entrepot.aftersale.v1.CaseDecided.remedy:type_name -> entrepot.aftersale.v1.Remedy
-	15, // 5: entrepot.aftersale.v1.CaseOffered.amount:type_name -> entrepot.type.v1.Money
-	12, // 6: entrepot.aftersale.v1.CaseAssessed.lines:type_name -> entrepot.aftersale.v1.CaseLine
-	15, // 7: entrepot.aftersale.v1.CaseAssessed.refund:type_name -> entrepot.type.v1.Money
-	15, // 8: entrepot.aftersale.v1.CaseAssessed.deduction:type_name -> entrepot.type.v1.Money
-	10, // 9: entrepot.aftersale.v1.CaseSettled.kind:type_name -> entrepot.aftersale.v1.Kind
-	11, // 10: entrepot.aftersale.v1.CaseSettled.reason:type_name -> entrepot.aftersale.v1.Reason
-	16, // 11: entrepot.aftersale.v1.CaseSettled.state:type_name -> entrepot.aftersale.v1.Case.State
-	14, // 12: entrepot.aftersale.v1.CaseSettled.remedy:type_name -> entrepot.aftersale.v1.Remedy
-	15, // 13: entrepot.aftersale.v1.CaseSettled.refunded:type_name -> entrepot.type.v1.Money
-	12, // 14: entrepot.aftersale.v1.CaseSettled.lines:type_name -> entrepot.aftersale.v1.CaseLine
-	17, // 15: entrepot.aftersale.v1.ResponseOverdue.waiting_since:type_name -> google.protobuf.Timestamp
-	17, // 16: entrepot.aftersale.v1.CarriageRequested.from:type_name -> google.protobuf.Timestamp
-	17, // 17: entrepot.aftersale.v1.CarriageRequested.until:type_name -> google.protobuf.Timestamp
-	17, // 18: entrepot.aftersale.v1.DeadlineReached.due:type_name -> google.protobuf.Timestamp
+	11, // 0: entrepot.aftersale.v1.ApplicationOpened.kind:type_name -> entrepot.aftersale.v1.Kind
+	12, // 1: entrepot.aftersale.v1.ApplicationOpened.reason:type_name -> entrepot.aftersale.v1.Reason
+	13, // 2: entrepot.aftersale.v1.ApplicationOpened.lines:type_name -> entrepot.aftersale.v1.CaseLine
+	14, // 3: entrepot.aftersale.v1.CaseDecided.outcome:type_name -> entrepot.aftersale.v1.Decision.Outcome
+	15, // 4: entrepot.aftersale.v1.CaseDecided.remedy:type_name -> entrepot.aftersale.v1.Remedy
+	16, // 5: entrepot.aftersale.v1.CaseOffered.amount:type_name -> entrepot.type.v1.Money
+	13, // 6: entrepot.aftersale.v1.CaseAssessed.lines:type_name -> entrepot.aftersale.v1.CaseLine
+	16, // 7: entrepot.aftersale.v1.CaseAssessed.refund:type_name -> entrepot.type.v1.Money
+	16, // 8: entrepot.aftersale.v1.CaseAssessed.deduction:type_name -> entrepot.type.v1.Money
+	11, // 9: entrepot.aftersale.v1.CaseSettled.kind:type_name -> entrepot.aftersale.v1.Kind
+	12, // 10: entrepot.aftersale.v1.CaseSettled.reason:type_name -> entrepot.aftersale.v1.Reason
+	17, // 11: entrepot.aftersale.v1.CaseSettled.state:type_name -> entrepot.aftersale.v1.Case.State
+	15, // 12: entrepot.aftersale.v1.CaseSettled.remedy:type_name -> entrepot.aftersale.v1.Remedy
+	16, // 13: entrepot.aftersale.v1.CaseSettled.refunded:type_name -> entrepot.type.v1.Money
+	13, // 14: entrepot.aftersale.v1.CaseSettled.lines:type_name -> entrepot.aftersale.v1.CaseLine
+	18, // 15: entrepot.aftersale.v1.ResponseOverdue.waiting_since:type_name -> google.protobuf.Timestamp
+	18, // 16: entrepot.aftersale.v1.CarriageRequested.from:type_name -> google.protobuf.Timestamp
+	18, // 17: entrepot.aftersale.v1.CarriageRequested.until:type_name -> google.protobuf.Timestamp
+	18, // 18: entrepot.aftersale.v1.DeadlineReached.due:type_name -> google.protobuf.Timestamp
 	19, // [19:19] is the sub-list for method output_type
 	19, // [19:19] is the sub-list for method input_type
 	19, // [19:19] is the sub-list for extension type_name
@@ -1110,7 +1178,7 @@ func file_entrepot_aftersale_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_aftersale_v1_events_proto_rawDesc), len(file_entrepot_aftersale_v1_events_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -9,6 +9,7 @@ package logisticsv1
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	_ "github.com/entrepot/entrepot/proto/entrepot/options/v1"
+	v1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -566,13 +567,21 @@ type Task struct {
 	// Upper snake case: BOOKING_UNKNOWN, DELIVERY_FAILED, LOST,
 	// RETURN_TO_SENDER; CUSTOMS_HOLD: held for a reason that somebody must see
 	// to, an inspection that ends by itself is none; STALE: on its way, and
-	// nothing was heard of it for long, though the carrier was asked.
-	Kind          string                 `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
-	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
-	OpenedAt      *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=opened_at,json=openedAt,proto3" json:"opened_at,omitempty"`
-	ResolvedAt    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=resolved_at,json=resolvedAt,proto3" json:"resolved_at,omitempty"`
-	ResolvedBy    string                 `protobuf:"bytes,9,opt,name=resolved_by,json=resolvedBy,proto3" json:"resolved_by,omitempty"`
-	Note          string                 `protobuf:"bytes,10,opt,name=note,proto3" json:"note,omitempty"`
+	// nothing was heard of it for long, though the carrier was asked;
+	// REDIRECT_ASKED, PICKUP_ASKED: a consumer asked customer service for it.
+	Kind       string                 `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
+	Reason     string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	OpenedAt   *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=opened_at,json=openedAt,proto3" json:"opened_at,omitempty"`
+	ResolvedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=resolved_at,json=resolvedAt,proto3" json:"resolved_at,omitempty"`
+	ResolvedBy string                 `protobuf:"bytes,9,opt,name=resolved_by,json=resolvedBy,proto3" json:"resolved_by,omitempty"`
+	Note       string                 `protobuf:"bytes,10,opt,name=note,proto3" json:"note,omitempty"`
+	// Of what was asked for: the after-sale module's id of it, and when a pickup
+	// is wanted.
+	CarriageRequestId string                 `protobuf:"bytes,11,opt,name=carriage_request_id,json=carriageRequestId,proto3" json:"carriage_request_id,omitempty"`
+	From              *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=from,proto3" json:"from,omitempty"`
+	Until             *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=until,proto3" json:"until,omitempty"`
+	// In GetTask alone: where an open redirect goes to.
+	Address       *v1.Address `protobuf:"bytes,14,opt,name=address,proto3" json:"address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -677,6 +686,122 @@ func (x *Task) GetNote() string {
 	return ""
 }
 
+func (x *Task) GetCarriageRequestId() string {
+	if x != nil {
+		return x.CarriageRequestId
+	}
+	return ""
+}
+
+func (x *Task) GetFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *Task) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *Task) GetAddress() *v1.Address {
+	if x != nil {
+		return x.Address
+	}
+	return nil
+}
+
+type GetTaskRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TaskId        string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTaskRequest) Reset() {
+	*x = GetTaskRequest{}
+	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTaskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTaskRequest) ProtoMessage() {}
+
+func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTaskRequest.ProtoReflect.Descriptor instead.
+func (*GetTaskRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_logistics_v1_tracking_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *GetTaskRequest) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+type GetTaskResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Task          *Task                  `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTaskResponse) Reset() {
+	*x = GetTaskResponse{}
+	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTaskResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTaskResponse) ProtoMessage() {}
+
+func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTaskResponse.ProtoReflect.Descriptor instead.
+func (*GetTaskResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_logistics_v1_tracking_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *GetTaskResponse) GetTask() *Task {
+	if x != nil {
+		return x.Task
+	}
+	return nil
+}
+
 type ListTasksRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	State         Task_State             `protobuf:"varint,1,opt,name=state,proto3,enum=entrepot.logistics.v1.Task_State" json:"state,omitempty"`
@@ -688,7 +813,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[9]
+	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -700,7 +825,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[9]
+	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -713,7 +838,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_logistics_v1_tracking_proto_rawDescGZIP(), []int{9}
+	return file_entrepot_logistics_v1_tracking_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListTasksRequest) GetState() Task_State {
@@ -747,7 +872,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[10]
+	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -759,7 +884,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[10]
+	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -772,7 +897,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_logistics_v1_tracking_proto_rawDescGZIP(), []int{10}
+	return file_entrepot_logistics_v1_tracking_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListTasksResponse) GetTasks() []*Task {
@@ -790,16 +915,18 @@ func (x *ListTasksResponse) GetNextPageToken() string {
 }
 
 type ResolveTaskRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	TaskId        string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
-	Note          string                 `protobuf:"bytes,2,opt,name=note,proto3" json:"note,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	TaskId string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	Note   string                 `protobuf:"bytes,2,opt,name=note,proto3" json:"note,omitempty"`
+	// Of what was asked for: it cannot be had. Else it is arranged.
+	Refused       bool `protobuf:"varint,3,opt,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ResolveTaskRequest) Reset() {
 	*x = ResolveTaskRequest{}
-	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[11]
+	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -811,7 +938,7 @@ func (x *ResolveTaskRequest) String() string {
 func (*ResolveTaskRequest) ProtoMessage() {}
 
 func (x *ResolveTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[11]
+	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -824,7 +951,7 @@ func (x *ResolveTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveTaskRequest.ProtoReflect.Descriptor instead.
 func (*ResolveTaskRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_logistics_v1_tracking_proto_rawDescGZIP(), []int{11}
+	return file_entrepot_logistics_v1_tracking_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ResolveTaskRequest) GetTaskId() string {
@@ -841,6 +968,13 @@ func (x *ResolveTaskRequest) GetNote() string {
 	return ""
 }
 
+func (x *ResolveTaskRequest) GetRefused() bool {
+	if x != nil {
+		return x.Refused
+	}
+	return false
+}
+
 type ResolveTaskResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Task          *Task                  `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
@@ -850,7 +984,7 @@ type ResolveTaskResponse struct {
 
 func (x *ResolveTaskResponse) Reset() {
 	*x = ResolveTaskResponse{}
-	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[12]
+	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -862,7 +996,7 @@ func (x *ResolveTaskResponse) String() string {
 func (*ResolveTaskResponse) ProtoMessage() {}
 
 func (x *ResolveTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[12]
+	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -875,7 +1009,7 @@ func (x *ResolveTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveTaskResponse.ProtoReflect.Descriptor instead.
 func (*ResolveTaskResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_logistics_v1_tracking_proto_rawDescGZIP(), []int{12}
+	return file_entrepot_logistics_v1_tracking_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ResolveTaskResponse) GetTask() *Task {
@@ -883,6 +1017,67 @@ func (x *ResolveTaskResponse) GetTask() *Task {
 		return x.Task
 	}
 	return nil
+}
+
+// What a consumer asked of a carrier is arranged, or cannot be had.
+type CarriageAnswered struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	ShipmentId        string                 `protobuf:"bytes,1,opt,name=shipment_id,json=shipmentId,proto3" json:"shipment_id,omitempty"`
+	CarriageRequestId string                 `protobuf:"bytes,2,opt,name=carriage_request_id,json=carriageRequestId,proto3" json:"carriage_request_id,omitempty"`
+	Arranged          bool                   `protobuf:"varint,3,opt,name=arranged,proto3" json:"arranged,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *CarriageAnswered) Reset() {
+	*x = CarriageAnswered{}
+	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CarriageAnswered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CarriageAnswered) ProtoMessage() {}
+
+func (x *CarriageAnswered) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CarriageAnswered.ProtoReflect.Descriptor instead.
+func (*CarriageAnswered) Descriptor() ([]byte, []int) {
+	return file_entrepot_logistics_v1_tracking_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *CarriageAnswered) GetShipmentId() string {
+	if x != nil {
+		return x.ShipmentId
+	}
+	return ""
+}
+
+func (x *CarriageAnswered) GetCarriageRequestId() string {
+	if x != nil {
+		return x.CarriageRequestId
+	}
+	return ""
+}
+
+func (x *CarriageAnswered) GetArranged() bool {
+	if x != nil {
+		return x.Arranged
+	}
+	return false
 }
 
 // A carrier took the booking.
@@ -903,7 +1098,7 @@ type ShipmentBooked struct {
 
 func (x *ShipmentBooked) Reset() {
 	*x = ShipmentBooked{}
-	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[13]
+	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -915,7 +1110,7 @@ func (x *ShipmentBooked) String() string {
 func (*ShipmentBooked) ProtoMessage() {}
 
 func (x *ShipmentBooked) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[13]
+	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -928,7 +1123,7 @@ func (x *ShipmentBooked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipmentBooked.ProtoReflect.Descriptor instead.
 func (*ShipmentBooked) Descriptor() ([]byte, []int) {
-	return file_entrepot_logistics_v1_tracking_proto_rawDescGZIP(), []int{13}
+	return file_entrepot_logistics_v1_tracking_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ShipmentBooked) GetShipmentId() string {
@@ -1000,7 +1195,7 @@ type ShipmentCancelled struct {
 
 func (x *ShipmentCancelled) Reset() {
 	*x = ShipmentCancelled{}
-	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[14]
+	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1012,7 +1207,7 @@ func (x *ShipmentCancelled) String() string {
 func (*ShipmentCancelled) ProtoMessage() {}
 
 func (x *ShipmentCancelled) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[14]
+	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1025,7 +1220,7 @@ func (x *ShipmentCancelled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipmentCancelled.ProtoReflect.Descriptor instead.
 func (*ShipmentCancelled) Descriptor() ([]byte, []int) {
-	return file_entrepot_logistics_v1_tracking_proto_rawDescGZIP(), []int{14}
+	return file_entrepot_logistics_v1_tracking_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ShipmentCancelled) GetShipmentId() string {
@@ -1083,7 +1278,7 @@ type ShipmentMoved struct {
 
 func (x *ShipmentMoved) Reset() {
 	*x = ShipmentMoved{}
-	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[15]
+	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1095,7 +1290,7 @@ func (x *ShipmentMoved) String() string {
 func (*ShipmentMoved) ProtoMessage() {}
 
 func (x *ShipmentMoved) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[15]
+	mi := &file_entrepot_logistics_v1_tracking_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1108,7 +1303,7 @@ func (x *ShipmentMoved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipmentMoved.ProtoReflect.Descriptor instead.
 func (*ShipmentMoved) Descriptor() ([]byte, []int) {
-	return file_entrepot_logistics_v1_tracking_proto_rawDescGZIP(), []int{15}
+	return file_entrepot_logistics_v1_tracking_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ShipmentMoved) GetShipmentId() string {
@@ -1171,7 +1366,7 @@ var File_entrepot_logistics_v1_tracking_proto protoreflect.FileDescriptor
 
 const file_entrepot_logistics_v1_tracking_proto_rawDesc = "" +
 	"\n" +
-	"$entrepot/logistics/v1/tracking.proto\x12\x15entrepot.logistics.v1\x1a\x1bbuf/validate/validate.proto\x1a$entrepot/logistics/v1/shipment.proto\x1a!entrepot/options/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x02\n" +
+	"$entrepot/logistics/v1/tracking.proto\x12\x15entrepot.logistics.v1\x1a\x1bbuf/validate/validate.proto\x1a$entrepot/logistics/v1/shipment.proto\x1a!entrepot/options/v1/options.proto\x1a\x1bentrepot/type/v1/type.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x02\n" +
 	"\fTrackingFact\x12\x17\n" +
 	"\afact_id\x18\x01 \x01(\tR\x06factId\x125\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1d.entrepot.logistics.v1.StatusR\x06status\x12\x12\n" +
@@ -1206,7 +1401,7 @@ const file_entrepot_logistics_v1_tracking_proto_rawDesc = "" +
 	"\vshipment_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\n" +
 	"shipmentId\"6\n" +
 	"\x17RefreshTrackingResponse\x12\x1b\n" +
-	"\tnew_facts\x18\x01 \x01(\x05R\bnewFacts\"\xb5\x03\n" +
+	"\tnew_facts\x18\x01 \x01(\x05R\bnewFacts\"\xfc\x04\n" +
 	"\x04Task\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x127\n" +
 	"\x05state\x18\x02 \x01(\x0e2!.entrepot.logistics.v1.Task.StateR\x05state\x12\x1f\n" +
@@ -1222,12 +1417,20 @@ const file_entrepot_logistics_v1_tracking_proto_rawDesc = "" +
 	"\vresolved_by\x18\t \x01(\tR\n" +
 	"resolvedBy\x12\x12\n" +
 	"\x04note\x18\n" +
-	" \x01(\tR\x04note\"B\n" +
+	" \x01(\tR\x04note\x12.\n" +
+	"\x13carriage_request_id\x18\v \x01(\tR\x11carriageRequestId\x12.\n" +
+	"\x04from\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x120\n" +
+	"\x05until\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x123\n" +
+	"\aaddress\x18\x0e \x01(\v2\x19.entrepot.type.v1.AddressR\aaddress\"B\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
 	"STATE_OPEN\x10\x01\x12\x12\n" +
-	"\x0eSTATE_RESOLVED\x10\x02\"\xa7\x01\n" +
+	"\x0eSTATE_RESOLVED\x10\x02\"4\n" +
+	"\x0eGetTaskRequest\x12\"\n" +
+	"\atask_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06taskId\"B\n" +
+	"\x0fGetTaskResponse\x12/\n" +
+	"\x04task\x18\x01 \x01(\v2\x1b.entrepot.logistics.v1.TaskR\x04task\"\xa7\x01\n" +
 	"\x10ListTasksRequest\x12A\n" +
 	"\x05state\x18\x01 \x01(\x0e2!.entrepot.logistics.v1.Task.StateB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
@@ -1236,13 +1439,20 @@ const file_entrepot_logistics_v1_tracking_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\tpageToken\"n\n" +
 	"\x11ListTasksResponse\x121\n" +
 	"\x05tasks\x18\x01 \x03(\v2\x1b.entrepot.logistics.v1.TaskR\x05tasks\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"X\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"r\n" +
 	"\x12ResolveTaskRequest\x12\"\n" +
 	"\atask_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06taskId\x12\x1e\n" +
 	"\x04note\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x03\x18\xf4\x03R\x04note\"F\n" +
+	"\xbaH\ar\x05\x10\x03\x18\xf4\x03R\x04note\x12\x18\n" +
+	"\arefused\x18\x03 \x01(\bR\arefused\"F\n" +
 	"\x13ResolveTaskResponse\x12/\n" +
-	"\x04task\x18\x01 \x01(\v2\x1b.entrepot.logistics.v1.TaskR\x04task\"\xad\x03\n" +
+	"\x04task\x18\x01 \x01(\v2\x1b.entrepot.logistics.v1.TaskR\x04task\"\x92\x01\n" +
+	"\x10CarriageAnswered\x12\x1f\n" +
+	"\vshipment_id\x18\x01 \x01(\tR\n" +
+	"shipmentId\x12.\n" +
+	"\x13carriage_request_id\x18\x02 \x01(\tR\x11carriageRequestId\x12\x1a\n" +
+	"\barranged\x18\x03 \x01(\bR\barranged:\x11\xe2\xb5\x18\r\n" +
+	"\vshipment_id\"\xad\x03\n" +
 	"\x0eShipmentBooked\x12\x1f\n" +
 	"\vshipment_id\x18\x01 \x01(\tR\n" +
 	"shipmentId\x12,\n" +
@@ -1288,8 +1498,10 @@ const file_entrepot_logistics_v1_tracking_proto_rawDesc = "" +
 	"\x01\x01\x90\x02\x010\x01\x12\x9d\x01\n" +
 	"\x0fRefreshTracking\x12-.entrepot.logistics.v1.RefreshTrackingRequest\x1a..entrepot.logistics.v1.RefreshTrackingResponse\"+ҵ\x18\x16\n" +
 	"\x03\x03\x04\x06\x12\x0flogistics.writeڵ\x18\r\n" +
-	"\vshipment_id2\x99\x02\n" +
-	"\vTaskService\x12{\n" +
+	"\vshipment_id2\x91\x03\n" +
+	"\vTaskService\x12v\n" +
+	"\aGetTask\x12%.entrepot.logistics.v1.GetTaskRequest\x1a&.entrepot.logistics.v1.GetTaskResponse\"\x1cҵ\x18\x15\n" +
+	"\x02\x03\x04\x12\x0flogistics.write\x90\x02\x01\x12{\n" +
 	"\tListTasks\x12'.entrepot.logistics.v1.ListTasksRequest\x1a(.entrepot.logistics.v1.ListTasksResponse\"\x1bҵ\x18\x14\n" +
 	"\x02\x03\x04\x12\x0elogistics.read\x90\x02\x01\x12\x8c\x01\n" +
 	"\vResolveTask\x12).entrepot.logistics.v1.ResolveTaskRequest\x1a*.entrepot.logistics.v1.ResolveTaskResponse\"&ҵ\x18\x15\n" +
@@ -1309,7 +1521,7 @@ func file_entrepot_logistics_v1_tracking_proto_rawDescGZIP() []byte {
 }
 
 var file_entrepot_logistics_v1_tracking_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_entrepot_logistics_v1_tracking_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_entrepot_logistics_v1_tracking_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_entrepot_logistics_v1_tracking_proto_goTypes = []any{
 	(Task_State)(0),                 // 0: entrepot.logistics.v1.Task.State
 	(*TrackingFact)(nil),            // 1: entrepot.logistics.v1.TrackingFact
@@ -1321,54 +1533,64 @@ var file_entrepot_logistics_v1_tracking_proto_goTypes = []any{
 	(*RefreshTrackingRequest)(nil),  // 7: entrepot.logistics.v1.RefreshTrackingRequest
 	(*RefreshTrackingResponse)(nil), // 8: entrepot.logistics.v1.RefreshTrackingResponse
 	(*Task)(nil),                    // 9: entrepot.logistics.v1.Task
-	(*ListTasksRequest)(nil),        // 10: entrepot.logistics.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),       // 11: entrepot.logistics.v1.ListTasksResponse
-	(*ResolveTaskRequest)(nil),      // 12: entrepot.logistics.v1.ResolveTaskRequest
-	(*ResolveTaskResponse)(nil),     // 13: entrepot.logistics.v1.ResolveTaskResponse
-	(*ShipmentBooked)(nil),          // 14: entrepot.logistics.v1.ShipmentBooked
-	(*ShipmentCancelled)(nil),       // 15: entrepot.logistics.v1.ShipmentCancelled
-	(*ShipmentMoved)(nil),           // 16: entrepot.logistics.v1.ShipmentMoved
-	nil,                             // 17: entrepot.logistics.v1.ShipmentBooked.TrackingNumbersEntry
-	(Status)(0),                     // 18: entrepot.logistics.v1.Status
-	(*timestamppb.Timestamp)(nil),   // 19: google.protobuf.Timestamp
-	(Leg)(0),                        // 20: entrepot.logistics.v1.Leg
+	(*GetTaskRequest)(nil),          // 10: entrepot.logistics.v1.GetTaskRequest
+	(*GetTaskResponse)(nil),         // 11: entrepot.logistics.v1.GetTaskResponse
+	(*ListTasksRequest)(nil),        // 12: entrepot.logistics.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),       // 13: entrepot.logistics.v1.ListTasksResponse
+	(*ResolveTaskRequest)(nil),      // 14: entrepot.logistics.v1.ResolveTaskRequest
+	(*ResolveTaskResponse)(nil),     // 15: entrepot.logistics.v1.ResolveTaskResponse
+	(*CarriageAnswered)(nil),        // 16: entrepot.logistics.v1.CarriageAnswered
+	(*ShipmentBooked)(nil),          // 17: entrepot.logistics.v1.ShipmentBooked
+	(*ShipmentCancelled)(nil),       // 18: entrepot.logistics.v1.ShipmentCancelled
+	(*ShipmentMoved)(nil),           // 19: entrepot.logistics.v1.ShipmentMoved
+	nil,                             // 20: entrepot.logistics.v1.ShipmentBooked.TrackingNumbersEntry
+	(Status)(0),                     // 21: entrepot.logistics.v1.Status
+	(*timestamppb.Timestamp)(nil),   // 22: google.protobuf.Timestamp
+	(*v1.Address)(nil),              // 23: entrepot.type.v1.Address
+	(Leg)(0),                        // 24: entrepot.logistics.v1.Leg
 }
 var file_entrepot_logistics_v1_tracking_proto_depIdxs = []int32{
-	18, // 0: entrepot.logistics.v1.TrackingFact.status:type_name -> entrepot.logistics.v1.Status
-	19, // 1: entrepot.logistics.v1.TrackingFact.at:type_name -> google.protobuf.Timestamp
-	19, // 2: entrepot.logistics.v1.TrackingFact.heard_at:type_name -> google.protobuf.Timestamp
+	21, // 0: entrepot.logistics.v1.TrackingFact.status:type_name -> entrepot.logistics.v1.Status
+	22, // 1: entrepot.logistics.v1.TrackingFact.at:type_name -> google.protobuf.Timestamp
+	22, // 2: entrepot.logistics.v1.TrackingFact.heard_at:type_name -> google.protobuf.Timestamp
 	4,  // 3: entrepot.logistics.v1.GetTrackingResponse.tracking:type_name -> entrepot.logistics.v1.Tracking
-	18, // 4: entrepot.logistics.v1.Tracking.status:type_name -> entrepot.logistics.v1.Status
+	21, // 4: entrepot.logistics.v1.Tracking.status:type_name -> entrepot.logistics.v1.Status
 	1,  // 5: entrepot.logistics.v1.Tracking.facts:type_name -> entrepot.logistics.v1.TrackingFact
-	19, // 6: entrepot.logistics.v1.Tracking.delivered_at:type_name -> google.protobuf.Timestamp
+	22, // 6: entrepot.logistics.v1.Tracking.delivered_at:type_name -> google.protobuf.Timestamp
 	4,  // 7: entrepot.logistics.v1.WatchTrackingResponse.tracking:type_name -> entrepot.logistics.v1.Tracking
 	0,  // 8: entrepot.logistics.v1.Task.state:type_name -> entrepot.logistics.v1.Task.State
-	19, // 9: entrepot.logistics.v1.Task.opened_at:type_name -> google.protobuf.Timestamp
-	19, // 10: entrepot.logistics.v1.Task.resolved_at:type_name -> google.protobuf.Timestamp
-	0,  // 11: entrepot.logistics.v1.ListTasksRequest.state:type_name -> entrepot.logistics.v1.Task.State
-	9,  // 12: entrepot.logistics.v1.ListTasksResponse.tasks:type_name -> entrepot.logistics.v1.Task
-	9,  // 13: entrepot.logistics.v1.ResolveTaskResponse.task:type_name -> entrepot.logistics.v1.Task
-	20, // 14: entrepot.logistics.v1.ShipmentBooked.leg:type_name -> entrepot.logistics.v1.Leg
-	17, // 15: entrepot.logistics.v1.ShipmentBooked.tracking_numbers:type_name -> entrepot.logistics.v1.ShipmentBooked.TrackingNumbersEntry
-	20, // 16: entrepot.logistics.v1.ShipmentCancelled.leg:type_name -> entrepot.logistics.v1.Leg
-	20, // 17: entrepot.logistics.v1.ShipmentMoved.leg:type_name -> entrepot.logistics.v1.Leg
-	18, // 18: entrepot.logistics.v1.ShipmentMoved.status:type_name -> entrepot.logistics.v1.Status
-	19, // 19: entrepot.logistics.v1.ShipmentMoved.at:type_name -> google.protobuf.Timestamp
-	2,  // 20: entrepot.logistics.v1.TrackingService.GetTracking:input_type -> entrepot.logistics.v1.GetTrackingRequest
-	5,  // 21: entrepot.logistics.v1.TrackingService.WatchTracking:input_type -> entrepot.logistics.v1.WatchTrackingRequest
-	7,  // 22: entrepot.logistics.v1.TrackingService.RefreshTracking:input_type -> entrepot.logistics.v1.RefreshTrackingRequest
-	10, // 23: entrepot.logistics.v1.TaskService.ListTasks:input_type -> entrepot.logistics.v1.ListTasksRequest
-	12, // 24: entrepot.logistics.v1.TaskService.ResolveTask:input_type -> entrepot.logistics.v1.ResolveTaskRequest
-	3,  // 25: entrepot.logistics.v1.TrackingService.GetTracking:output_type -> entrepot.logistics.v1.GetTrackingResponse
-	6,  // 26: entrepot.logistics.v1.TrackingService.WatchTracking:output_type -> entrepot.logistics.v1.WatchTrackingResponse
-	8,  // 27: entrepot.logistics.v1.TrackingService.RefreshTracking:output_type -> entrepot.logistics.v1.RefreshTrackingResponse
-	11, // 28: entrepot.logistics.v1.TaskService.ListTasks:output_type -> entrepot.logistics.v1.ListTasksResponse
-	13, // 29: entrepot.logistics.v1.TaskService.ResolveTask:output_type -> entrepot.logistics.v1.ResolveTaskResponse
-	25, // [25:30] is the sub-list for method output_type
-	20, // [20:25] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	22, // 9: entrepot.logistics.v1.Task.opened_at:type_name -> google.protobuf.Timestamp
+	22, // 10: entrepot.logistics.v1.Task.resolved_at:type_name -> google.protobuf.Timestamp
+	22, // 11: entrepot.logistics.v1.Task.from:type_name -> google.protobuf.Timestamp
+	22, // 12: entrepot.logistics.v1.Task.until:type_name -> google.protobuf.Timestamp
+	23, // 13: entrepot.logistics.v1.Task.address:type_name -> entrepot.type.v1.Address
+	9,  // 14: entrepot.logistics.v1.GetTaskResponse.task:type_name -> entrepot.logistics.v1.Task
+	0,  // 15: entrepot.logistics.v1.ListTasksRequest.state:type_name -> entrepot.logistics.v1.Task.State
+	9,  // 16: entrepot.logistics.v1.ListTasksResponse.tasks:type_name -> entrepot.logistics.v1.Task
+	9,  // 17: entrepot.logistics.v1.ResolveTaskResponse.task:type_name -> entrepot.logistics.v1.Task
+	24, // 18: entrepot.logistics.v1.ShipmentBooked.leg:type_name -> entrepot.logistics.v1.Leg
+	20, // 19: entrepot.logistics.v1.ShipmentBooked.tracking_numbers:type_name -> entrepot.logistics.v1.ShipmentBooked.TrackingNumbersEntry
+	24, // 20: entrepot.logistics.v1.ShipmentCancelled.leg:type_name -> entrepot.logistics.v1.Leg
+	24, // 21: entrepot.logistics.v1.ShipmentMoved.leg:type_name -> entrepot.logistics.v1.Leg
+	21, // 22: entrepot.logistics.v1.ShipmentMoved.status:type_name -> entrepot.logistics.v1.Status
+	22, // 23: entrepot.logistics.v1.ShipmentMoved.at:type_name -> google.protobuf.Timestamp
+	2,  // 24: entrepot.logistics.v1.TrackingService.GetTracking:input_type -> entrepot.logistics.v1.GetTrackingRequest
+	5,  // 25: entrepot.logistics.v1.TrackingService.WatchTracking:input_type -> entrepot.logistics.v1.WatchTrackingRequest
+	7,  // 26: entrepot.logistics.v1.TrackingService.RefreshTracking:input_type -> entrepot.logistics.v1.RefreshTrackingRequest
+	10, // 27: entrepot.logistics.v1.TaskService.GetTask:input_type -> entrepot.logistics.v1.GetTaskRequest
+	12, // 28: entrepot.logistics.v1.TaskService.ListTasks:input_type -> entrepot.logistics.v1.ListTasksRequest
+	14, // 29: entrepot.logistics.v1.TaskService.ResolveTask:input_type -> entrepot.logistics.v1.ResolveTaskRequest
+	3,  // 30: entrepot.logistics.v1.TrackingService.GetTracking:output_type -> entrepot.logistics.v1.GetTrackingResponse
+	6,  // 31: entrepot.logistics.v1.TrackingService.WatchTracking:output_type -> entrepot.logistics.v1.WatchTrackingResponse
+	8,  // 32: entrepot.logistics.v1.TrackingService.RefreshTracking:output_type -> entrepot.logistics.v1.RefreshTrackingResponse
+	11, // 33: entrepot.logistics.v1.TaskService.GetTask:output_type -> entrepot.logistics.v1.GetTaskResponse
+	13, // 34: entrepot.logistics.v1.TaskService.ListTasks:output_type -> entrepot.logistics.v1.ListTasksResponse
+	15, // 35: entrepot.logistics.v1.TaskService.ResolveTask:output_type -> entrepot.logistics.v1.ResolveTaskResponse
+	30, // [30:36] is the sub-list for method output_type
+	24, // [24:30] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_logistics_v1_tracking_proto_init() }
@@ -1383,7 +1605,7 @@ func file_entrepot_logistics_v1_tracking_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_logistics_v1_tracking_proto_rawDesc), len(file_entrepot_logistics_v1_tracking_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   17,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -35,6 +35,8 @@ const (
 	// TrackingServiceRefreshTrackingProcedure is the procedure name of the TrackingService's
 	// RefreshTracking RPC.
 	TrackingServiceRefreshTrackingProcedure = "/entrepot.logistics.v1.TrackingService/RefreshTracking"
+	// TaskServiceGetTaskProcedure is the procedure name of the TaskService's GetTask RPC.
+	TaskServiceGetTaskProcedure = "/entrepot.logistics.v1.TaskService/GetTask"
 	// TaskServiceListTasksProcedure is the procedure name of the TaskService's ListTasks RPC.
 	TaskServiceListTasksProcedure = "/entrepot.logistics.v1.TaskService/ListTasks"
 	// TaskServiceResolveTaskProcedure is the procedure name of the TaskService's ResolveTask RPC.
@@ -223,6 +225,14 @@ func (h trackingServiceHandler) refreshTracking(ctx context.Context, _ connect.S
 }
 
 var (
+	taskServiceGetTaskSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_entrepot_logistics_v1_tracking_proto.Services().ByName("TaskService").Methods().ByName("GetTask"),
+			Procedure:        TaskServiceGetTaskProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 	taskServiceListTasksSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType:       connect.StreamTypeUnary,
@@ -242,6 +252,9 @@ var (
 
 // TaskServiceClient is a client for the entrepot.logistics.v1.TaskService service.
 type TaskServiceClient interface {
+	// GetTask tells of one, with the address that a redirect goes to as long as
+	// it is open: whoever asks the carrier needs it.
+	GetTask(context.Context, *v1.GetTaskRequest) (*v1.GetTaskResponse, error)
 	ListTasks(context.Context, *v1.ListTasksRequest) (*v1.ListTasksResponse, error)
 	ResolveTask(context.Context, *v1.ResolveTaskRequest) (*v1.ResolveTaskResponse, error)
 }
@@ -254,6 +267,9 @@ func NewTaskServiceClient(client *connect.Client) TaskServiceClient {
 
 // TaskServiceHandler is an implementation of the entrepot.logistics.v1.TaskService service.
 type TaskServiceHandler interface {
+	// GetTask tells of one, with the address that a redirect goes to as long as
+	// it is open: whoever asks the carrier needs it.
+	GetTask(context.Context, *v1.GetTaskRequest) (*v1.GetTaskResponse, error)
 	ListTasks(context.Context, *v1.ListTasksRequest) (*v1.ListTasksResponse, error)
 	ResolveTask(context.Context, *v1.ResolveTaskRequest) (*v1.ResolveTaskResponse, error)
 }
@@ -263,6 +279,7 @@ type TaskServiceHandler interface {
 func RegisterTaskServiceHandler(server *connect.Server, svc TaskServiceHandler) {
 	adapter := taskServiceHandler{svc: svc}
 	server.Register(
+		connect.Method{Spec: taskServiceGetTaskSpec(), Handler: adapter.getTask},
 		connect.Method{Spec: taskServiceListTasksSpec(), Handler: adapter.listTasks},
 		connect.Method{Spec: taskServiceResolveTaskSpec(), Handler: adapter.resolveTask},
 	)
@@ -270,6 +287,10 @@ func RegisterTaskServiceHandler(server *connect.Server, svc TaskServiceHandler) 
 
 // UnimplementedTaskServiceHandler returns CodeUnimplemented from all methods.
 type UnimplementedTaskServiceHandler struct{}
+
+func (UnimplementedTaskServiceHandler) GetTask(context.Context, *v1.GetTaskRequest) (*v1.GetTaskResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.logistics.v1.TaskService.GetTask is not implemented")
+}
 
 func (UnimplementedTaskServiceHandler) ListTasks(context.Context, *v1.ListTasksRequest) (*v1.ListTasksResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.logistics.v1.TaskService.ListTasks is not implemented")
@@ -281,6 +302,14 @@ func (UnimplementedTaskServiceHandler) ResolveTask(context.Context, *v1.ResolveT
 
 type taskServiceClient struct {
 	client *connect.Client
+}
+
+func (c *taskServiceClient) GetTask(ctx context.Context, req *v1.GetTaskRequest) (*v1.GetTaskResponse, error) {
+	var res v1.GetTaskResponse
+	if err := c.client.CallUnary(ctx, taskServiceGetTaskSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
 }
 
 func (c *taskServiceClient) ListTasks(ctx context.Context, req *v1.ListTasksRequest) (*v1.ListTasksResponse, error) {
@@ -300,6 +329,18 @@ func (c *taskServiceClient) ResolveTask(ctx context.Context, req *v1.ResolveTask
 }
 
 type taskServiceHandler struct{ svc TaskServiceHandler }
+
+func (h taskServiceHandler) getTask(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.GetTaskRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.GetTask(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
 
 func (h taskServiceHandler) listTasks(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 	var req v1.ListTasksRequest
