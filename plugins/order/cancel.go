@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -43,19 +44,39 @@ func now() time.Time { return time.Now() }
 
 // CancelOrder gives back stock and money of an order that is not handed over.
 func (s *service) CancelOrder(ctx context.Context, req *orderv1.CancelOrderRequest) (*orderv1.CancelOrderResponse, error) {
+	o, err := s.cancel(ctx, req.GetOrderId(), req.GetReason(), func(o *order) error {
+		if !s.mayRead(ctx, o, req.GetCartSecret()) {
+			return errNoOrder()
+		}
+		return nil
+	})
+	if errors.Is(err, errWaits) {
+		return s.cancelWait(ctx, req)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &orderv1.CancelOrderResponse{Order: toConsumer(o.proto())}, nil
+}
+
+// errWaits is an order for which nothing is held yet.
+var errWaits = errors.New("the order waits for stock")
+
+// cancel cancels an order for whom may says yes, and waits for the end.
+func (s *service) cancel(ctx context.Context, orderID, reason string, may func(*order) error) (*order, error) {
 	var o *order
 	var started *saga.Started
 	err := s.db.Run(ctx, func(ctx context.Context, tx *store.Tx) (err error) {
 		started = nil
 		var state int16
-		if err := tx.Row(ctx, lockOrder, req.GetOrderId()).Scan(&state); err != nil {
+		if err := tx.Row(ctx, lockOrder, orderID).Scan(&state); err != nil {
 			return noOrder(err)
 		}
-		if o, err = readOrder(ctx, tx, req.GetOrderId()); err != nil {
+		if o, err = readOrder(ctx, tx, orderID); err != nil {
 			return err
 		}
-		if !s.mayRead(ctx, o, req.GetCartSecret()) {
-			return errNoOrder()
+		if err := may(o); err != nil {
+			return err
 		}
 		switch o.state {
 		case orderv1.Order_STATE_CANCELLING, orderv1.Order_STATE_CANCELLED:
@@ -63,6 +84,8 @@ func (s *service) CancelOrder(ctx context.Context, req *orderv1.CancelOrderReque
 		case orderv1.Order_STATE_HANDED_OVER, orderv1.Order_STATE_DELIVERED:
 			return fault.New(connect.CodeFailedPrecondition, "HANDED_OVER", "the goods are with a carrier; return them instead")
 		case orderv1.Order_STATE_PLACED, orderv1.Order_STATE_ACCEPTED:
+		case orderv1.Order_STATE_BACKORDERED:
+			return errWaits
 		default:
 			return fault.New(connect.CodeFailedPrecondition, "ORDER_NOT_PLACED", "only a placed order can be cancelled")
 		}
@@ -74,7 +97,7 @@ func (s *service) CancelOrder(ctx context.Context, req *orderv1.CancelOrderReque
 				return fault.Retry(fault.New(connect.CodeAborted, "ORDER_BUSY", "a merchant's share is being captured; try again"), 200*time.Millisecond)
 			}
 		}
-		started, err = s.startCancel(ctx, tx, o, req.GetReason())
+		started, err = s.startCancel(ctx, tx, o, reason)
 		return err
 	})
 	if err != nil {
@@ -84,7 +107,7 @@ func (s *service) CancelOrder(ctx context.Context, req *orderv1.CancelOrderReque
 		return nil, err
 	}
 	o.state = orderv1.Order_STATE_CANCELLED
-	return &orderv1.CancelOrderResponse{Order: toConsumer(o.proto())}, nil
+	return o, nil
 }
 
 func (s *service) startCancel(ctx context.Context, tx *store.Tx, o *order, reason string) (*saga.Started, error) {

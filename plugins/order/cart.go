@@ -49,6 +49,9 @@ type line struct {
 	Weight int32  `json:"weight,omitempty"` // grams
 	HSCode string `json:"hs,omitempty"`
 	Origin string `json:"origin,omitempty"`
+	// How many may wait in the market, and for which day they are expected.
+	MayWait    int64  `json:"may_wait,omitempty"`
+	ExpectedOn string `json:"expected_on,omitempty"`
 }
 
 func (l line) total() int64 { return l.Quantity * l.Unit }
@@ -162,6 +165,7 @@ func (s *service) quote(ctx context.Context, market string, wants []want) (curre
 		lines[i] = line{
 			SKU: q.GetSku(), Merchant: q.GetMerchantId(), Title: q.GetTitle(), Quantity: wants[i].quantity, Unit: price.GetMinorUnits(),
 			Authenticated: q.GetRequiresAuthentication(), Weight: q.GetWeightGrams(), HSCode: q.GetHsCode(), Origin: q.GetOriginCountry(),
+			MayWait: q.GetBackorder().GetLimit(), ExpectedOn: q.GetBackorder().GetExpectedOn(),
 		}
 		if total += lines[i].total(); total > maxTotal || total < 0 {
 			return "", nil, fault.New(connect.CodeOutOfRange, "TOTAL_TOO_LARGE", "the cart's total is too large")

@@ -40,12 +40,16 @@ func (s *service) Checkout(ctx context.Context, req *orderv1.CheckoutRequest) (*
 	if err := s.mayCheckOut(ctx, req); err != nil {
 		return nil, err
 	}
+	w, err := s.mayWait(ctx, req)
+	if err != nil {
+		return nil, err
+	}
 	sealed, err := s.seal(ctx, req)
 	if err != nil {
 		return nil, err
 	}
 	for {
-		o, started, err := s.open(ctx, req, sealed)
+		o, started, err := s.open(ctx, req, sealed, w)
 		var stale *staleQuote
 		switch {
 		case errors.As(err, &stale):
@@ -53,21 +57,32 @@ func (s *service) Checkout(ctx context.Context, req *orderv1.CheckoutRequest) (*
 				return nil, err
 			}
 			continue
+		case err != nil && o != nil:
+			return nil, s.recordShort(ctx, err, o.missed(req))
 		case err != nil:
 			return nil, err
 		case started == nil:
 			return s.joinCheckout(ctx, o)
 		}
 		if err := s.host.RunSaga(ctx, started); err != nil {
-			m := missed{market: o.market, lines: o.lines}
-			if req.GetNotifyMe() {
-				m.account = o.account
-			}
-			return nil, s.recordShort(ctx, err, m)
+			return nil, s.recordShort(ctx, err, o.missed(req))
 		}
 		o.state = orderv1.Order_STATE_PLACED
-		return &orderv1.CheckoutResponse{Order: o.proto()}, nil
+		res := &orderv1.CheckoutResponse{Order: o.proto()}
+		if len(req.GetBackorders()) > 0 {
+			res.Backorders, err = s.backorders(ctx, o.cartID)
+		}
+		return res, err
 	}
+}
+
+// missed is an order that was not placed as an attempt to buy.
+func (o *order) missed(req *orderv1.CheckoutRequest) missed {
+	m := missed{market: o.market, lines: o.lines}
+	if req.GetNotifyMe() {
+		m.account = o.account
+	}
+	return m
 }
 
 func (s *service) mayCheckOut(ctx context.Context, req *orderv1.CheckoutRequest) error {
@@ -127,8 +142,10 @@ func (s *service) refreshQuote(ctx context.Context, c *cart) error {
 }
 
 // claimCart takes an open cart for an order; one that was taken answers no
-// row.
-const claimCart = `UPDATE cart SET state = 2, order_id = $2 WHERE id = $1 AND state = 1 RETURNING ` + cartColumns
+// row. With it come its skus for which others wait.
+const claimCart = `UPDATE cart SET state = 2, order_id = $2 WHERE id = $1 AND state = 1 RETURNING ` + cartColumns + `,
+  (SELECT coalesce(json_object_agg(b.sku, b.waiting), '{}') FROM backlog b
+    WHERE b.market = cart.market AND b.waiting > 0 AND b.sku IN (SELECT x->>'sku' FROM jsonb_array_elements(cart.lines) x))`
 
 const insertOrder = `WITH o AS (
   INSERT INTO orders (id, market, state, currency, total, cart_id, account, subject, ship_to_ref, email_ref, payment_id, reservation_id, saga)
@@ -150,7 +167,7 @@ SELECT o.placed_at, (SELECT json_agg(json_build_object('merchant', c.merchant, '
 
 // open writes the order and starts its saga. No saga with an order means that
 // the cart was taken before: the answer is that order.
-func (s *service) open(ctx context.Context, req *orderv1.CheckoutRequest, sealed *kernelv1.SealResponse) (*order, *saga.Started, error) {
+func (s *service) open(ctx context.Context, req *orderv1.CheckoutRequest, sealed *kernelv1.SealResponse, w *wishes) (*order, *saga.Started, error) {
 	p := call.From(ctx).Principal
 	var o *order
 	var started *saga.Started
@@ -159,7 +176,8 @@ func (s *service) open(ctx context.Context, req *orderv1.CheckoutRequest, sealed
 			shipToRef: sealed.GetItems()[0].GetRef(), state: orderv1.Order_STATE_PLACING}
 		started = nil
 		c := &cart{}
-		err := scanCart(tx.Row(ctx, claimCart, req.GetCartId(), o.id), c)
+		var ahead []byte
+		err := scanCart(tx.Row(ctx, claimCart, req.GetCartId(), o.id), c, &ahead)
 		if errors.Is(err, sql.ErrNoRows) {
 			o, err = s.taken(ctx, tx, req)
 			return err
@@ -179,7 +197,16 @@ func (s *service) open(ctx context.Context, req *orderv1.CheckoutRequest, sealed
 		if len(sealed.GetItems()) > 1 {
 			o.emailRef = sealed.GetItems()[1].GetRef()
 		}
+		later, err := w.divide(o, ahead)
+		if err != nil {
+			return err
+		}
 		tx.Keep(sealed)
+		if len(later) > 0 {
+			if err := o.queue(ctx, tx, later, req.GetPaymentMethodToken(), p.String()); err != nil || len(o.lines) == 0 {
+				return err
+			}
+		}
 		ctx = call.With(ctx, inMarket(call.From(ctx), c.market))
 		if started, err = tx.StartSaga(ctx, checkoutSaga, o.id, o.checkoutRequests(req)); err != nil {
 			return err
@@ -223,7 +250,20 @@ func (s *service) joinCheckout(ctx context.Context, o *order) (*orderv1.Checkout
 			return nil, store.Wrap(err)
 		}
 	}
-	return &orderv1.CheckoutResponse{Order: toConsumer(o.proto())}, nil
+	res := &orderv1.CheckoutResponse{Order: toConsumer(o.proto())}
+	if o.state == orderv1.Order_STATE_REJECTED {
+		return res, nil
+	}
+	var err error
+	if res.Backorders, err = s.backorders(ctx, o.cartID); err != nil {
+		return nil, err
+	}
+	for _, b := range res.GetBackorders() {
+		if b.GetOrderId() == o.id {
+			res.Order = b
+		}
+	}
+	return res, nil
 }
 
 // take copies what a cart holds into an order.
@@ -271,8 +311,11 @@ func (o *order) checkoutRequests(req *orderv1.CheckoutRequest) saga.Requests {
 
 const placeOrder = `WITH o AS (UPDATE orders SET state = 2 WHERE id = $1 AND state = 1 RETURNING *),
 c AS (UPDATE cart SET state = 3 FROM o WHERE cart.id = o.cart_id),
-t AS (INSERT INTO timeline (order_id, what, who) SELECT id, 'order.placed', 'system' FROM o)
-SELECT ` + orderColumns + ` FROM o`
+b AS (UPDATE backorder SET state = 2 FROM o WHERE backorder.of_order = o.id AND backorder.state = 1 RETURNING backorder.*),
+w AS (UPDATE orders SET state = 9 FROM b WHERE orders.id = b.order_id),
+t AS (INSERT INTO timeline (order_id, what, who, note) SELECT id, 'order.placed', 'system', '' FROM o
+  UNION ALL SELECT order_id, 'backorder.placed', 'system', quantity || ' of ' || sku || ', expected on ' || expected_on FROM b)
+SELECT ` + orderColumns + `, (SELECT json_agg(` + waitingColumns + ` ORDER BY b.n) FROM b) FROM o`
 
 // PlaceOrder is the end of a checkout.
 func (s *service) PlaceOrder(ctx context.Context, req *orderv1.PlaceOrderRequest) (*orderv1.PlaceOrderResponse, error) {
@@ -280,19 +323,31 @@ func (s *service) PlaceOrder(ctx context.Context, req *orderv1.PlaceOrderRequest
 		return nil, err
 	}
 	return store.Mutate(ctx, s.db, req, func(ctx context.Context, tx *store.Tx) (*orderv1.PlaceOrderResponse, error) {
-		o, err := scanOrder(tx.Row(ctx, placeOrder, req.GetOrderId()))
+		var later []byte
+		o, err := scanOrder(tx.Row(ctx, placeOrder, req.GetOrderId()), &later)
 		if err != nil {
 			return nil, noOrder(err)
 		}
-		return &orderv1.PlaceOrderResponse{}, tx.Publish(&orderv1.OrderPlaced{
-			OrderId: o.id, Market: o.market, Total: money(o.currency, o.total), Lines: linesProto(o.currency, o.lines),
-			PaymentId: o.paymentID, ReservationId: o.reservationID, AccountId: o.account, ShipToRef: o.shipToRef, EmailRef: o.emailRef,
-		})
+		if err := o.tellWaiting(tx, later); err != nil {
+			return nil, err
+		}
+		return &orderv1.PlaceOrderResponse{}, tx.Publish(o.placed())
 	})
+}
+
+// placed tells of an order whose stock is reserved and whose money is held.
+func (o *order) placed() *orderv1.OrderPlaced {
+	return &orderv1.OrderPlaced{
+		OrderId: o.id, Market: o.market, Total: money(o.currency, o.total), Lines: linesProto(o.currency, o.lines),
+		PaymentId: o.paymentID, ReservationId: o.reservationID, AccountId: o.account, ShipToRef: o.shipToRef, EmailRef: o.emailRef,
+	}
 }
 
 const rejectOrder = `WITH o AS (UPDATE orders SET state = 6 WHERE id = $1 AND state = 1 RETURNING *),
 c AS (UPDATE cart SET state = 1, order_id = NULL FROM o WHERE cart.id = o.cart_id),
+b AS (UPDATE backorder SET state = 6, method_token = '' FROM o WHERE backorder.of_order = o.id AND backorder.state = 1 RETURNING backorder.*),
+w AS (UPDATE orders SET state = 6 FROM b WHERE orders.id = b.order_id),
+q AS (UPDATE backlog SET waiting = backlog.waiting - b.quantity FROM b WHERE backlog.sku = b.sku AND backlog.market = b.market),
 t AS (INSERT INTO timeline (order_id, what, who) SELECT id, 'order.rejected', 'system' FROM o)
 SELECT market FROM o`
 

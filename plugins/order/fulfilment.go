@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 
 	"google.golang.org/protobuf/proto"
 
@@ -34,8 +36,10 @@ const (
 		FROM fulfilment f WHERE f.order_id = c.order_id AND f.merchant = c.merchant AND f.state <> 6)::smallint`
 )
 
+// What the warehouse sends for others than orders, as after-sale does, is none
+// of this module's: a reference that is no order is passed over.
 func opened(ctx context.Context, tx *store.Tx, e event.Of[*warehousev1.FulfilmentOpened]) error {
-	_, err := tx.Do(ctx, `INSERT INTO fulfilment (id, order_id, merchant) VALUES ($1, $2, $3)`,
+	_, err := tx.Do(ctx, `INSERT INTO fulfilment (id, order_id, merchant) SELECT $1, o.id, $3 FROM orders o WHERE o.id = $2`,
 		e.Body.GetFulfilmentId(), e.Body.GetReference(), e.Body.GetMerchantId())
 	return err
 }
@@ -58,8 +62,11 @@ func packed(ctx context.Context, tx *store.Tx, e event.Of[*warehousev1.Fulfilmen
 		return err
 	}
 	var held int16
-	if err := tx.Row(ctx, `SELECT held FROM consignment WHERE order_id = $1 AND merchant = $2 FOR UPDATE`, e.Body.GetReference(), e.Body.GetMerchantId()).
-		Scan(&held); err != nil {
+	err = tx.Row(ctx, `SELECT held FROM consignment WHERE order_id = $1 AND merchant = $2 FOR UPDATE`, e.Body.GetReference(), e.Body.GetMerchantId()).Scan(&held)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	if held != 0 {
@@ -99,7 +106,11 @@ func delivered(ctx context.Context, tx *store.Tx, e event.Of[*warehousev1.Fulfil
 // order's state when that is another now.
 func advance(ctx context.Context, tx *store.Tx, fulfilment, orderID string, state int, e event.Meta, what string) (orderv1.Order_State, error) {
 	var before, after int16
-	if err := tx.Row(ctx, lockOrder, orderID).Scan(&before); err != nil {
+	err := tx.Row(ctx, lockOrder, orderID).Scan(&before)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	if err != nil {
 		return 0, err
 	}
 	if _, err := tx.Do(ctx, `WITH f AS (UPDATE fulfilment SET state = $2 WHERE id = $1 RETURNING order_id)
@@ -123,6 +134,9 @@ func cancelled(ctx context.Context, tx *store.Tx, e event.Of[*warehousev1.Fulfil
 	err := tx.Row(ctx, `WITH f AS (UPDATE fulfilment SET state = 6 WHERE id = $1 RETURNING order_id, shipment_id),
 		t AS (INSERT INTO timeline (order_id, at, what, who, note) SELECT order_id, $2, 'fulfilment.cancelled', 'system', $3 FROM f)
 		SELECT o.market, f.shipment_id FROM f JOIN orders o ON o.id = f.order_id`, e.Body.GetFulfilmentId(), e.At, e.Body.GetReason()).Scan(&market, &shipment)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
 	if err != nil || shipment == "" {
 		return err
 	}

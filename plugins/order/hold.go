@@ -209,7 +209,7 @@ const clockBatch = 150
 
 // Cancelled orders' parts are marked too, so that no tick looks at them again.
 const overdue = `WITH due AS (SELECT c.order_id, c.merchant, o.state FROM consignment c JOIN orders o ON o.id = c.order_id
-   WHERE c.due_at <= now() AND c.state < 4 AND c.overdue_at IS NULL AND c.held = 0 AND o.state NOT IN (1, 4)
+   WHERE c.due_at <= now() AND c.state < 4 AND c.overdue_at IS NULL AND c.held = 0 AND o.state NOT IN (1, 4, 9)
    ORDER BY c.due_at LIMIT $1 FOR UPDATE OF c SKIP LOCKED),
 u AS (UPDATE consignment c SET overdue_at = now() FROM due WHERE c.order_id = due.order_id AND c.merchant = due.merchant
   RETURNING c.order_id, c.merchant, c.due_at, due.state),
@@ -232,6 +232,9 @@ func onTicks(ctx context.Context, tx *store.Tx, events []event.Of[*pluginv1.Tick
 	}
 	// The batches together stay below what one transaction may publish.
 	if err := tellWaiters(ctx, tx); err != nil {
+		return err
+	}
+	if err := askAgain(ctx, tx); err != nil {
 		return err
 	}
 	return remindMerchants(ctx, tx)

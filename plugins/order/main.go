@@ -22,7 +22,7 @@ func module() plugin.Plugin {
 	return plugin.Plugin{
 		Manifest: manifest, Migrations: files, New: register,
 		Sagas: []*saga.Definition{
-			checkoutSaga, acceptSaga, acceptSettledSaga, cancelSaga, cancelSettledSaga, shipSaga, recallSaga, editSaga, editStockSaga, editBothSaga,
+			checkoutSaga, acceptSaga, allotSaga, acceptSettledSaga, cancelSaga, cancelSettledSaga, shipSaga, recallSaga, editSaga, editStockSaga, editBothSaga,
 		},
 	}
 }

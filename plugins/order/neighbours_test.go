@@ -44,6 +44,7 @@ type world struct {
 	refunded map[string]int64
 	done     map[string]bool // operations of payment and reductions
 	declines map[string]bool // by method token
+	terms    map[string]*catalogv1.BackorderTerms
 	// loses: the first call of each operation has its effect, and its answer is
 	// lost. lost are those that were.
 	loses bool
@@ -86,6 +87,7 @@ func (w *world) QuotePrices(_ context.Context, req *catalogv1.QuotePricesRequest
 		}
 		res.Quotes = append(res.Quotes, &catalogv1.Quote{
 			Sku: sku, MerchantId: merchant, Title: sku, Price: &typev1.Money{CurrencyCode: currency, MinorUnits: p},
+			Backorder: w.terms[sku],
 		})
 	}
 	return res, nil

@@ -32,6 +32,7 @@ type order struct {
 	edits           int
 	editID, carrier string
 	lines           []line
+	waits           *wait
 	consignments    []consignment
 }
 
@@ -86,20 +87,26 @@ const orderColumns = `o.id, o.market, o.state, o.currency, o.total, o.cart_id, o
                     WHERE f.order_id = c.order_id AND f.merchant = c.merchant AND f.shipment_id <> ''),
      'tracking', (SELECT json_agg(n ORDER BY f.id, n) FROM fulfilment f, unnest(f.tracking) n
                    WHERE f.order_id = c.order_id AND f.merchant = c.merchant AND f.shipment_id <> '')) ORDER BY c.merchant)
-     FROM consignment c WHERE c.order_id = o.id)`
+     FROM consignment c WHERE c.order_id = o.id),
+  (SELECT json_build_object('state', b.state, 'of', b.of_order, 'expected_on', b.expected_on) FROM backorder b WHERE b.order_id = o.id)`
 
-func scanOrder(row interface{ Scan(...any) error }) (*order, error) {
+func scanOrder(row interface{ Scan(...any) error }, more ...any) (*order, error) {
 	o := &order{}
-	var lines, parts []byte
+	var lines, parts, waits []byte
 	var state int16
-	err := row.Scan(&o.id, &o.market, &state, &o.currency, &o.total, &o.cartID, &o.account, &o.subject, &o.shipToRef, &o.emailRef,
-		&o.paymentID, &o.reservationID, &o.saga, &o.placedAt, &o.edits, &o.editID, &o.carrier, &lines, &parts)
+	err := row.Scan(append([]any{&o.id, &o.market, &state, &o.currency, &o.total, &o.cartID, &o.account, &o.subject, &o.shipToRef, &o.emailRef,
+		&o.paymentID, &o.reservationID, &o.saga, &o.placedAt, &o.edits, &o.editID, &o.carrier, &lines, &parts, &waits}, more...)...)
 	if err != nil {
 		return nil, err
 	}
 	o.state = orderv1.Order_State(state)
 	if err := json.Unmarshal(lines, &o.lines); err != nil {
 		return nil, err
+	}
+	if waits != nil {
+		if err := json.Unmarshal(waits, &o.waits); err != nil {
+			return nil, err
+		}
 	}
 	return o, o.readConsignments(parts)
 }
@@ -120,6 +127,9 @@ func (o *order) proto() *orderv1.Order {
 		OrderId: o.id, State: o.state, Market: o.market, Lines: linesProto(o.currency, o.lines), Total: money(o.currency, o.total),
 		CartId: o.cartID, AccountId: o.account, ShipToRef: o.shipToRef, PaymentId: o.paymentID, ReservationId: o.reservationID,
 		PlacedAt: timestamppb.New(o.placedAt),
+	}
+	if o.waits != nil {
+		out.Backorder = &orderv1.Backorder{State: o.waits.State, OfOrderId: o.waits.Of, ExpectedOn: o.waits.ExpectedOn}
 	}
 	for i := range o.consignments {
 		out.Consignments = append(out.Consignments, o.consignments[i].proto(o.currency))
@@ -289,6 +299,7 @@ var stateNames = map[orderv1.Order_State]string{
 	orderv1.Order_STATE_PLACING: "placing", orderv1.Order_STATE_PLACED: "placed", orderv1.Order_STATE_ACCEPTED: "accepted",
 	orderv1.Order_STATE_CANCELLING: "cancelling", orderv1.Order_STATE_CANCELLED: "cancelled", orderv1.Order_STATE_REJECTED: "rejected",
 	orderv1.Order_STATE_HANDED_OVER: "handed_over", orderv1.Order_STATE_DELIVERED: "delivered",
+	orderv1.Order_STATE_BACKORDERED: "backordered",
 }
 
 // SumOrders counts for reconciliation.

@@ -26,6 +26,10 @@ publishes = [
   "entrepot.order.v1.ShortageReminder",
   "entrepot.order.v1.BackInStock",
   "entrepot.order.v1.OrderEditTimedOut",
+  "entrepot.order.v1.BackorderPlaced",
+  "entrepot.order.v1.BackorderAllotted",
+  "entrepot.order.v1.BackorderPaymentRefused",
+  "entrepot.order.v1.BackorderCancelled",
 ]
 
 subscription "payments" {

@@ -14,7 +14,7 @@ import (
 
 const listQueue = `SELECT ` + orderColumns + ` FROM consignment p JOIN orders o ON o.id = p.order_id
   WHERE p.merchant = $1 AND p.state < 4 AND ($2 = 0 OR p.state = $2) AND (NOT $3 OR p.due_at <= now())
-    AND ($4 = 0 OR (p.held <> 0) = ($4 = 1)) AND (p.due_at, p.order_id) > ($5::timestamptz, $6) AND o.state IN (2, 3, 7)
+    AND ($4 = 0 OR (p.held <> 0) = ($4 = 1)) AND (p.due_at, p.order_id) > ($5::timestamptz, $6) AND o.state = ANY ($8)
   ORDER BY p.due_at, p.order_id LIMIT $7`
 
 // ListQueue pages through what a merchant has to do, the next due first.
@@ -23,8 +23,12 @@ func (s *service) ListQueue(ctx context.Context, req *orderv1.ListQueueRequest) 
 	if err != nil {
 		return nil, err
 	}
+	states := []int16{2, 3, 7}
+	if req.GetBackordered() {
+		states = []int16{9}
+	}
 	size, merchant := pageSize(req.GetPageSize(), 50), call.From(ctx).Principal.Merchant
-	found, err := s.readOrders(ctx, listQueue, merchant, int16(req.GetState()), req.GetOverdue(), int16(req.GetHeld()), due, after, size+1)
+	found, err := s.readOrders(ctx, listQueue, merchant, int16(req.GetState()), req.GetOverdue(), int16(req.GetHeld()), due, after, size+1, states)
 	if err != nil {
 		return nil, err
 	}

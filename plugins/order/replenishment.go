@@ -18,14 +18,19 @@ import (
 // velocityDays is the time over which sales are counted.
 const velocityDays = 28
 
-const listGaps = `SELECT g.sku, g.market, g.since, coalesce(d.attempts, 0), coalesce(d.missing, 0),
-  (SELECT count(*) FROM waiter w WHERE w.sku = g.sku AND w.market = g.market AND NOT w.arrived), coalesce(v.sold, 0)
-  FROM gap g
+// What waits for stock is short, whatever came meanwhile.
+const listGaps = `WITH gaps AS (SELECT merchant, sku, market, since FROM gap WHERE merchant = $1
+  UNION ALL SELECT q.merchant, q.sku, q.market, q.since FROM backlog q WHERE q.merchant = $1 AND q.waiting > 0
+    AND NOT EXISTS (SELECT FROM gap WHERE gap.merchant = $1 AND gap.sku = q.sku AND gap.market = q.market))
+SELECT g.sku, g.market, g.since, coalesce(d.attempts, 0), coalesce(d.missing, 0),
+  (SELECT count(*) FROM waiter w WHERE w.sku = g.sku AND w.market = g.market AND NOT w.arrived), coalesce(v.sold, 0),
+  coalesce((SELECT q.waiting FROM backlog q WHERE q.sku = g.sku AND q.market = g.market), 0)
+  FROM gaps g
   LEFT JOIN (SELECT s.sku, s.market, sum(s.attempts)::bigint AS attempts, sum(s.missing)::bigint AS missing FROM shortage s
      WHERE s.merchant = $1 AND s.day > current_date - 28 GROUP BY 1, 2) d ON d.sku = g.sku AND d.market = g.market
   LEFT JOIN (SELECT l.sku, o.market, sum(l.quantity)::bigint AS sold FROM consignment c JOIN orders o ON o.id = c.order_id
      JOIN order_line l ON l.order_id = o.id AND l.merchant = c.merchant
-     WHERE c.merchant = $1 AND o.state IN (2, 3, 7, 8) AND o.placed_at > now() - interval '28 days' AND l.sku IN (SELECT sku FROM gap WHERE merchant = $1)
+     WHERE c.merchant = $1 AND o.state IN (2, 3, 7, 8) AND o.placed_at > now() - interval '28 days' AND l.sku IN (SELECT sku FROM gaps)
      GROUP BY 1, 2) v ON v.sku = g.sku AND v.market = g.market
  WHERE g.merchant = $1 AND ($2 = '' OR g.market = $2) ORDER BY g.since, g.sku, g.market LIMIT 200`
 
@@ -36,7 +41,7 @@ func (s *service) ListReplenishment(ctx context.Context, req *orderv1.ListReplen
 	err = each(rows, err, func(rows *sql.Rows) error {
 		r := &orderv1.Replenishment{}
 		var since time.Time
-		if err := rows.Scan(&r.Sku, &r.Market, &since, &r.Attempts, &r.Missing, &r.Waiting, &r.Sold_28Days); err != nil {
+		if err := rows.Scan(&r.Sku, &r.Market, &since, &r.Attempts, &r.Missing, &r.Waiting, &r.Sold_28Days, &r.Backordered); err != nil {
 			return err
 		}
 		r.ShortSince = timestamppb.New(since)
@@ -56,11 +61,11 @@ func (s *service) ListReplenishment(ctx context.Context, req *orderv1.ListReplen
 	return res, nil
 }
 
-// suggest is what to order to sell on for so many days, at least what was
-// missing, less what there is and comes.
+// suggest is what to order to serve who waits and sell on for so many days, at
+// least what was missing, less what there is and comes.
 func suggest(r *orderv1.Replenishment, days int64) int64 {
 	wanted := max((r.GetSold_28Days()*days+velocityDays-1)/velocityDays, r.GetMissing())
-	return max(0, wanted-r.GetAvailable()-r.GetIncoming())
+	return max(0, wanted+r.GetBackordered()-r.GetAvailable()-r.GetIncoming())
 }
 
 // atHand asks the warehouse what there is, market by market, and what comes.

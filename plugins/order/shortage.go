@@ -165,6 +165,9 @@ func onShelf(ctx context.Context, tx *store.Tx, levels []*warehousev1.StockLevel
 	if len(skus) == 0 {
 		return nil
 	}
+	if err := arrivals(ctx, tx, skus); err != nil {
+		return err
+	}
 	res, err := tx.Do(ctx, arrived, skus)
 	if err != nil {
 		return err

@@ -22,10 +22,11 @@ CREATE TABLE cart (
 CREATE TABLE orders (
   id             text PRIMARY KEY,
   market         text NOT NULL,
-  state          smallint NOT NULL CHECK (state BETWEEN 1 AND 8),
+  state          smallint NOT NULL CHECK (state BETWEEN 1 AND 9),
   currency       text NOT NULL,
   total          bigint NOT NULL CHECK (total >= 0),
   cart_id        text NOT NULL REFERENCES cart,
+  part           smallint NOT NULL DEFAULT 0,      -- 0: what was there; others wait, or waited, for stock
   account        text NOT NULL DEFAULT '',
   subject        text NOT NULL,                    -- the vault's, no personal data
   ship_to_ref    text NOT NULL,
@@ -39,8 +40,8 @@ CREATE TABLE orders (
   carrier        text NOT NULL DEFAULT '',         -- instance that was asked for
   placed_at      timestamptz NOT NULL DEFAULT now()) WITH (fillfactor = 80);
 CREATE INDEX orders_account ON orders (account, id) WHERE account <> '';
--- One cart, one order: rejected ones do not count.
-CREATE UNIQUE INDEX orders_cart ON orders (cart_id) WHERE state <> 6;
+-- One cart, one order of each part: rejected ones do not count.
+CREATE UNIQUE INDEX orders_cart ON orders (cart_id, part) WHERE state <> 6;
 
 CREATE TABLE order_line (
   order_id text NOT NULL REFERENCES orders,
@@ -144,6 +145,39 @@ CREATE TABLE gap (
   PRIMARY KEY (merchant, market, sku)) WITH (fillfactor = 80);
 CREATE INDEX gap_sku ON gap (sku);
 CREATE INDEX gap_due ON gap (remind_at);
+
+-- How many wait for a sku in a market. The queue of a sku changes under the
+-- locks of its rows here, taken in the order of the markets.
+CREATE TABLE backlog (
+  sku      text NOT NULL,
+  market   text NOT NULL,
+  merchant text NOT NULL,
+  waiting  bigint NOT NULL CHECK (waiting >= 0),
+  allowed  bigint NOT NULL,                        -- by the listing, when the last one came
+  since    timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (sku, market)) WITH (fillfactor = 80);
+CREATE INDEX backlog_merchant ON backlog (merchant) WHERE waiting > 0;
+
+-- Orders that wait, or waited, for stock.
+CREATE TABLE backorder (
+  order_id     text PRIMARY KEY REFERENCES orders,
+  n            bigint GENERATED ALWAYS AS IDENTITY, -- place in the queue
+  of_order     text NOT NULL,                      -- of the same checkout, with what was there; empty: nothing was
+  market       text NOT NULL,
+  merchant     text NOT NULL,
+  sku          text NOT NULL,
+  quantity     bigint NOT NULL CHECK (quantity > 0),
+  expected_on  date NOT NULL,
+  state        smallint NOT NULL CHECK (state BETWEEN 1 AND 6), -- entrepot.order.v1.Backorder.State
+  method_token text NOT NULL,                      -- only while it waits
+  due          boolean NOT NULL DEFAULT false,     -- goods came since it was tried
+  reserved     boolean NOT NULL DEFAULT false,     -- by the allotment under way
+  asked_at     timestamptz NOT NULL DEFAULT now()) WITH (fillfactor = 80);
+CREATE INDEX backorder_queue ON backorder (sku, n) WHERE state = 2;
+-- Of a sku one is allotted at a time.
+CREATE UNIQUE INDEX backorder_turn ON backorder (sku) WHERE state = 3;
+CREATE INDEX backorder_placing ON backorder (of_order) WHERE state = 1;
+CREATE INDEX backorder_asked ON backorder (asked_at) WHERE state = 2;
 
 -- Who asked to be told when it is there. The row goes with the telling.
 CREATE TABLE waiter (

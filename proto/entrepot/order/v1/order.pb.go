@@ -78,7 +78,7 @@ func (x Cart_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Cart_State.Descriptor instead.
 func (Cart_State) EnumDescriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{7, 0}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{10, 0}
 }
 
 type Order_State int32
@@ -99,6 +99,8 @@ const (
 	Order_STATE_HANDED_OVER Order_State = 7
 	// Everything is delivered.
 	Order_STATE_DELIVERED Order_State = 8
+	// Waits for stock; neither stock nor money is held. See backorder.
+	Order_STATE_BACKORDERED Order_State = 9
 )
 
 // Enum value maps for Order_State.
@@ -113,6 +115,7 @@ var (
 		6: "STATE_REJECTED",
 		7: "STATE_HANDED_OVER",
 		8: "STATE_DELIVERED",
+		9: "STATE_BACKORDERED",
 	}
 	Order_State_value = map[string]int32{
 		"STATE_UNSPECIFIED": 0,
@@ -124,6 +127,7 @@ var (
 		"STATE_REJECTED":    6,
 		"STATE_HANDED_OVER": 7,
 		"STATE_DELIVERED":   8,
+		"STATE_BACKORDERED": 9,
 	}
 )
 
@@ -151,7 +155,76 @@ func (x Order_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Order_State.Descriptor instead.
 func (Order_State) EnumDescriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{11, 0}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{15, 0}
+}
+
+type Backorder_State int32
+
+const (
+	Backorder_STATE_UNSPECIFIED Backorder_State = 0
+	// Its checkout is under way.
+	Backorder_STATE_PLACING Backorder_State = 1
+	// In its place in the queue of the sku.
+	Backorder_STATE_WAITING Backorder_State = 2
+	// Stock has come: it is being reserved and the money held.
+	Backorder_STATE_ALLOTTING Backorder_State = 3
+	// Its turn had come and the means of payment was refused. It waits for
+	// another (RenewBackorderPayment) and keeps its place; others go before it
+	// meanwhile.
+	Backorder_STATE_PAYMENT_REFUSED Backorder_State = 4
+	// The order goes its ordinary way.
+	Backorder_STATE_ALLOTTED Backorder_State = 5
+	// Cancelled, or its checkout was refused.
+	Backorder_STATE_CANCELLED Backorder_State = 6
+)
+
+// Enum value maps for Backorder_State.
+var (
+	Backorder_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "STATE_PLACING",
+		2: "STATE_WAITING",
+		3: "STATE_ALLOTTING",
+		4: "STATE_PAYMENT_REFUSED",
+		5: "STATE_ALLOTTED",
+		6: "STATE_CANCELLED",
+	}
+	Backorder_State_value = map[string]int32{
+		"STATE_UNSPECIFIED":     0,
+		"STATE_PLACING":         1,
+		"STATE_WAITING":         2,
+		"STATE_ALLOTTING":       3,
+		"STATE_PAYMENT_REFUSED": 4,
+		"STATE_ALLOTTED":        5,
+		"STATE_CANCELLED":       6,
+	}
+)
+
+func (x Backorder_State) Enum() *Backorder_State {
+	p := new(Backorder_State)
+	*p = x
+	return p
+}
+
+func (x Backorder_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Backorder_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_entrepot_order_v1_order_proto_enumTypes[2].Descriptor()
+}
+
+func (Backorder_State) Type() protoreflect.EnumType {
+	return &file_entrepot_order_v1_order_proto_enumTypes[2]
+}
+
+func (x Backorder_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Backorder_State.Descriptor instead.
+func (Backorder_State) EnumDescriptor() ([]byte, []int) {
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{16, 0}
 }
 
 type Consignment_State int32
@@ -199,11 +272,11 @@ func (x Consignment_State) String() string {
 }
 
 func (Consignment_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_entrepot_order_v1_order_proto_enumTypes[2].Descriptor()
+	return file_entrepot_order_v1_order_proto_enumTypes[3].Descriptor()
 }
 
 func (Consignment_State) Type() protoreflect.EnumType {
-	return &file_entrepot_order_v1_order_proto_enumTypes[2]
+	return &file_entrepot_order_v1_order_proto_enumTypes[3]
 }
 
 func (x Consignment_State) Number() protoreflect.EnumNumber {
@@ -212,7 +285,7 @@ func (x Consignment_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Consignment_State.Descriptor instead.
 func (Consignment_State) EnumDescriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{12, 0}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{17, 0}
 }
 
 type Hold_Reason int32
@@ -265,11 +338,11 @@ func (x Hold_Reason) String() string {
 }
 
 func (Hold_Reason) Descriptor() protoreflect.EnumDescriptor {
-	return file_entrepot_order_v1_order_proto_enumTypes[3].Descriptor()
+	return file_entrepot_order_v1_order_proto_enumTypes[4].Descriptor()
 }
 
 func (Hold_Reason) Type() protoreflect.EnumType {
-	return &file_entrepot_order_v1_order_proto_enumTypes[3]
+	return &file_entrepot_order_v1_order_proto_enumTypes[4]
 }
 
 func (x Hold_Reason) Number() protoreflect.EnumNumber {
@@ -278,7 +351,7 @@ func (x Hold_Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Hold_Reason.Descriptor instead.
 func (Hold_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{13, 0}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{18, 0}
 }
 
 type LineInput struct {
@@ -630,6 +703,185 @@ func (x *GetCartResponse) GetCart() *Cart {
 	return nil
 }
 
+type GetCartAvailabilityRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	CartId        string                 `protobuf:"bytes,1,opt,name=cart_id,json=cartId,proto3" json:"cart_id,omitempty"`
+	CartSecret    string                 `protobuf:"bytes,2,opt,name=cart_secret,json=cartSecret,proto3" json:"cart_secret,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCartAvailabilityRequest) Reset() {
+	*x = GetCartAvailabilityRequest{}
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCartAvailabilityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCartAvailabilityRequest) ProtoMessage() {}
+
+func (x *GetCartAvailabilityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCartAvailabilityRequest.ProtoReflect.Descriptor instead.
+func (*GetCartAvailabilityRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *GetCartAvailabilityRequest) GetCartId() string {
+	if x != nil {
+		return x.CartId
+	}
+	return ""
+}
+
+func (x *GetCartAvailabilityRequest) GetCartSecret() string {
+	if x != nil {
+		return x.CartSecret
+	}
+	return ""
+}
+
+type GetCartAvailabilityResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of the cart.
+	Lines         []*LineAvailability `protobuf:"bytes,1,rep,name=lines,proto3" json:"lines,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCartAvailabilityResponse) Reset() {
+	*x = GetCartAvailabilityResponse{}
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCartAvailabilityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCartAvailabilityResponse) ProtoMessage() {}
+
+func (x *GetCartAvailabilityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCartAvailabilityResponse.ProtoReflect.Descriptor instead.
+func (*GetCartAvailabilityResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *GetCartAvailabilityResponse) GetLines() []*LineAvailability {
+	if x != nil {
+		return x.Lines
+	}
+	return nil
+}
+
+// How a line of a cart would be served; the three quantities add up to its
+// quantity.
+type LineAvailability struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Sku   string                 `protobuf:"bytes,1,opt,name=sku,proto3" json:"sku,omitempty"`
+	// Could be reserved now.
+	Available int64 `protobuf:"varint,2,opt,name=available,proto3" json:"available,omitempty"`
+	// Would wait, if Checkout is told that it may.
+	Backordered int64 `protobuf:"varint,3,opt,name=backordered,proto3" json:"backordered,omitempty"`
+	// The day for which that is expected, YYYY-MM-DD; empty when nothing may wait.
+	ExpectedOn string `protobuf:"bytes,4,opt,name=expected_on,json=expectedOn,proto3" json:"expected_on,omitempty"`
+	// Cannot be had.
+	Missing       int64 `protobuf:"varint,5,opt,name=missing,proto3" json:"missing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LineAvailability) Reset() {
+	*x = LineAvailability{}
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LineAvailability) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LineAvailability) ProtoMessage() {}
+
+func (x *LineAvailability) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LineAvailability.ProtoReflect.Descriptor instead.
+func (*LineAvailability) Descriptor() ([]byte, []int) {
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *LineAvailability) GetSku() string {
+	if x != nil {
+		return x.Sku
+	}
+	return ""
+}
+
+func (x *LineAvailability) GetAvailable() int64 {
+	if x != nil {
+		return x.Available
+	}
+	return 0
+}
+
+func (x *LineAvailability) GetBackordered() int64 {
+	if x != nil {
+		return x.Backordered
+	}
+	return 0
+}
+
+func (x *LineAvailability) GetExpectedOn() string {
+	if x != nil {
+		return x.ExpectedOn
+	}
+	return ""
+}
+
+func (x *LineAvailability) GetMissing() int64 {
+	if x != nil {
+		return x.Missing
+	}
+	return 0
+}
+
 type Cart struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	CartId   string                 `protobuf:"bytes,1,opt,name=cart_id,json=cartId,proto3" json:"cart_id,omitempty"`
@@ -646,7 +898,7 @@ type Cart struct {
 
 func (x *Cart) Reset() {
 	*x = Cart{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[7]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -658,7 +910,7 @@ func (x *Cart) String() string {
 func (*Cart) ProtoMessage() {}
 
 func (x *Cart) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[7]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -671,7 +923,7 @@ func (x *Cart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cart.ProtoReflect.Descriptor instead.
 func (*Cart) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{7}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Cart) GetCartId() string {
@@ -738,7 +990,7 @@ type Line struct {
 
 func (x *Line) Reset() {
 	*x = Line{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[8]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -750,7 +1002,7 @@ func (x *Line) String() string {
 func (*Line) ProtoMessage() {}
 
 func (x *Line) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[8]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -763,7 +1015,7 @@ func (x *Line) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Line.ProtoReflect.Descriptor instead.
 func (*Line) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{8}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Line) GetSku() string {
@@ -819,14 +1071,16 @@ type CheckoutRequest struct {
 	// Token of the means of payment, from the provider's hosted fields.
 	PaymentMethodToken string `protobuf:"bytes,5,opt,name=payment_method_token,json=paymentMethodToken,proto3" json:"payment_method_token,omitempty"`
 	// A consumer wants to be told when what is out of stock is there.
-	NotifyMe      bool `protobuf:"varint,6,opt,name=notify_me,json=notifyMe,proto3" json:"notify_me,omitempty"`
+	NotifyMe bool `protobuf:"varint,6,opt,name=notify_me,json=notifyMe,proto3" json:"notify_me,omitempty"`
+	// What may wait, each sku once: nothing waits that is not named here.
+	Backorders    []*AcceptedBackorder `protobuf:"bytes,7,rep,name=backorders,proto3" json:"backorders,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CheckoutRequest) Reset() {
 	*x = CheckoutRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[9]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -838,7 +1092,7 @@ func (x *CheckoutRequest) String() string {
 func (*CheckoutRequest) ProtoMessage() {}
 
 func (x *CheckoutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[9]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -851,7 +1105,7 @@ func (x *CheckoutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckoutRequest.ProtoReflect.Descriptor instead.
 func (*CheckoutRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{9}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CheckoutRequest) GetCartId() string {
@@ -896,16 +1150,90 @@ func (x *CheckoutRequest) GetNotifyMe() bool {
 	return false
 }
 
+func (x *CheckoutRequest) GetBackorders() []*AcceptedBackorder {
+	if x != nil {
+		return x.Backorders
+	}
+	return nil
+}
+
+// A consumer's word that some of a line may be sent later, when it is there.
+type AcceptedBackorder struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Sku   string                 `protobuf:"bytes,1,opt,name=sku,proto3" json:"sku,omitempty"`
+	// At most so many may wait. They wait together.
+	Quantity int64 `protobuf:"varint,2,opt,name=quantity,proto3" json:"quantity,omitempty"`
+	// The day that the consumer was told, YYYY-MM-DD. A later one is refused.
+	ExpectedOn    string `protobuf:"bytes,3,opt,name=expected_on,json=expectedOn,proto3" json:"expected_on,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcceptedBackorder) Reset() {
+	*x = AcceptedBackorder{}
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcceptedBackorder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcceptedBackorder) ProtoMessage() {}
+
+func (x *AcceptedBackorder) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcceptedBackorder.ProtoReflect.Descriptor instead.
+func (*AcceptedBackorder) Descriptor() ([]byte, []int) {
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *AcceptedBackorder) GetSku() string {
+	if x != nil {
+		return x.Sku
+	}
+	return ""
+}
+
+func (x *AcceptedBackorder) GetQuantity() int64 {
+	if x != nil {
+		return x.Quantity
+	}
+	return 0
+}
+
+func (x *AcceptedBackorder) GetExpectedOn() string {
+	if x != nil {
+		return x.ExpectedOn
+	}
+	return ""
+}
+
 type CheckoutResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Order         *Order                 `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is placed now. When everything waits, the first of what waits.
+	Order *Order `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`
+	// What waits, an order for each sku. Its money is held when it is allotted,
+	// with the means of payment of this checkout.
+	Backorders    []*Order `protobuf:"bytes,2,rep,name=backorders,proto3" json:"backorders,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CheckoutResponse) Reset() {
 	*x = CheckoutResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[10]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -917,7 +1245,7 @@ func (x *CheckoutResponse) String() string {
 func (*CheckoutResponse) ProtoMessage() {}
 
 func (x *CheckoutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[10]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -930,12 +1258,19 @@ func (x *CheckoutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckoutResponse.ProtoReflect.Descriptor instead.
 func (*CheckoutResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{10}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CheckoutResponse) GetOrder() *Order {
 	if x != nil {
 		return x.Order
+	}
+	return nil
+}
+
+func (x *CheckoutResponse) GetBackorders() []*Order {
+	if x != nil {
+		return x.Backorders
 	}
 	return nil
 }
@@ -958,14 +1293,16 @@ type Order struct {
 	ReservationId string                 `protobuf:"bytes,11,opt,name=reservation_id,json=reservationId,proto3" json:"reservation_id,omitempty"`
 	PlacedAt      *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=placed_at,json=placedAt,proto3" json:"placed_at,omitempty"`
 	// Merchants of the order and how far each is.
-	Consignments  []*Consignment `protobuf:"bytes,13,rep,name=consignments,proto3" json:"consignments,omitempty"`
+	Consignments []*Consignment `protobuf:"bytes,13,rep,name=consignments,proto3" json:"consignments,omitempty"`
+	// Of an order that waits for stock, or has.
+	Backorder     *Backorder `protobuf:"bytes,14,opt,name=backorder,proto3" json:"backorder,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Order) Reset() {
 	*x = Order{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[11]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -977,7 +1314,7 @@ func (x *Order) String() string {
 func (*Order) ProtoMessage() {}
 
 func (x *Order) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[11]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -990,7 +1327,7 @@ func (x *Order) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Order.ProtoReflect.Descriptor instead.
 func (*Order) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{11}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Order) GetOrderId() string {
@@ -1084,6 +1421,76 @@ func (x *Order) GetConsignments() []*Consignment {
 	return nil
 }
 
+func (x *Order) GetBackorder() *Backorder {
+	if x != nil {
+		return x.Backorder
+	}
+	return nil
+}
+
+// How an order waits, or waited, for stock.
+type Backorder struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	State Backorder_State        `protobuf:"varint,1,opt,name=state,proto3,enum=entrepot.order.v1.Backorder_State" json:"state,omitempty"`
+	// Order of the same checkout with what was there; empty: nothing was.
+	OfOrderId string `protobuf:"bytes,2,opt,name=of_order_id,json=ofOrderId,proto3" json:"of_order_id,omitempty"`
+	// The day that was told, YYYY-MM-DD.
+	ExpectedOn    string `protobuf:"bytes,3,opt,name=expected_on,json=expectedOn,proto3" json:"expected_on,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Backorder) Reset() {
+	*x = Backorder{}
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Backorder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Backorder) ProtoMessage() {}
+
+func (x *Backorder) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Backorder.ProtoReflect.Descriptor instead.
+func (*Backorder) Descriptor() ([]byte, []int) {
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Backorder) GetState() Backorder_State {
+	if x != nil {
+		return x.State
+	}
+	return Backorder_STATE_UNSPECIFIED
+}
+
+func (x *Backorder) GetOfOrderId() string {
+	if x != nil {
+		return x.OfOrderId
+	}
+	return ""
+}
+
+func (x *Backorder) GetExpectedOn() string {
+	if x != nil {
+		return x.ExpectedOn
+	}
+	return ""
+}
+
 // One merchant's part of an order.
 type Consignment struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
@@ -1105,7 +1512,7 @@ type Consignment struct {
 
 func (x *Consignment) Reset() {
 	*x = Consignment{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[12]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1117,7 +1524,7 @@ func (x *Consignment) String() string {
 func (*Consignment) ProtoMessage() {}
 
 func (x *Consignment) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[12]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1130,7 +1537,7 @@ func (x *Consignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Consignment.ProtoReflect.Descriptor instead.
 func (*Consignment) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{12}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Consignment) GetMerchantId() string {
@@ -1197,7 +1604,7 @@ type Hold struct {
 
 func (x *Hold) Reset() {
 	*x = Hold{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[13]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1616,7 @@ func (x *Hold) String() string {
 func (*Hold) ProtoMessage() {}
 
 func (x *Hold) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[13]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +1629,7 @@ func (x *Hold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hold.ProtoReflect.Descriptor instead.
 func (*Hold) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{13}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Hold) GetReason() Hold_Reason {
@@ -1264,7 +1671,7 @@ type GetOrderRequest struct {
 
 func (x *GetOrderRequest) Reset() {
 	*x = GetOrderRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[14]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1276,7 +1683,7 @@ func (x *GetOrderRequest) String() string {
 func (*GetOrderRequest) ProtoMessage() {}
 
 func (x *GetOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[14]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1289,7 +1696,7 @@ func (x *GetOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOrderRequest.ProtoReflect.Descriptor instead.
 func (*GetOrderRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{14}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetOrderRequest) GetOrderId() string {
@@ -1315,7 +1722,7 @@ type GetOrderResponse struct {
 
 func (x *GetOrderResponse) Reset() {
 	*x = GetOrderResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[15]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1327,7 +1734,7 @@ func (x *GetOrderResponse) String() string {
 func (*GetOrderResponse) ProtoMessage() {}
 
 func (x *GetOrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[15]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1340,7 +1747,7 @@ func (x *GetOrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOrderResponse.ProtoReflect.Descriptor instead.
 func (*GetOrderResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{15}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetOrderResponse) GetOrder() *Order {
@@ -1360,7 +1767,7 @@ type ListOrdersRequest struct {
 
 func (x *ListOrdersRequest) Reset() {
 	*x = ListOrdersRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[16]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1372,7 +1779,7 @@ func (x *ListOrdersRequest) String() string {
 func (*ListOrdersRequest) ProtoMessage() {}
 
 func (x *ListOrdersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[16]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1385,7 +1792,7 @@ func (x *ListOrdersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOrdersRequest.ProtoReflect.Descriptor instead.
 func (*ListOrdersRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{16}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListOrdersRequest) GetPageSize() int32 {
@@ -1412,7 +1819,7 @@ type ListOrdersResponse struct {
 
 func (x *ListOrdersResponse) Reset() {
 	*x = ListOrdersResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[17]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1424,7 +1831,7 @@ func (x *ListOrdersResponse) String() string {
 func (*ListOrdersResponse) ProtoMessage() {}
 
 func (x *ListOrdersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[17]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1437,7 +1844,7 @@ func (x *ListOrdersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOrdersResponse.ProtoReflect.Descriptor instead.
 func (*ListOrdersResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{17}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListOrdersResponse) GetOrders() []*Order {
@@ -1464,7 +1871,7 @@ type GetTimelineRequest struct {
 
 func (x *GetTimelineRequest) Reset() {
 	*x = GetTimelineRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[18]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1476,7 +1883,7 @@ func (x *GetTimelineRequest) String() string {
 func (*GetTimelineRequest) ProtoMessage() {}
 
 func (x *GetTimelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[18]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1489,7 +1896,7 @@ func (x *GetTimelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTimelineRequest.ProtoReflect.Descriptor instead.
 func (*GetTimelineRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{18}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetTimelineRequest) GetOrderId() string {
@@ -1515,7 +1922,7 @@ type GetTimelineResponse struct {
 
 func (x *GetTimelineResponse) Reset() {
 	*x = GetTimelineResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[19]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1527,7 +1934,7 @@ func (x *GetTimelineResponse) String() string {
 func (*GetTimelineResponse) ProtoMessage() {}
 
 func (x *GetTimelineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[19]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1540,7 +1947,7 @@ func (x *GetTimelineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTimelineResponse.ProtoReflect.Descriptor instead.
 func (*GetTimelineResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{19}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetTimelineResponse) GetEntries() []*TimelineEntry {
@@ -1565,7 +1972,7 @@ type TimelineEntry struct {
 
 func (x *TimelineEntry) Reset() {
 	*x = TimelineEntry{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[20]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +1984,7 @@ func (x *TimelineEntry) String() string {
 func (*TimelineEntry) ProtoMessage() {}
 
 func (x *TimelineEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[20]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +1997,7 @@ func (x *TimelineEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineEntry.ProtoReflect.Descriptor instead.
 func (*TimelineEntry) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{20}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TimelineEntry) GetAt() *timestamppb.Timestamp {
@@ -1632,7 +2039,7 @@ type CancelOrderRequest struct {
 
 func (x *CancelOrderRequest) Reset() {
 	*x = CancelOrderRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[21]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1644,7 +2051,7 @@ func (x *CancelOrderRequest) String() string {
 func (*CancelOrderRequest) ProtoMessage() {}
 
 func (x *CancelOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[21]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1657,7 +2064,7 @@ func (x *CancelOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOrderRequest.ProtoReflect.Descriptor instead.
 func (*CancelOrderRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{21}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CancelOrderRequest) GetOrderId() string {
@@ -1690,7 +2097,7 @@ type CancelOrderResponse struct {
 
 func (x *CancelOrderResponse) Reset() {
 	*x = CancelOrderResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[22]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1702,7 +2109,7 @@ func (x *CancelOrderResponse) String() string {
 func (*CancelOrderResponse) ProtoMessage() {}
 
 func (x *CancelOrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[22]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1715,7 +2122,7 @@ func (x *CancelOrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOrderResponse.ProtoReflect.Descriptor instead.
 func (*CancelOrderResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{22}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CancelOrderResponse) GetOrder() *Order {
@@ -1733,7 +2140,7 @@ type SumOrdersRequest struct {
 
 func (x *SumOrdersRequest) Reset() {
 	*x = SumOrdersRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[23]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1745,7 +2152,7 @@ func (x *SumOrdersRequest) String() string {
 func (*SumOrdersRequest) ProtoMessage() {}
 
 func (x *SumOrdersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[23]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1758,7 +2165,7 @@ func (x *SumOrdersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SumOrdersRequest.ProtoReflect.Descriptor instead.
 func (*SumOrdersRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{23}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{28}
 }
 
 type SumOrdersResponse struct {
@@ -1777,7 +2184,7 @@ type SumOrdersResponse struct {
 
 func (x *SumOrdersResponse) Reset() {
 	*x = SumOrdersResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[24]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1789,7 +2196,7 @@ func (x *SumOrdersResponse) String() string {
 func (*SumOrdersResponse) ProtoMessage() {}
 
 func (x *SumOrdersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[24]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1802,7 +2209,7 @@ func (x *SumOrdersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SumOrdersResponse.ProtoReflect.Descriptor instead.
 func (*SumOrdersResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{24}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SumOrdersResponse) GetOrders() map[string]int64 {
@@ -1845,7 +2252,7 @@ type ListMerchantOrdersRequest struct {
 
 func (x *ListMerchantOrdersRequest) Reset() {
 	*x = ListMerchantOrdersRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[25]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1857,7 +2264,7 @@ func (x *ListMerchantOrdersRequest) String() string {
 func (*ListMerchantOrdersRequest) ProtoMessage() {}
 
 func (x *ListMerchantOrdersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[25]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1870,7 +2277,7 @@ func (x *ListMerchantOrdersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMerchantOrdersRequest.ProtoReflect.Descriptor instead.
 func (*ListMerchantOrdersRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{25}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListMerchantOrdersRequest) GetState() Consignment_State {
@@ -1904,7 +2311,7 @@ type ListMerchantOrdersResponse struct {
 
 func (x *ListMerchantOrdersResponse) Reset() {
 	*x = ListMerchantOrdersResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[26]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1916,7 +2323,7 @@ func (x *ListMerchantOrdersResponse) String() string {
 func (*ListMerchantOrdersResponse) ProtoMessage() {}
 
 func (x *ListMerchantOrdersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[26]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1929,7 +2336,7 @@ func (x *ListMerchantOrdersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMerchantOrdersResponse.ProtoReflect.Descriptor instead.
 func (*ListMerchantOrdersResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{26}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListMerchantOrdersResponse) GetOrders() []*Order {
@@ -1955,7 +2362,7 @@ type AcceptOrdersRequest struct {
 
 func (x *AcceptOrdersRequest) Reset() {
 	*x = AcceptOrdersRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[27]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1967,7 +2374,7 @@ func (x *AcceptOrdersRequest) String() string {
 func (*AcceptOrdersRequest) ProtoMessage() {}
 
 func (x *AcceptOrdersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[27]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1980,7 +2387,7 @@ func (x *AcceptOrdersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptOrdersRequest.ProtoReflect.Descriptor instead.
 func (*AcceptOrdersRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{27}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AcceptOrdersRequest) GetOrderIds() []string {
@@ -1999,7 +2406,7 @@ type AcceptOrdersResponse struct {
 
 func (x *AcceptOrdersResponse) Reset() {
 	*x = AcceptOrdersResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[28]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2011,7 +2418,7 @@ func (x *AcceptOrdersResponse) String() string {
 func (*AcceptOrdersResponse) ProtoMessage() {}
 
 func (x *AcceptOrdersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[28]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2024,7 +2431,7 @@ func (x *AcceptOrdersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptOrdersResponse.ProtoReflect.Descriptor instead.
 func (*AcceptOrdersResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{28}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AcceptOrdersResponse) GetResults() []*AcceptResult {
@@ -2046,7 +2453,7 @@ type AcceptResult struct {
 
 func (x *AcceptResult) Reset() {
 	*x = AcceptResult{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[29]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2058,7 +2465,7 @@ func (x *AcceptResult) String() string {
 func (*AcceptResult) ProtoMessage() {}
 
 func (x *AcceptResult) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[29]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2071,7 +2478,7 @@ func (x *AcceptResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptResult.ProtoReflect.Descriptor instead.
 func (*AcceptResult) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{29}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AcceptResult) GetOrderId() string {
@@ -2095,6 +2502,104 @@ func (x *AcceptResult) GetRefusal() string {
 	return ""
 }
 
+type CancelConsignmentRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	OrderId string                 `protobuf:"bytes,1,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
+	// For the consumer.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelConsignmentRequest) Reset() {
+	*x = CancelConsignmentRequest{}
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelConsignmentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelConsignmentRequest) ProtoMessage() {}
+
+func (x *CancelConsignmentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelConsignmentRequest.ProtoReflect.Descriptor instead.
+func (*CancelConsignmentRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *CancelConsignmentRequest) GetOrderId() string {
+	if x != nil {
+		return x.OrderId
+	}
+	return ""
+}
+
+func (x *CancelConsignmentRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type CancelConsignmentResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The whole order has ended: the part was its last.
+	OrderCancelled bool `protobuf:"varint,1,opt,name=order_cancelled,json=orderCancelled,proto3" json:"order_cancelled,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *CancelConsignmentResponse) Reset() {
+	*x = CancelConsignmentResponse{}
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelConsignmentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelConsignmentResponse) ProtoMessage() {}
+
+func (x *CancelConsignmentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelConsignmentResponse.ProtoReflect.Descriptor instead.
+func (*CancelConsignmentResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *CancelConsignmentResponse) GetOrderCancelled() bool {
+	if x != nil {
+		return x.OrderCancelled
+	}
+	return false
+}
+
 type PlaceOrderRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	OrderId       string                 `protobuf:"bytes,1,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
@@ -2104,7 +2609,7 @@ type PlaceOrderRequest struct {
 
 func (x *PlaceOrderRequest) Reset() {
 	*x = PlaceOrderRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[30]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2116,7 +2621,7 @@ func (x *PlaceOrderRequest) String() string {
 func (*PlaceOrderRequest) ProtoMessage() {}
 
 func (x *PlaceOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[30]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2129,7 +2634,7 @@ func (x *PlaceOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlaceOrderRequest.ProtoReflect.Descriptor instead.
 func (*PlaceOrderRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{30}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PlaceOrderRequest) GetOrderId() string {
@@ -2147,7 +2652,7 @@ type PlaceOrderResponse struct {
 
 func (x *PlaceOrderResponse) Reset() {
 	*x = PlaceOrderResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[31]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2159,7 +2664,7 @@ func (x *PlaceOrderResponse) String() string {
 func (*PlaceOrderResponse) ProtoMessage() {}
 
 func (x *PlaceOrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[31]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2172,7 +2677,7 @@ func (x *PlaceOrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlaceOrderResponse.ProtoReflect.Descriptor instead.
 func (*PlaceOrderResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{31}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{38}
 }
 
 type RejectOrderRequest struct {
@@ -2184,7 +2689,7 @@ type RejectOrderRequest struct {
 
 func (x *RejectOrderRequest) Reset() {
 	*x = RejectOrderRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[32]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2196,7 +2701,7 @@ func (x *RejectOrderRequest) String() string {
 func (*RejectOrderRequest) ProtoMessage() {}
 
 func (x *RejectOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[32]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2209,7 +2714,7 @@ func (x *RejectOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectOrderRequest.ProtoReflect.Descriptor instead.
 func (*RejectOrderRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{32}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RejectOrderRequest) GetOrderId() string {
@@ -2227,7 +2732,7 @@ type RejectOrderResponse struct {
 
 func (x *RejectOrderResponse) Reset() {
 	*x = RejectOrderResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[33]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2239,7 +2744,7 @@ func (x *RejectOrderResponse) String() string {
 func (*RejectOrderResponse) ProtoMessage() {}
 
 func (x *RejectOrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[33]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2252,7 +2757,7 @@ func (x *RejectOrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectOrderResponse.ProtoReflect.Descriptor instead.
 func (*RejectOrderResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{33}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{40}
 }
 
 type FinishAcceptanceRequest struct {
@@ -2265,7 +2770,7 @@ type FinishAcceptanceRequest struct {
 
 func (x *FinishAcceptanceRequest) Reset() {
 	*x = FinishAcceptanceRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[34]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +2782,7 @@ func (x *FinishAcceptanceRequest) String() string {
 func (*FinishAcceptanceRequest) ProtoMessage() {}
 
 func (x *FinishAcceptanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[34]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +2795,7 @@ func (x *FinishAcceptanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishAcceptanceRequest.ProtoReflect.Descriptor instead.
 func (*FinishAcceptanceRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{34}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *FinishAcceptanceRequest) GetOrderId() string {
@@ -2315,7 +2820,7 @@ type FinishAcceptanceResponse struct {
 
 func (x *FinishAcceptanceResponse) Reset() {
 	*x = FinishAcceptanceResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[35]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2327,7 +2832,7 @@ func (x *FinishAcceptanceResponse) String() string {
 func (*FinishAcceptanceResponse) ProtoMessage() {}
 
 func (x *FinishAcceptanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[35]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2340,7 +2845,7 @@ func (x *FinishAcceptanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishAcceptanceResponse.ProtoReflect.Descriptor instead.
 func (*FinishAcceptanceResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{35}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{42}
 }
 
 type BookFulfilmentRequest struct {
@@ -2354,7 +2859,7 @@ type BookFulfilmentRequest struct {
 
 func (x *BookFulfilmentRequest) Reset() {
 	*x = BookFulfilmentRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[36]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2366,7 +2871,7 @@ func (x *BookFulfilmentRequest) String() string {
 func (*BookFulfilmentRequest) ProtoMessage() {}
 
 func (x *BookFulfilmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[36]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2379,7 +2884,7 @@ func (x *BookFulfilmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BookFulfilmentRequest.ProtoReflect.Descriptor instead.
 func (*BookFulfilmentRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{36}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *BookFulfilmentRequest) GetFulfilmentId() string {
@@ -2405,7 +2910,7 @@ type BookFulfilmentResponse struct {
 
 func (x *BookFulfilmentResponse) Reset() {
 	*x = BookFulfilmentResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[37]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2417,7 +2922,7 @@ func (x *BookFulfilmentResponse) String() string {
 func (*BookFulfilmentResponse) ProtoMessage() {}
 
 func (x *BookFulfilmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[37]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2430,7 +2935,7 @@ func (x *BookFulfilmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BookFulfilmentResponse.ProtoReflect.Descriptor instead.
 func (*BookFulfilmentResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{37}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *BookFulfilmentResponse) GetShipmentId() string {
@@ -2450,7 +2955,7 @@ type HoldFulfilmentRequest struct {
 
 func (x *HoldFulfilmentRequest) Reset() {
 	*x = HoldFulfilmentRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[38]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2462,7 +2967,7 @@ func (x *HoldFulfilmentRequest) String() string {
 func (*HoldFulfilmentRequest) ProtoMessage() {}
 
 func (x *HoldFulfilmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[38]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2475,7 +2980,7 @@ func (x *HoldFulfilmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldFulfilmentRequest.ProtoReflect.Descriptor instead.
 func (*HoldFulfilmentRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{38}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *HoldFulfilmentRequest) GetFulfilmentId() string {
@@ -2500,7 +3005,7 @@ type HoldFulfilmentResponse struct {
 
 func (x *HoldFulfilmentResponse) Reset() {
 	*x = HoldFulfilmentResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[39]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2512,7 +3017,7 @@ func (x *HoldFulfilmentResponse) String() string {
 func (*HoldFulfilmentResponse) ProtoMessage() {}
 
 func (x *HoldFulfilmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[39]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2525,7 +3030,7 @@ func (x *HoldFulfilmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldFulfilmentResponse.ProtoReflect.Descriptor instead.
 func (*HoldFulfilmentResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{39}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{46}
 }
 
 type KeepOrderRequest struct {
@@ -2537,7 +3042,7 @@ type KeepOrderRequest struct {
 
 func (x *KeepOrderRequest) Reset() {
 	*x = KeepOrderRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[40]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2549,7 +3054,7 @@ func (x *KeepOrderRequest) String() string {
 func (*KeepOrderRequest) ProtoMessage() {}
 
 func (x *KeepOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[40]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2562,7 +3067,7 @@ func (x *KeepOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepOrderRequest.ProtoReflect.Descriptor instead.
 func (*KeepOrderRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{40}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *KeepOrderRequest) GetOrderId() string {
@@ -2580,7 +3085,7 @@ type KeepOrderResponse struct {
 
 func (x *KeepOrderResponse) Reset() {
 	*x = KeepOrderResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[41]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2592,7 +3097,7 @@ func (x *KeepOrderResponse) String() string {
 func (*KeepOrderResponse) ProtoMessage() {}
 
 func (x *KeepOrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[41]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2605,7 +3110,7 @@ func (x *KeepOrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepOrderResponse.ProtoReflect.Descriptor instead.
 func (*KeepOrderResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{41}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{48}
 }
 
 type FinishCancellationRequest struct {
@@ -2617,7 +3122,7 @@ type FinishCancellationRequest struct {
 
 func (x *FinishCancellationRequest) Reset() {
 	*x = FinishCancellationRequest{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[42]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2629,7 +3134,7 @@ func (x *FinishCancellationRequest) String() string {
 func (*FinishCancellationRequest) ProtoMessage() {}
 
 func (x *FinishCancellationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[42]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2642,7 +3147,7 @@ func (x *FinishCancellationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishCancellationRequest.ProtoReflect.Descriptor instead.
 func (*FinishCancellationRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{42}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *FinishCancellationRequest) GetOrderId() string {
@@ -2660,7 +3165,7 @@ type FinishCancellationResponse struct {
 
 func (x *FinishCancellationResponse) Reset() {
 	*x = FinishCancellationResponse{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[43]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2672,7 +3177,7 @@ func (x *FinishCancellationResponse) String() string {
 func (*FinishCancellationResponse) ProtoMessage() {}
 
 func (x *FinishCancellationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[43]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2685,7 +3190,7 @@ func (x *FinishCancellationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishCancellationResponse.ProtoReflect.Descriptor instead.
 func (*FinishCancellationResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{43}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{50}
 }
 
 // An order is placed: stock is reserved and the money held.
@@ -2708,7 +3213,7 @@ type OrderPlaced struct {
 
 func (x *OrderPlaced) Reset() {
 	*x = OrderPlaced{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[44]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2720,7 +3225,7 @@ func (x *OrderPlaced) String() string {
 func (*OrderPlaced) ProtoMessage() {}
 
 func (x *OrderPlaced) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[44]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2733,7 +3238,7 @@ func (x *OrderPlaced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderPlaced.ProtoReflect.Descriptor instead.
 func (*OrderPlaced) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{44}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *OrderPlaced) GetOrderId() string {
@@ -2810,7 +3315,7 @@ type OrderRejected struct {
 
 func (x *OrderRejected) Reset() {
 	*x = OrderRejected{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[45]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2822,7 +3327,7 @@ func (x *OrderRejected) String() string {
 func (*OrderRejected) ProtoMessage() {}
 
 func (x *OrderRejected) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[45]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2835,7 +3340,7 @@ func (x *OrderRejected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderRejected.ProtoReflect.Descriptor instead.
 func (*OrderRejected) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{45}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *OrderRejected) GetOrderId() string {
@@ -2865,7 +3370,7 @@ type OrderAccepted struct {
 
 func (x *OrderAccepted) Reset() {
 	*x = OrderAccepted{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[46]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2877,7 +3382,7 @@ func (x *OrderAccepted) String() string {
 func (*OrderAccepted) ProtoMessage() {}
 
 func (x *OrderAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[46]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2890,7 +3395,7 @@ func (x *OrderAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderAccepted.ProtoReflect.Descriptor instead.
 func (*OrderAccepted) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{46}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *OrderAccepted) GetOrderId() string {
@@ -2925,7 +3430,7 @@ type OrderDelivered struct {
 
 func (x *OrderDelivered) Reset() {
 	*x = OrderDelivered{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[47]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2937,7 +3442,7 @@ func (x *OrderDelivered) String() string {
 func (*OrderDelivered) ProtoMessage() {}
 
 func (x *OrderDelivered) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[47]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2950,7 +3455,7 @@ func (x *OrderDelivered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderDelivered.ProtoReflect.Descriptor instead.
 func (*OrderDelivered) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{47}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *OrderDelivered) GetOrderId() string {
@@ -2978,7 +3483,7 @@ type OrderCancelled struct {
 
 func (x *OrderCancelled) Reset() {
 	*x = OrderCancelled{}
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[48]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2990,7 +3495,7 @@ func (x *OrderCancelled) String() string {
 func (*OrderCancelled) ProtoMessage() {}
 
 func (x *OrderCancelled) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_order_proto_msgTypes[48]
+	mi := &file_entrepot_order_v1_order_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3003,7 +3508,7 @@ func (x *OrderCancelled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderCancelled.ProtoReflect.Descriptor instead.
 func (*OrderCancelled) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{48}
+	return file_entrepot_order_v1_order_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *OrderCancelled) GetOrderId() string {
@@ -3046,7 +3551,20 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	"\vcart_secret\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
 	"cartSecret\">\n" +
 	"\x0fGetCartResponse\x12+\n" +
-	"\x04cart\x18\x01 \x01(\v2\x17.entrepot.order.v1.CartR\x04cart\"\xf9\x02\n" +
+	"\x04cart\x18\x01 \x01(\v2\x17.entrepot.order.v1.CartR\x04cart\"\x84\x01\n" +
+	"\x1aGetCartAvailabilityRequest\x12<\n" +
+	"\acart_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^crt_[0-9a-hjkmnp-tv-z]{26}$R\x06cartId\x12(\n" +
+	"\vcart_secret\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
+	"cartSecret\"X\n" +
+	"\x1bGetCartAvailabilityResponse\x129\n" +
+	"\x05lines\x18\x01 \x03(\v2#.entrepot.order.v1.LineAvailabilityR\x05lines\"\x9f\x01\n" +
+	"\x10LineAvailability\x12\x10\n" +
+	"\x03sku\x18\x01 \x01(\tR\x03sku\x12\x1c\n" +
+	"\tavailable\x18\x02 \x01(\x03R\tavailable\x12 \n" +
+	"\vbackordered\x18\x03 \x01(\x03R\vbackordered\x12\x1f\n" +
+	"\vexpected_on\x18\x04 \x01(\tR\n" +
+	"expectedOn\x12\x18\n" +
+	"\amissing\x18\x05 \x01(\x03R\amissing\"\xf9\x02\n" +
 	"\x04Cart\x12\x17\n" +
 	"\acart_id\x18\x01 \x01(\tR\x06cartId\x12\x16\n" +
 	"\x06market\x18\x02 \x01(\tR\x06market\x123\n" +
@@ -3069,7 +3587,7 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	"\bquantity\x18\x04 \x01(\x03R\bquantity\x126\n" +
 	"\n" +
 	"unit_price\x18\x05 \x01(\v2\x17.entrepot.type.v1.MoneyR\tunitPrice\x12-\n" +
-	"\x05total\x18\x06 \x01(\v2\x17.entrepot.type.v1.MoneyR\x05total\"\xb4\x02\n" +
+	"\x05total\x18\x06 \x01(\v2\x17.entrepot.type.v1.MoneyR\x05total\"\x84\x03\n" +
 	"\x0fCheckoutRequest\x12<\n" +
 	"\acart_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^crt_[0-9a-hjkmnp-tv-z]{26}$R\x06cartId\x12(\n" +
 	"\vcart_secret\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
@@ -3078,9 +3596,20 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	"\x05email\x18\x04 \x01(\tB\f\xbaH\x05r\x03\x18\xfe\x01\xe8\xb5\x18\x01R\x05email\x12<\n" +
 	"\x14payment_method_token\x18\x05 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x12paymentMethodToken\x12\x1b\n" +
-	"\tnotify_me\x18\x06 \x01(\bR\bnotifyMe\"B\n" +
+	"\tnotify_me\x18\x06 \x01(\bR\bnotifyMe\x12N\n" +
+	"\n" +
+	"backorders\x18\a \x03(\v2$.entrepot.order.v1.AcceptedBackorderB\b\xbaH\x05\x92\x01\x02\x102R\n" +
+	"backorders\"\x9f\x01\n" +
+	"\x11AcceptedBackorder\x12\x1b\n" +
+	"\x03sku\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x03sku\x12'\n" +
+	"\bquantity\x18\x02 \x01(\x03B\v\xbaH\b\"\x06\x18\xa0\x8d\x06(\x01R\bquantity\x12D\n" +
+	"\vexpected_on\x18\x03 \x01(\tB#\xbaH r\x1e2\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$R\n" +
+	"expectedOn\"|\n" +
 	"\x10CheckoutResponse\x12.\n" +
-	"\x05order\x18\x01 \x01(\v2\x18.entrepot.order.v1.OrderR\x05order\"\xe2\x05\n" +
+	"\x05order\x18\x01 \x01(\v2\x18.entrepot.order.v1.OrderR\x05order\x128\n" +
+	"\n" +
+	"backorders\x18\x02 \x03(\v2\x18.entrepot.order.v1.OrderR\n" +
+	"backorders\"\xb5\x06\n" +
 	"\x05Order\x12\x19\n" +
 	"\border_id\x18\x01 \x01(\tR\aorderId\x124\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1e.entrepot.order.v1.Order.StateR\x05state\x12\x16\n" +
@@ -3097,7 +3626,8 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	" \x01(\tR\tpaymentId\x12%\n" +
 	"\x0ereservation_id\x18\v \x01(\tR\rreservationId\x127\n" +
 	"\tplaced_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\bplacedAt\x12B\n" +
-	"\fconsignments\x18\r \x03(\v2\x1e.entrepot.order.v1.ConsignmentR\fconsignments\"\xc2\x01\n" +
+	"\fconsignments\x18\r \x03(\v2\x1e.entrepot.order.v1.ConsignmentR\fconsignments\x12:\n" +
+	"\tbackorder\x18\x0e \x01(\v2\x1c.entrepot.order.v1.BackorderR\tbackorder\"\xd9\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_PLACING\x10\x01\x12\x10\n" +
@@ -3107,7 +3637,21 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	"\x0fSTATE_CANCELLED\x10\x05\x12\x12\n" +
 	"\x0eSTATE_REJECTED\x10\x06\x12\x15\n" +
 	"\x11STATE_HANDED_OVER\x10\a\x12\x13\n" +
-	"\x0fSTATE_DELIVERED\x10\b\"\xcd\x03\n" +
+	"\x0fSTATE_DELIVERED\x10\b\x12\x15\n" +
+	"\x11STATE_BACKORDERED\x10\t\"\xa6\x02\n" +
+	"\tBackorder\x128\n" +
+	"\x05state\x18\x01 \x01(\x0e2\".entrepot.order.v1.Backorder.StateR\x05state\x12\x1e\n" +
+	"\vof_order_id\x18\x02 \x01(\tR\tofOrderId\x12\x1f\n" +
+	"\vexpected_on\x18\x03 \x01(\tR\n" +
+	"expectedOn\"\x9d\x01\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rSTATE_PLACING\x10\x01\x12\x11\n" +
+	"\rSTATE_WAITING\x10\x02\x12\x13\n" +
+	"\x0fSTATE_ALLOTTING\x10\x03\x12\x19\n" +
+	"\x15STATE_PAYMENT_REFUSED\x10\x04\x12\x12\n" +
+	"\x0eSTATE_ALLOTTED\x10\x05\x12\x13\n" +
+	"\x0fSTATE_CANCELLED\x10\x06\"\xcd\x03\n" +
 	"\vConsignment\x12\x1f\n" +
 	"\vmerchant_id\x18\x01 \x01(\tR\n" +
 	"merchantId\x12:\n" +
@@ -3205,7 +3749,13 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	"\fAcceptResult\x12\x19\n" +
 	"\border_id\x18\x01 \x01(\tR\aorderId\x12:\n" +
 	"\x05state\x18\x02 \x01(\x0e2$.entrepot.order.v1.Consignment.StateR\x05state\x12\x18\n" +
-	"\arefusal\x18\x03 \x01(\tR\arefusal\"S\n" +
+	"\arefusal\x18\x03 \x01(\tR\arefusal\"~\n" +
+	"\x18CancelConsignmentRequest\x12>\n" +
+	"\border_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^ord_[0-9a-hjkmnp-tv-z]{26}$R\aorderId\x12\"\n" +
+	"\x06reason\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x03\x18\xc8\x01R\x06reason\"D\n" +
+	"\x19CancelConsignmentResponse\x12'\n" +
+	"\x0forder_cancelled\x18\x01 \x01(\bR\x0eorderCancelled\"S\n" +
 	"\x11PlaceOrderRequest\x12>\n" +
 	"\border_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^ord_[0-9a-hjkmnp-tv-z]{26}$R\aorderId\"\x14\n" +
 	"\x12PlaceOrderResponse\"T\n" +
@@ -3269,7 +3819,7 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	"\border_id\x18\x01 \x01(\tR\aorderId\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason:\x0e\xe2\xb5\x18\n" +
 	"\n" +
-	"\border_id2\xc6\x02\n" +
+	"\border_id2\xc9\x03\n" +
 	"\vCartService\x12b\n" +
 	"\n" +
 	"CreateCart\x12$.entrepot.order.v1.CreateCartRequest\x1a%.entrepot.order.v1.CreateCartResponse\"\aҵ\x18\x03\n" +
@@ -3278,6 +3828,9 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	"\x01\x01ڵ\x18\t\n" +
 	"\acart_id\x12\\\n" +
 	"\aGetCart\x12!.entrepot.order.v1.GetCartRequest\x1a\".entrepot.order.v1.GetCartResponse\"\n" +
+	"ҵ\x18\x03\n" +
+	"\x01\x01\x90\x02\x01\x12\x80\x01\n" +
+	"\x13GetCartAvailability\x12-.entrepot.order.v1.GetCartAvailabilityRequest\x1a..entrepot.order.v1.GetCartAvailabilityResponse\"\n" +
 	"ҵ\x18\x03\n" +
 	"\x01\x01\x90\x02\x012\xa8\x05\n" +
 	"\fOrderService\x12i\n" +
@@ -3298,14 +3851,18 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	"\n" +
 	"\border_id\x12c\n" +
 	"\tSumOrders\x12#.entrepot.order.v1.SumOrdersRequest\x1a$.entrepot.order.v1.SumOrdersResponse\"\vҵ\x18\x04\n" +
-	"\x02\x04\x05\x90\x02\x012\xb8\x03\n" +
+	"\x02\x04\x05\x90\x02\x012\xcd\x04\n" +
 	"\x11ProcessingService\x12\x89\x01\n" +
 	"\x12ListMerchantOrders\x12,.entrepot.order.v1.ListMerchantOrdersRequest\x1a-.entrepot.order.v1.ListMerchantOrdersResponse\"\x16ҵ\x18\x0f\n" +
 	"\x01\x03\x12\n" +
 	"order.read\x90\x02\x01\x12\x84\x01\n" +
 	"\fAcceptOrders\x12&.entrepot.order.v1.AcceptOrdersRequest\x1a'.entrepot.order.v1.AcceptOrdersResponse\"#ҵ\x18\x10\n" +
 	"\x01\x03\x12\vorder.writeڵ\x18\v\n" +
-	"\torder_ids\x12\x8f\x01\n" +
+	"\torder_ids\x12\x92\x01\n" +
+	"\x11CancelConsignment\x12+.entrepot.order.v1.CancelConsignmentRequest\x1a,.entrepot.order.v1.CancelConsignmentResponse\"\"ҵ\x18\x10\n" +
+	"\x01\x03\x12\vorder.writeڵ\x18\n" +
+	"\n" +
+	"\border_id\x12\x8f\x01\n" +
 	"\x0eBookFulfilment\x12(.entrepot.order.v1.BookFulfilmentRequest\x1a).entrepot.order.v1.BookFulfilmentResponse\"(ҵ\x18\x11\n" +
 	"\x02\x03\x04\x12\vorder.writeڵ\x18\x0f\n" +
 	"\rfulfilment_id2\xfc\x05\n" +
@@ -3347,152 +3904,169 @@ func file_entrepot_order_v1_order_proto_rawDescGZIP() []byte {
 	return file_entrepot_order_v1_order_proto_rawDescData
 }
 
-var file_entrepot_order_v1_order_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_entrepot_order_v1_order_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_entrepot_order_v1_order_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_entrepot_order_v1_order_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_entrepot_order_v1_order_proto_goTypes = []any{
-	(Cart_State)(0),                    // 0: entrepot.order.v1.Cart.State
-	(Order_State)(0),                   // 1: entrepot.order.v1.Order.State
-	(Consignment_State)(0),             // 2: entrepot.order.v1.Consignment.State
-	(Hold_Reason)(0),                   // 3: entrepot.order.v1.Hold.Reason
-	(*LineInput)(nil),                  // 4: entrepot.order.v1.LineInput
-	(*CreateCartRequest)(nil),          // 5: entrepot.order.v1.CreateCartRequest
-	(*CreateCartResponse)(nil),         // 6: entrepot.order.v1.CreateCartResponse
-	(*SetCartLinesRequest)(nil),        // 7: entrepot.order.v1.SetCartLinesRequest
-	(*SetCartLinesResponse)(nil),       // 8: entrepot.order.v1.SetCartLinesResponse
-	(*GetCartRequest)(nil),             // 9: entrepot.order.v1.GetCartRequest
-	(*GetCartResponse)(nil),            // 10: entrepot.order.v1.GetCartResponse
-	(*Cart)(nil),                       // 11: entrepot.order.v1.Cart
-	(*Line)(nil),                       // 12: entrepot.order.v1.Line
-	(*CheckoutRequest)(nil),            // 13: entrepot.order.v1.CheckoutRequest
-	(*CheckoutResponse)(nil),           // 14: entrepot.order.v1.CheckoutResponse
-	(*Order)(nil),                      // 15: entrepot.order.v1.Order
-	(*Consignment)(nil),                // 16: entrepot.order.v1.Consignment
-	(*Hold)(nil),                       // 17: entrepot.order.v1.Hold
-	(*GetOrderRequest)(nil),            // 18: entrepot.order.v1.GetOrderRequest
-	(*GetOrderResponse)(nil),           // 19: entrepot.order.v1.GetOrderResponse
-	(*ListOrdersRequest)(nil),          // 20: entrepot.order.v1.ListOrdersRequest
-	(*ListOrdersResponse)(nil),         // 21: entrepot.order.v1.ListOrdersResponse
-	(*GetTimelineRequest)(nil),         // 22: entrepot.order.v1.GetTimelineRequest
-	(*GetTimelineResponse)(nil),        // 23: entrepot.order.v1.GetTimelineResponse
-	(*TimelineEntry)(nil),              // 24: entrepot.order.v1.TimelineEntry
-	(*CancelOrderRequest)(nil),         // 25: entrepot.order.v1.CancelOrderRequest
-	(*CancelOrderResponse)(nil),        // 26: entrepot.order.v1.CancelOrderResponse
-	(*SumOrdersRequest)(nil),           // 27: entrepot.order.v1.SumOrdersRequest
-	(*SumOrdersResponse)(nil),          // 28: entrepot.order.v1.SumOrdersResponse
-	(*ListMerchantOrdersRequest)(nil),  // 29: entrepot.order.v1.ListMerchantOrdersRequest
-	(*ListMerchantOrdersResponse)(nil), // 30: entrepot.order.v1.ListMerchantOrdersResponse
-	(*AcceptOrdersRequest)(nil),        // 31: entrepot.order.v1.AcceptOrdersRequest
-	(*AcceptOrdersResponse)(nil),       // 32: entrepot.order.v1.AcceptOrdersResponse
-	(*AcceptResult)(nil),               // 33: entrepot.order.v1.AcceptResult
-	(*PlaceOrderRequest)(nil),          // 34: entrepot.order.v1.PlaceOrderRequest
-	(*PlaceOrderResponse)(nil),         // 35: entrepot.order.v1.PlaceOrderResponse
-	(*RejectOrderRequest)(nil),         // 36: entrepot.order.v1.RejectOrderRequest
-	(*RejectOrderResponse)(nil),        // 37: entrepot.order.v1.RejectOrderResponse
-	(*FinishAcceptanceRequest)(nil),    // 38: entrepot.order.v1.FinishAcceptanceRequest
-	(*FinishAcceptanceResponse)(nil),   // 39: entrepot.order.v1.FinishAcceptanceResponse
-	(*BookFulfilmentRequest)(nil),      // 40: entrepot.order.v1.BookFulfilmentRequest
-	(*BookFulfilmentResponse)(nil),     // 41: entrepot.order.v1.BookFulfilmentResponse
-	(*HoldFulfilmentRequest)(nil),      // 42: entrepot.order.v1.HoldFulfilmentRequest
-	(*HoldFulfilmentResponse)(nil),     // 43: entrepot.order.v1.HoldFulfilmentResponse
-	(*KeepOrderRequest)(nil),           // 44: entrepot.order.v1.KeepOrderRequest
-	(*KeepOrderResponse)(nil),          // 45: entrepot.order.v1.KeepOrderResponse
-	(*FinishCancellationRequest)(nil),  // 46: entrepot.order.v1.FinishCancellationRequest
-	(*FinishCancellationResponse)(nil), // 47: entrepot.order.v1.FinishCancellationResponse
-	(*OrderPlaced)(nil),                // 48: entrepot.order.v1.OrderPlaced
-	(*OrderRejected)(nil),              // 49: entrepot.order.v1.OrderRejected
-	(*OrderAccepted)(nil),              // 50: entrepot.order.v1.OrderAccepted
-	(*OrderDelivered)(nil),             // 51: entrepot.order.v1.OrderDelivered
-	(*OrderCancelled)(nil),             // 52: entrepot.order.v1.OrderCancelled
-	nil,                                // 53: entrepot.order.v1.SumOrdersResponse.OrdersEntry
-	nil,                                // 54: entrepot.order.v1.SumOrdersResponse.UnitsEntry
-	nil,                                // 55: entrepot.order.v1.SumOrdersResponse.TotalMinorEntry
-	nil,                                // 56: entrepot.order.v1.SumOrdersResponse.AcceptedMinorEntry
-	(*v1.Money)(nil),                   // 57: entrepot.type.v1.Money
-	(*timestamppb.Timestamp)(nil),      // 58: google.protobuf.Timestamp
-	(*v1.Address)(nil),                 // 59: entrepot.type.v1.Address
+	(Cart_State)(0),                     // 0: entrepot.order.v1.Cart.State
+	(Order_State)(0),                    // 1: entrepot.order.v1.Order.State
+	(Backorder_State)(0),                // 2: entrepot.order.v1.Backorder.State
+	(Consignment_State)(0),              // 3: entrepot.order.v1.Consignment.State
+	(Hold_Reason)(0),                    // 4: entrepot.order.v1.Hold.Reason
+	(*LineInput)(nil),                   // 5: entrepot.order.v1.LineInput
+	(*CreateCartRequest)(nil),           // 6: entrepot.order.v1.CreateCartRequest
+	(*CreateCartResponse)(nil),          // 7: entrepot.order.v1.CreateCartResponse
+	(*SetCartLinesRequest)(nil),         // 8: entrepot.order.v1.SetCartLinesRequest
+	(*SetCartLinesResponse)(nil),        // 9: entrepot.order.v1.SetCartLinesResponse
+	(*GetCartRequest)(nil),              // 10: entrepot.order.v1.GetCartRequest
+	(*GetCartResponse)(nil),             // 11: entrepot.order.v1.GetCartResponse
+	(*GetCartAvailabilityRequest)(nil),  // 12: entrepot.order.v1.GetCartAvailabilityRequest
+	(*GetCartAvailabilityResponse)(nil), // 13: entrepot.order.v1.GetCartAvailabilityResponse
+	(*LineAvailability)(nil),            // 14: entrepot.order.v1.LineAvailability
+	(*Cart)(nil),                        // 15: entrepot.order.v1.Cart
+	(*Line)(nil),                        // 16: entrepot.order.v1.Line
+	(*CheckoutRequest)(nil),             // 17: entrepot.order.v1.CheckoutRequest
+	(*AcceptedBackorder)(nil),           // 18: entrepot.order.v1.AcceptedBackorder
+	(*CheckoutResponse)(nil),            // 19: entrepot.order.v1.CheckoutResponse
+	(*Order)(nil),                       // 20: entrepot.order.v1.Order
+	(*Backorder)(nil),                   // 21: entrepot.order.v1.Backorder
+	(*Consignment)(nil),                 // 22: entrepot.order.v1.Consignment
+	(*Hold)(nil),                        // 23: entrepot.order.v1.Hold
+	(*GetOrderRequest)(nil),             // 24: entrepot.order.v1.GetOrderRequest
+	(*GetOrderResponse)(nil),            // 25: entrepot.order.v1.GetOrderResponse
+	(*ListOrdersRequest)(nil),           // 26: entrepot.order.v1.ListOrdersRequest
+	(*ListOrdersResponse)(nil),          // 27: entrepot.order.v1.ListOrdersResponse
+	(*GetTimelineRequest)(nil),          // 28: entrepot.order.v1.GetTimelineRequest
+	(*GetTimelineResponse)(nil),         // 29: entrepot.order.v1.GetTimelineResponse
+	(*TimelineEntry)(nil),               // 30: entrepot.order.v1.TimelineEntry
+	(*CancelOrderRequest)(nil),          // 31: entrepot.order.v1.CancelOrderRequest
+	(*CancelOrderResponse)(nil),         // 32: entrepot.order.v1.CancelOrderResponse
+	(*SumOrdersRequest)(nil),            // 33: entrepot.order.v1.SumOrdersRequest
+	(*SumOrdersResponse)(nil),           // 34: entrepot.order.v1.SumOrdersResponse
+	(*ListMerchantOrdersRequest)(nil),   // 35: entrepot.order.v1.ListMerchantOrdersRequest
+	(*ListMerchantOrdersResponse)(nil),  // 36: entrepot.order.v1.ListMerchantOrdersResponse
+	(*AcceptOrdersRequest)(nil),         // 37: entrepot.order.v1.AcceptOrdersRequest
+	(*AcceptOrdersResponse)(nil),        // 38: entrepot.order.v1.AcceptOrdersResponse
+	(*AcceptResult)(nil),                // 39: entrepot.order.v1.AcceptResult
+	(*CancelConsignmentRequest)(nil),    // 40: entrepot.order.v1.CancelConsignmentRequest
+	(*CancelConsignmentResponse)(nil),   // 41: entrepot.order.v1.CancelConsignmentResponse
+	(*PlaceOrderRequest)(nil),           // 42: entrepot.order.v1.PlaceOrderRequest
+	(*PlaceOrderResponse)(nil),          // 43: entrepot.order.v1.PlaceOrderResponse
+	(*RejectOrderRequest)(nil),          // 44: entrepot.order.v1.RejectOrderRequest
+	(*RejectOrderResponse)(nil),         // 45: entrepot.order.v1.RejectOrderResponse
+	(*FinishAcceptanceRequest)(nil),     // 46: entrepot.order.v1.FinishAcceptanceRequest
+	(*FinishAcceptanceResponse)(nil),    // 47: entrepot.order.v1.FinishAcceptanceResponse
+	(*BookFulfilmentRequest)(nil),       // 48: entrepot.order.v1.BookFulfilmentRequest
+	(*BookFulfilmentResponse)(nil),      // 49: entrepot.order.v1.BookFulfilmentResponse
+	(*HoldFulfilmentRequest)(nil),       // 50: entrepot.order.v1.HoldFulfilmentRequest
+	(*HoldFulfilmentResponse)(nil),      // 51: entrepot.order.v1.HoldFulfilmentResponse
+	(*KeepOrderRequest)(nil),            // 52: entrepot.order.v1.KeepOrderRequest
+	(*KeepOrderResponse)(nil),           // 53: entrepot.order.v1.KeepOrderResponse
+	(*FinishCancellationRequest)(nil),   // 54: entrepot.order.v1.FinishCancellationRequest
+	(*FinishCancellationResponse)(nil),  // 55: entrepot.order.v1.FinishCancellationResponse
+	(*OrderPlaced)(nil),                 // 56: entrepot.order.v1.OrderPlaced
+	(*OrderRejected)(nil),               // 57: entrepot.order.v1.OrderRejected
+	(*OrderAccepted)(nil),               // 58: entrepot.order.v1.OrderAccepted
+	(*OrderDelivered)(nil),              // 59: entrepot.order.v1.OrderDelivered
+	(*OrderCancelled)(nil),              // 60: entrepot.order.v1.OrderCancelled
+	nil,                                 // 61: entrepot.order.v1.SumOrdersResponse.OrdersEntry
+	nil,                                 // 62: entrepot.order.v1.SumOrdersResponse.UnitsEntry
+	nil,                                 // 63: entrepot.order.v1.SumOrdersResponse.TotalMinorEntry
+	nil,                                 // 64: entrepot.order.v1.SumOrdersResponse.AcceptedMinorEntry
+	(*v1.Money)(nil),                    // 65: entrepot.type.v1.Money
+	(*timestamppb.Timestamp)(nil),       // 66: google.protobuf.Timestamp
+	(*v1.Address)(nil),                  // 67: entrepot.type.v1.Address
 }
 var file_entrepot_order_v1_order_proto_depIdxs = []int32{
-	4,  // 0: entrepot.order.v1.CreateCartRequest.lines:type_name -> entrepot.order.v1.LineInput
-	11, // 1: entrepot.order.v1.CreateCartResponse.cart:type_name -> entrepot.order.v1.Cart
-	4,  // 2: entrepot.order.v1.SetCartLinesRequest.lines:type_name -> entrepot.order.v1.LineInput
-	11, // 3: entrepot.order.v1.SetCartLinesResponse.cart:type_name -> entrepot.order.v1.Cart
-	11, // 4: entrepot.order.v1.GetCartResponse.cart:type_name -> entrepot.order.v1.Cart
-	0,  // 5: entrepot.order.v1.Cart.state:type_name -> entrepot.order.v1.Cart.State
-	12, // 6: entrepot.order.v1.Cart.lines:type_name -> entrepot.order.v1.Line
-	57, // 7: entrepot.order.v1.Cart.total:type_name -> entrepot.type.v1.Money
-	58, // 8: entrepot.order.v1.Cart.quoted_at:type_name -> google.protobuf.Timestamp
-	57, // 9: entrepot.order.v1.Line.unit_price:type_name -> entrepot.type.v1.Money
-	57, // 10: entrepot.order.v1.Line.total:type_name -> entrepot.type.v1.Money
-	59, // 11: entrepot.order.v1.CheckoutRequest.ship_to:type_name -> entrepot.type.v1.Address
-	15, // 12: entrepot.order.v1.CheckoutResponse.order:type_name -> entrepot.order.v1.Order
-	1,  // 13: entrepot.order.v1.Order.state:type_name -> entrepot.order.v1.Order.State
-	12, // 14: entrepot.order.v1.Order.lines:type_name -> entrepot.order.v1.Line
-	57, // 15: entrepot.order.v1.Order.total:type_name -> entrepot.type.v1.Money
-	59, // 16: entrepot.order.v1.Order.ship_to:type_name -> entrepot.type.v1.Address
-	58, // 17: entrepot.order.v1.Order.placed_at:type_name -> google.protobuf.Timestamp
-	16, // 18: entrepot.order.v1.Order.consignments:type_name -> entrepot.order.v1.Consignment
-	2,  // 19: entrepot.order.v1.Consignment.state:type_name -> entrepot.order.v1.Consignment.State
-	57, // 20: entrepot.order.v1.Consignment.total:type_name -> entrepot.type.v1.Money
-	58, // 21: entrepot.order.v1.Consignment.due_by:type_name -> google.protobuf.Timestamp
-	17, // 22: entrepot.order.v1.Consignment.hold:type_name -> entrepot.order.v1.Hold
-	3,  // 23: entrepot.order.v1.Hold.reason:type_name -> entrepot.order.v1.Hold.Reason
-	58, // 24: entrepot.order.v1.Hold.since:type_name -> google.protobuf.Timestamp
-	15, // 25: entrepot.order.v1.GetOrderResponse.order:type_name -> entrepot.order.v1.Order
-	15, // 26: entrepot.order.v1.ListOrdersResponse.orders:type_name -> entrepot.order.v1.Order
-	24, // 27: entrepot.order.v1.GetTimelineResponse.entries:type_name -> entrepot.order.v1.TimelineEntry
-	58, // 28: entrepot.order.v1.TimelineEntry.at:type_name -> google.protobuf.Timestamp
-	15, // 29: entrepot.order.v1.CancelOrderResponse.order:type_name -> entrepot.order.v1.Order
-	53, // 30: entrepot.order.v1.SumOrdersResponse.orders:type_name -> entrepot.order.v1.SumOrdersResponse.OrdersEntry
-	54, // 31: entrepot.order.v1.SumOrdersResponse.units:type_name -> entrepot.order.v1.SumOrdersResponse.UnitsEntry
-	55, // 32: entrepot.order.v1.SumOrdersResponse.total_minor:type_name -> entrepot.order.v1.SumOrdersResponse.TotalMinorEntry
-	56, // 33: entrepot.order.v1.SumOrdersResponse.accepted_minor:type_name -> entrepot.order.v1.SumOrdersResponse.AcceptedMinorEntry
-	2,  // 34: entrepot.order.v1.ListMerchantOrdersRequest.state:type_name -> entrepot.order.v1.Consignment.State
-	15, // 35: entrepot.order.v1.ListMerchantOrdersResponse.orders:type_name -> entrepot.order.v1.Order
-	33, // 36: entrepot.order.v1.AcceptOrdersResponse.results:type_name -> entrepot.order.v1.AcceptResult
-	2,  // 37: entrepot.order.v1.AcceptResult.state:type_name -> entrepot.order.v1.Consignment.State
-	57, // 38: entrepot.order.v1.OrderPlaced.total:type_name -> entrepot.type.v1.Money
-	12, // 39: entrepot.order.v1.OrderPlaced.lines:type_name -> entrepot.order.v1.Line
-	5,  // 40: entrepot.order.v1.CartService.CreateCart:input_type -> entrepot.order.v1.CreateCartRequest
-	7,  // 41: entrepot.order.v1.CartService.SetCartLines:input_type -> entrepot.order.v1.SetCartLinesRequest
-	9,  // 42: entrepot.order.v1.CartService.GetCart:input_type -> entrepot.order.v1.GetCartRequest
-	13, // 43: entrepot.order.v1.OrderService.Checkout:input_type -> entrepot.order.v1.CheckoutRequest
-	18, // 44: entrepot.order.v1.OrderService.GetOrder:input_type -> entrepot.order.v1.GetOrderRequest
-	20, // 45: entrepot.order.v1.OrderService.ListOrders:input_type -> entrepot.order.v1.ListOrdersRequest
-	22, // 46: entrepot.order.v1.OrderService.GetTimeline:input_type -> entrepot.order.v1.GetTimelineRequest
-	25, // 47: entrepot.order.v1.OrderService.CancelOrder:input_type -> entrepot.order.v1.CancelOrderRequest
-	27, // 48: entrepot.order.v1.OrderService.SumOrders:input_type -> entrepot.order.v1.SumOrdersRequest
-	29, // 49: entrepot.order.v1.ProcessingService.ListMerchantOrders:input_type -> entrepot.order.v1.ListMerchantOrdersRequest
-	31, // 50: entrepot.order.v1.ProcessingService.AcceptOrders:input_type -> entrepot.order.v1.AcceptOrdersRequest
-	40, // 51: entrepot.order.v1.ProcessingService.BookFulfilment:input_type -> entrepot.order.v1.BookFulfilmentRequest
-	42, // 52: entrepot.order.v1.OrderStepService.HoldFulfilment:input_type -> entrepot.order.v1.HoldFulfilmentRequest
-	34, // 53: entrepot.order.v1.OrderStepService.PlaceOrder:input_type -> entrepot.order.v1.PlaceOrderRequest
-	36, // 54: entrepot.order.v1.OrderStepService.RejectOrder:input_type -> entrepot.order.v1.RejectOrderRequest
-	38, // 55: entrepot.order.v1.OrderStepService.FinishAcceptance:input_type -> entrepot.order.v1.FinishAcceptanceRequest
-	44, // 56: entrepot.order.v1.OrderStepService.KeepOrder:input_type -> entrepot.order.v1.KeepOrderRequest
-	46, // 57: entrepot.order.v1.OrderStepService.FinishCancellation:input_type -> entrepot.order.v1.FinishCancellationRequest
-	6,  // 58: entrepot.order.v1.CartService.CreateCart:output_type -> entrepot.order.v1.CreateCartResponse
-	8,  // 59: entrepot.order.v1.CartService.SetCartLines:output_type -> entrepot.order.v1.SetCartLinesResponse
-	10, // 60: entrepot.order.v1.CartService.GetCart:output_type -> entrepot.order.v1.GetCartResponse
-	14, // 61: entrepot.order.v1.OrderService.Checkout:output_type -> entrepot.order.v1.CheckoutResponse
-	19, // 62: entrepot.order.v1.OrderService.GetOrder:output_type -> entrepot.order.v1.GetOrderResponse
-	21, // 63: entrepot.order.v1.OrderService.ListOrders:output_type -> entrepot.order.v1.ListOrdersResponse
-	23, // 64: entrepot.order.v1.OrderService.GetTimeline:output_type -> entrepot.order.v1.GetTimelineResponse
-	26, // 65: entrepot.order.v1.OrderService.CancelOrder:output_type -> entrepot.order.v1.CancelOrderResponse
-	28, // 66: entrepot.order.v1.OrderService.SumOrders:output_type -> entrepot.order.v1.SumOrdersResponse
-	30, // 67: entrepot.order.v1.ProcessingService.ListMerchantOrders:output_type -> entrepot.order.v1.ListMerchantOrdersResponse
-	32, // 68: entrepot.order.v1.ProcessingService.AcceptOrders:output_type -> entrepot.order.v1.AcceptOrdersResponse
-	41, // 69: entrepot.order.v1.ProcessingService.BookFulfilment:output_type -> entrepot.order.v1.BookFulfilmentResponse
-	43, // 70: entrepot.order.v1.OrderStepService.HoldFulfilment:output_type -> entrepot.order.v1.HoldFulfilmentResponse
-	35, // 71: entrepot.order.v1.OrderStepService.PlaceOrder:output_type -> entrepot.order.v1.PlaceOrderResponse
-	37, // 72: entrepot.order.v1.OrderStepService.RejectOrder:output_type -> entrepot.order.v1.RejectOrderResponse
-	39, // 73: entrepot.order.v1.OrderStepService.FinishAcceptance:output_type -> entrepot.order.v1.FinishAcceptanceResponse
-	45, // 74: entrepot.order.v1.OrderStepService.KeepOrder:output_type -> entrepot.order.v1.KeepOrderResponse
-	47, // 75: entrepot.order.v1.OrderStepService.FinishCancellation:output_type -> entrepot.order.v1.FinishCancellationResponse
-	58, // [58:76] is the sub-list for method output_type
-	40, // [40:58] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	5,  // 0: entrepot.order.v1.CreateCartRequest.lines:type_name -> entrepot.order.v1.LineInput
+	15, // 1: entrepot.order.v1.CreateCartResponse.cart:type_name -> entrepot.order.v1.Cart
+	5,  // 2: entrepot.order.v1.SetCartLinesRequest.lines:type_name -> entrepot.order.v1.LineInput
+	15, // 3: entrepot.order.v1.SetCartLinesResponse.cart:type_name -> entrepot.order.v1.Cart
+	15, // 4: entrepot.order.v1.GetCartResponse.cart:type_name -> entrepot.order.v1.Cart
+	14, // 5: entrepot.order.v1.GetCartAvailabilityResponse.lines:type_name -> entrepot.order.v1.LineAvailability
+	0,  // 6: entrepot.order.v1.Cart.state:type_name -> entrepot.order.v1.Cart.State
+	16, // 7: entrepot.order.v1.Cart.lines:type_name -> entrepot.order.v1.Line
+	65, // 8: entrepot.order.v1.Cart.total:type_name -> entrepot.type.v1.Money
+	66, // 9: entrepot.order.v1.Cart.quoted_at:type_name -> google.protobuf.Timestamp
+	65, // 10: entrepot.order.v1.Line.unit_price:type_name -> entrepot.type.v1.Money
+	65, // 11: entrepot.order.v1.Line.total:type_name -> entrepot.type.v1.Money
+	67, // 12: entrepot.order.v1.CheckoutRequest.ship_to:type_name -> entrepot.type.v1.Address
+	18, // 13: entrepot.order.v1.CheckoutRequest.backorders:type_name -> entrepot.order.v1.AcceptedBackorder
+	20, // 14: entrepot.order.v1.CheckoutResponse.order:type_name -> entrepot.order.v1.Order
+	20, // 15: entrepot.order.v1.CheckoutResponse.backorders:type_name -> entrepot.order.v1.Order
+	1,  // 16: entrepot.order.v1.Order.state:type_name -> entrepot.order.v1.Order.State
+	16, // 17: entrepot.order.v1.Order.lines:type_name -> entrepot.order.v1.Line
+	65, // 18: entrepot.order.v1.Order.total:type_name -> entrepot.type.v1.Money
+	67, // 19: entrepot.order.v1.Order.ship_to:type_name -> entrepot.type.v1.Address
+	66, // 20: entrepot.order.v1.Order.placed_at:type_name -> google.protobuf.Timestamp
+	22, // 21: entrepot.order.v1.Order.consignments:type_name -> entrepot.order.v1.Consignment
+	21, // 22: entrepot.order.v1.Order.backorder:type_name -> entrepot.order.v1.Backorder
+	2,  // 23: entrepot.order.v1.Backorder.state:type_name -> entrepot.order.v1.Backorder.State
+	3,  // 24: entrepot.order.v1.Consignment.state:type_name -> entrepot.order.v1.Consignment.State
+	65, // 25: entrepot.order.v1.Consignment.total:type_name -> entrepot.type.v1.Money
+	66, // 26: entrepot.order.v1.Consignment.due_by:type_name -> google.protobuf.Timestamp
+	23, // 27: entrepot.order.v1.Consignment.hold:type_name -> entrepot.order.v1.Hold
+	4,  // 28: entrepot.order.v1.Hold.reason:type_name -> entrepot.order.v1.Hold.Reason
+	66, // 29: entrepot.order.v1.Hold.since:type_name -> google.protobuf.Timestamp
+	20, // 30: entrepot.order.v1.GetOrderResponse.order:type_name -> entrepot.order.v1.Order
+	20, // 31: entrepot.order.v1.ListOrdersResponse.orders:type_name -> entrepot.order.v1.Order
+	30, // 32: entrepot.order.v1.GetTimelineResponse.entries:type_name -> entrepot.order.v1.TimelineEntry
+	66, // 33: entrepot.order.v1.TimelineEntry.at:type_name -> google.protobuf.Timestamp
+	20, // 34: entrepot.order.v1.CancelOrderResponse.order:type_name -> entrepot.order.v1.Order
+	61, // 35: entrepot.order.v1.SumOrdersResponse.orders:type_name -> entrepot.order.v1.SumOrdersResponse.OrdersEntry
+	62, // 36: entrepot.order.v1.SumOrdersResponse.units:type_name -> entrepot.order.v1.SumOrdersResponse.UnitsEntry
+	63, // 37: entrepot.order.v1.SumOrdersResponse.total_minor:type_name -> entrepot.order.v1.SumOrdersResponse.TotalMinorEntry
+	64, // 38: entrepot.order.v1.SumOrdersResponse.accepted_minor:type_name -> entrepot.order.v1.SumOrdersResponse.AcceptedMinorEntry
+	3,  // 39: entrepot.order.v1.ListMerchantOrdersRequest.state:type_name -> entrepot.order.v1.Consignment.State
+	20, // 40: entrepot.order.v1.ListMerchantOrdersResponse.orders:type_name -> entrepot.order.v1.Order
+	39, // 41: entrepot.order.v1.AcceptOrdersResponse.results:type_name -> entrepot.order.v1.AcceptResult
+	3,  // 42: entrepot.order.v1.AcceptResult.state:type_name -> entrepot.order.v1.Consignment.State
+	65, // 43: entrepot.order.v1.OrderPlaced.total:type_name -> entrepot.type.v1.Money
+	16, // 44: entrepot.order.v1.OrderPlaced.lines:type_name -> entrepot.order.v1.Line
+	6,  // 45: entrepot.order.v1.CartService.CreateCart:input_type -> entrepot.order.v1.CreateCartRequest
+	8,  // 46: entrepot.order.v1.CartService.SetCartLines:input_type -> entrepot.order.v1.SetCartLinesRequest
+	10, // 47: entrepot.order.v1.CartService.GetCart:input_type -> entrepot.order.v1.GetCartRequest
+	12, // 48: entrepot.order.v1.CartService.GetCartAvailability:input_type -> entrepot.order.v1.GetCartAvailabilityRequest
+	17, // 49: entrepot.order.v1.OrderService.Checkout:input_type -> entrepot.order.v1.CheckoutRequest
+	24, // 50: entrepot.order.v1.OrderService.GetOrder:input_type -> entrepot.order.v1.GetOrderRequest
+	26, // 51: entrepot.order.v1.OrderService.ListOrders:input_type -> entrepot.order.v1.ListOrdersRequest
+	28, // 52: entrepot.order.v1.OrderService.GetTimeline:input_type -> entrepot.order.v1.GetTimelineRequest
+	31, // 53: entrepot.order.v1.OrderService.CancelOrder:input_type -> entrepot.order.v1.CancelOrderRequest
+	33, // 54: entrepot.order.v1.OrderService.SumOrders:input_type -> entrepot.order.v1.SumOrdersRequest
+	35, // 55: entrepot.order.v1.ProcessingService.ListMerchantOrders:input_type -> entrepot.order.v1.ListMerchantOrdersRequest
+	37, // 56: entrepot.order.v1.ProcessingService.AcceptOrders:input_type -> entrepot.order.v1.AcceptOrdersRequest
+	40, // 57: entrepot.order.v1.ProcessingService.CancelConsignment:input_type -> entrepot.order.v1.CancelConsignmentRequest
+	48, // 58: entrepot.order.v1.ProcessingService.BookFulfilment:input_type -> entrepot.order.v1.BookFulfilmentRequest
+	50, // 59: entrepot.order.v1.OrderStepService.HoldFulfilment:input_type -> entrepot.order.v1.HoldFulfilmentRequest
+	42, // 60: entrepot.order.v1.OrderStepService.PlaceOrder:input_type -> entrepot.order.v1.PlaceOrderRequest
+	44, // 61: entrepot.order.v1.OrderStepService.RejectOrder:input_type -> entrepot.order.v1.RejectOrderRequest
+	46, // 62: entrepot.order.v1.OrderStepService.FinishAcceptance:input_type -> entrepot.order.v1.FinishAcceptanceRequest
+	52, // 63: entrepot.order.v1.OrderStepService.KeepOrder:input_type -> entrepot.order.v1.KeepOrderRequest
+	54, // 64: entrepot.order.v1.OrderStepService.FinishCancellation:input_type -> entrepot.order.v1.FinishCancellationRequest
+	7,  // 65: entrepot.order.v1.CartService.CreateCart:output_type -> entrepot.order.v1.CreateCartResponse
+	9,  // 66: entrepot.order.v1.CartService.SetCartLines:output_type -> entrepot.order.v1.SetCartLinesResponse
+	11, // 67: entrepot.order.v1.CartService.GetCart:output_type -> entrepot.order.v1.GetCartResponse
+	13, // 68: entrepot.order.v1.CartService.GetCartAvailability:output_type -> entrepot.order.v1.GetCartAvailabilityResponse
+	19, // 69: entrepot.order.v1.OrderService.Checkout:output_type -> entrepot.order.v1.CheckoutResponse
+	25, // 70: entrepot.order.v1.OrderService.GetOrder:output_type -> entrepot.order.v1.GetOrderResponse
+	27, // 71: entrepot.order.v1.OrderService.ListOrders:output_type -> entrepot.order.v1.ListOrdersResponse
+	29, // 72: entrepot.order.v1.OrderService.GetTimeline:output_type -> entrepot.order.v1.GetTimelineResponse
+	32, // 73: entrepot.order.v1.OrderService.CancelOrder:output_type -> entrepot.order.v1.CancelOrderResponse
+	34, // 74: entrepot.order.v1.OrderService.SumOrders:output_type -> entrepot.order.v1.SumOrdersResponse
+	36, // 75: entrepot.order.v1.ProcessingService.ListMerchantOrders:output_type -> entrepot.order.v1.ListMerchantOrdersResponse
+	38, // 76: entrepot.order.v1.ProcessingService.AcceptOrders:output_type -> entrepot.order.v1.AcceptOrdersResponse
+	41, // 77: entrepot.order.v1.ProcessingService.CancelConsignment:output_type -> entrepot.order.v1.CancelConsignmentResponse
+	49, // 78: entrepot.order.v1.ProcessingService.BookFulfilment:output_type -> entrepot.order.v1.BookFulfilmentResponse
+	51, // 79: entrepot.order.v1.OrderStepService.HoldFulfilment:output_type -> entrepot.order.v1.HoldFulfilmentResponse
+	43, // 80: entrepot.order.v1.OrderStepService.PlaceOrder:output_type -> entrepot.order.v1.PlaceOrderResponse
+	45, // 81: entrepot.order.v1.OrderStepService.RejectOrder:output_type -> entrepot.order.v1.RejectOrderResponse
+	47, // 82: entrepot.order.v1.OrderStepService.FinishAcceptance:output_type -> entrepot.order.v1.FinishAcceptanceResponse
+	53, // 83: entrepot.order.v1.OrderStepService.KeepOrder:output_type -> entrepot.order.v1.KeepOrderResponse
+	55, // 84: entrepot.order.v1.OrderStepService.FinishCancellation:output_type -> entrepot.order.v1.FinishCancellationResponse
+	65, // [65:85] is the sub-list for method output_type
+	45, // [45:65] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_order_v1_order_proto_init() }
@@ -3505,8 +4079,8 @@ func file_entrepot_order_v1_order_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_order_v1_order_proto_rawDesc), len(file_entrepot_order_v1_order_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   53,
+			NumEnums:      5,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

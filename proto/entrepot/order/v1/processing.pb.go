@@ -81,9 +81,14 @@ type ListQueueRequest struct {
 	Overdue bool                  `protobuf:"varint,1,opt,name=overdue,proto3" json:"overdue,omitempty"`
 	Held    ListQueueRequest_Held `protobuf:"varint,2,opt,name=held,proto3,enum=entrepot.order.v1.ListQueueRequest_Held" json:"held,omitempty"`
 	// Unspecified: all that are not handed over.
-	State         Consignment_State `protobuf:"varint,3,opt,name=state,proto3,enum=entrepot.order.v1.Consignment_State" json:"state,omitempty"`
-	PageSize      int32             `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	PageToken     string            `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	State     Consignment_State `protobuf:"varint,3,opt,name=state,proto3,enum=entrepot.order.v1.Consignment_State" json:"state,omitempty"`
+	PageSize  int32             `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken string            `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only what waits for stock (Order.STATE_BACKORDERED), the first
+	// expected first: due_by is the expected day and the handling time. Otherwise
+	// none of that is shown: there is nothing to
+	// do about it but to bring goods, or to cancel it (BackorderService).
+	Backordered   bool `protobuf:"varint,6,opt,name=backordered,proto3" json:"backordered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -151,6 +156,13 @@ func (x *ListQueueRequest) GetPageToken() string {
 		return x.PageToken
 	}
 	return ""
+}
+
+func (x *ListQueueRequest) GetBackordered() bool {
+	if x != nil {
+		return x.Backordered
+	}
+	return false
 }
 
 type ListQueueResponse struct {
@@ -970,7 +982,7 @@ var File_entrepot_order_v1_processing_proto protoreflect.FileDescriptor
 
 const file_entrepot_order_v1_processing_proto_rawDesc = "" +
 	"\n" +
-	"\"entrepot/order/v1/processing.proto\x12\x11entrepot.order.v1\x1a\x1bbuf/validate/validate.proto\x1a!entrepot/options/v1/options.proto\x1a\x1dentrepot/order/v1/order.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x02\n" +
+	"\"entrepot/order/v1/processing.proto\x12\x11entrepot.order.v1\x1a\x1bbuf/validate/validate.proto\x1a!entrepot/options/v1/options.proto\x1a\x1dentrepot/order/v1/order.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\x02\n" +
 	"\x10ListQueueRequest\x12\x18\n" +
 	"\aoverdue\x18\x01 \x01(\bR\aoverdue\x12F\n" +
 	"\x04held\x18\x02 \x01(\x0e2(.entrepot.order.v1.ListQueueRequest.HeldB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04held\x12J\n" +
@@ -978,7 +990,8 @@ const file_entrepot_order_v1_processing_proto_rawDesc = "" +
 	"\tpage_size\x18\x04 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xc8\x01(\x00R\bpageSize\x12'\n" +
 	"\n" +
-	"page_token\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\tpageToken\"9\n" +
+	"page_token\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\tpageToken\x12 \n" +
+	"\vbackordered\x18\x06 \x01(\bR\vbackordered\"9\n" +
 	"\x04Held\x12\x14\n" +
 	"\x10HELD_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tHELD_ONLY\x10\x01\x12\f\n" +

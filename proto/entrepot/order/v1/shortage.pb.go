@@ -316,9 +316,12 @@ type Replenishment struct {
 	Available   int64 `protobuf:"varint,8,opt,name=available,proto3" json:"available,omitempty"`
 	// Announced by suppliers, or not put away yet, for all markets.
 	Incoming int64 `protobuf:"varint,9,opt,name=incoming,proto3" json:"incoming,omitempty"`
-	// sold_28_days / 28 x (lead + cover), at least what was missing; less what is
-	// available and incoming. Rounded up, never negative.
-	Suggested     int64 `protobuf:"varint,10,opt,name=suggested,proto3" json:"suggested,omitempty"`
+	// sold_28_days / 28 x (lead + cover), at least what was missing; more what is
+	// backordered, less what is available and incoming. Rounded up, never
+	// negative.
+	Suggested int64 `protobuf:"varint,10,opt,name=suggested,proto3" json:"suggested,omitempty"`
+	// Pieces sold that wait for stock. A sku with any is short.
+	Backordered   int64 `protobuf:"varint,11,opt,name=backordered,proto3" json:"backordered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -419,6 +422,13 @@ func (x *Replenishment) GetIncoming() int64 {
 func (x *Replenishment) GetSuggested() int64 {
 	if x != nil {
 		return x.Suggested
+	}
+	return 0
+}
+
+func (x *Replenishment) GetBackordered() int64 {
+	if x != nil {
+		return x.Backordered
 	}
 	return 0
 }
@@ -697,7 +707,7 @@ const file_entrepot_order_v1_shortage_proto_rawDesc = "" +
 	"cover_days\x18\x03 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xed\x02(\x00R\tcoverDays\"e\n" +
 	"\x19ListReplenishmentResponse\x12H\n" +
-	"\x0ereplenishments\x18\x01 \x03(\v2 .entrepot.order.v1.ReplenishmentR\x0ereplenishments\"\xc0\x02\n" +
+	"\x0ereplenishments\x18\x01 \x03(\v2 .entrepot.order.v1.ReplenishmentR\x0ereplenishments\"\xe2\x02\n" +
 	"\rReplenishment\x12\x10\n" +
 	"\x03sku\x18\x01 \x01(\tR\x03sku\x12\x16\n" +
 	"\x06market\x18\x02 \x01(\tR\x06market\x12;\n" +
@@ -711,7 +721,8 @@ const file_entrepot_order_v1_shortage_proto_rawDesc = "" +
 	"\tavailable\x18\b \x01(\x03R\tavailable\x12\x1a\n" +
 	"\bincoming\x18\t \x01(\x03R\bincoming\x12\x1c\n" +
 	"\tsuggested\x18\n" +
-	" \x01(\x03R\tsuggested\"\x15\n" +
+	" \x01(\x03R\tsuggested\x12 \n" +
+	"\vbackordered\x18\v \x01(\x03R\vbackordered\"\x15\n" +
 	"\x13SumShortagesRequest\"\x83\x01\n" +
 	"\x14SumShortagesResponse\x12\x1a\n" +
 	"\battempts\x18\x01 \x01(\x03R\battempts\x12\x18\n" +

@@ -37,6 +37,9 @@ const (
 	CartServiceSetCartLinesProcedure = "/entrepot.order.v1.CartService/SetCartLines"
 	// CartServiceGetCartProcedure is the procedure name of the CartService's GetCart RPC.
 	CartServiceGetCartProcedure = "/entrepot.order.v1.CartService/GetCart"
+	// CartServiceGetCartAvailabilityProcedure is the procedure name of the CartService's
+	// GetCartAvailability RPC.
+	CartServiceGetCartAvailabilityProcedure = "/entrepot.order.v1.CartService/GetCartAvailability"
 	// OrderServiceCheckoutProcedure is the procedure name of the OrderService's Checkout RPC.
 	OrderServiceCheckoutProcedure = "/entrepot.order.v1.OrderService/Checkout"
 	// OrderServiceGetOrderProcedure is the procedure name of the OrderService's GetOrder RPC.
@@ -55,6 +58,9 @@ const (
 	// ProcessingServiceAcceptOrdersProcedure is the procedure name of the ProcessingService's
 	// AcceptOrders RPC.
 	ProcessingServiceAcceptOrdersProcedure = "/entrepot.order.v1.ProcessingService/AcceptOrders"
+	// ProcessingServiceCancelConsignmentProcedure is the procedure name of the ProcessingService's
+	// CancelConsignment RPC.
+	ProcessingServiceCancelConsignmentProcedure = "/entrepot.order.v1.ProcessingService/CancelConsignment"
 	// ProcessingServiceBookFulfilmentProcedure is the procedure name of the ProcessingService's
 	// BookFulfilment RPC.
 	ProcessingServiceBookFulfilmentProcedure = "/entrepot.order.v1.ProcessingService/BookFulfilment"
@@ -100,6 +106,14 @@ var (
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
+	cartServiceGetCartAvailabilitySpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_entrepot_order_v1_order_proto.Services().ByName("CartService").Methods().ByName("GetCartAvailability"),
+			Procedure:        CartServiceGetCartAvailabilityProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 )
 
 // CartServiceClient is a client for the entrepot.order.v1.CartService service.
@@ -111,6 +125,10 @@ type CartServiceClient interface {
 	// stay. Prices of all lines are quoted anew.
 	SetCartLines(context.Context, *v1.SetCartLinesRequest) (*v1.SetCartLinesResponse, error)
 	GetCart(context.Context, *v1.GetCartRequest) (*v1.GetCartResponse, error)
+	// GetCartAvailability tells of each line what could be had now, what could be
+	// ordered although it is not there (backordered) and for when it is expected,
+	// and what is missing. It promises nothing: Checkout decides.
+	GetCartAvailability(context.Context, *v1.GetCartAvailabilityRequest) (*v1.GetCartAvailabilityResponse, error)
 }
 
 // NewCartServiceClient constructs a client for the entrepot.order.v1.CartService service. Multiple
@@ -128,6 +146,10 @@ type CartServiceHandler interface {
 	// stay. Prices of all lines are quoted anew.
 	SetCartLines(context.Context, *v1.SetCartLinesRequest) (*v1.SetCartLinesResponse, error)
 	GetCart(context.Context, *v1.GetCartRequest) (*v1.GetCartResponse, error)
+	// GetCartAvailability tells of each line what could be had now, what could be
+	// ordered although it is not there (backordered) and for when it is expected,
+	// and what is missing. It promises nothing: Checkout decides.
+	GetCartAvailability(context.Context, *v1.GetCartAvailabilityRequest) (*v1.GetCartAvailabilityResponse, error)
 }
 
 // RegisterCartServiceHandler registers svc as the entrepot.order.v1.CartService implementation on
@@ -138,6 +160,7 @@ func RegisterCartServiceHandler(server *connect.Server, svc CartServiceHandler) 
 		connect.Method{Spec: cartServiceCreateCartSpec(), Handler: adapter.createCart},
 		connect.Method{Spec: cartServiceSetCartLinesSpec(), Handler: adapter.setCartLines},
 		connect.Method{Spec: cartServiceGetCartSpec(), Handler: adapter.getCart},
+		connect.Method{Spec: cartServiceGetCartAvailabilitySpec(), Handler: adapter.getCartAvailability},
 	)
 }
 
@@ -154,6 +177,10 @@ func (UnimplementedCartServiceHandler) SetCartLines(context.Context, *v1.SetCart
 
 func (UnimplementedCartServiceHandler) GetCart(context.Context, *v1.GetCartRequest) (*v1.GetCartResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.order.v1.CartService.GetCart is not implemented")
+}
+
+func (UnimplementedCartServiceHandler) GetCartAvailability(context.Context, *v1.GetCartAvailabilityRequest) (*v1.GetCartAvailabilityResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.order.v1.CartService.GetCartAvailability is not implemented")
 }
 
 type cartServiceClient struct {
@@ -179,6 +206,14 @@ func (c *cartServiceClient) SetCartLines(ctx context.Context, req *v1.SetCartLin
 func (c *cartServiceClient) GetCart(ctx context.Context, req *v1.GetCartRequest) (*v1.GetCartResponse, error) {
 	var res v1.GetCartResponse
 	if err := c.client.CallUnary(ctx, cartServiceGetCartSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *cartServiceClient) GetCartAvailability(ctx context.Context, req *v1.GetCartAvailabilityRequest) (*v1.GetCartAvailabilityResponse, error) {
+	var res v1.GetCartAvailabilityResponse
+	if err := c.client.CallUnary(ctx, cartServiceGetCartAvailabilitySpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -216,6 +251,18 @@ func (h cartServiceHandler) getCart(ctx context.Context, _ connect.Spec, stream 
 		return err
 	}
 	res, err := h.svc.GetCart(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h cartServiceHandler) getCartAvailability(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.GetCartAvailabilityRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.GetCartAvailability(ctx, &req)
 	if err != nil {
 		return err
 	}
@@ -276,10 +323,14 @@ type OrderServiceClient interface {
 	// Checkout turns a cart into an order: stock is reserved, the money held,
 	// the order placed, by a saga that undoes what it did when a step is
 	// refused. One cart makes one order: finishing it again answers that order.
+	// What is not there becomes an order of its own for each sku, which waits
+	// (STATE_BACKORDERED), where the request accepts it. Nobody overtakes who
+	// waits: while somebody does, more of that sku in that market waits behind.
 	//
 	//	failed_precondition  OUT_OF_STOCK (skus in metadata), PAYMENT_DECLINED,
 	//	                     CART_EMPTY, PRICE_CHANGED (the cart holds the new
-	//	                     prices; look and try again)
+	//	                     prices; look and try again), BACKORDER_CHANGED (it is
+	//	                     expected later than was accepted, or more would wait)
 	//	deadline_exceeded    still going on: call again for its end
 	Checkout(context.Context, *v1.CheckoutRequest) (*v1.CheckoutResponse, error)
 	GetOrder(context.Context, *v1.GetOrderRequest) (*v1.GetOrderResponse, error)
@@ -306,10 +357,14 @@ type OrderServiceHandler interface {
 	// Checkout turns a cart into an order: stock is reserved, the money held,
 	// the order placed, by a saga that undoes what it did when a step is
 	// refused. One cart makes one order: finishing it again answers that order.
+	// What is not there becomes an order of its own for each sku, which waits
+	// (STATE_BACKORDERED), where the request accepts it. Nobody overtakes who
+	// waits: while somebody does, more of that sku in that market waits behind.
 	//
 	//	failed_precondition  OUT_OF_STOCK (skus in metadata), PAYMENT_DECLINED,
 	//	                     CART_EMPTY, PRICE_CHANGED (the cart holds the new
-	//	                     prices; look and try again)
+	//	                     prices; look and try again), BACKORDER_CHANGED (it is
+	//	                     expected later than was accepted, or more would wait)
 	//	deadline_exceeded    still going on: call again for its end
 	Checkout(context.Context, *v1.CheckoutRequest) (*v1.CheckoutResponse, error)
 	GetOrder(context.Context, *v1.GetOrderRequest) (*v1.GetOrderResponse, error)
@@ -508,6 +563,13 @@ var (
 			Procedure:  ProcessingServiceAcceptOrdersProcedure,
 		}
 	})
+	processingServiceCancelConsignmentSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_entrepot_order_v1_order_proto.Services().ByName("ProcessingService").Methods().ByName("CancelConsignment"),
+			Procedure:  ProcessingServiceCancelConsignmentProcedure,
+		}
+	})
 	processingServiceBookFulfilmentSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType: connect.StreamTypeUnary,
@@ -525,6 +587,14 @@ type ProcessingServiceClient interface {
 	// AcceptOrders takes orders into processing, up to 100 at once: the
 	// merchant's share of the money is captured. Each has its own result.
 	AcceptOrders(context.Context, *v1.AcceptOrdersRequest) (*v1.AcceptOrdersResponse, error)
+	// CancelConsignment takes the caller's merchant's part out of an order of
+	// which nothing of it is packed: by an edit that the consumer need not agree
+	// to. The last part ends the order: it is cancelled, stock and money are
+	// given back.
+	//
+	//	failed_precondition  PACKED, HANDED_OVER, ORDER_NOT_PLACED
+	//	aborted              ORDER_BUSY: try again
+	CancelConsignment(context.Context, *v1.CancelConsignmentRequest) (*v1.CancelConsignmentResponse, error)
 	// BookFulfilment books packed goods again of which a carrier refused the
 	// booking: with the carrier that is named, or by the market's rule.
 	BookFulfilment(context.Context, *v1.BookFulfilmentRequest) (*v1.BookFulfilmentResponse, error)
@@ -544,6 +614,14 @@ type ProcessingServiceHandler interface {
 	// AcceptOrders takes orders into processing, up to 100 at once: the
 	// merchant's share of the money is captured. Each has its own result.
 	AcceptOrders(context.Context, *v1.AcceptOrdersRequest) (*v1.AcceptOrdersResponse, error)
+	// CancelConsignment takes the caller's merchant's part out of an order of
+	// which nothing of it is packed: by an edit that the consumer need not agree
+	// to. The last part ends the order: it is cancelled, stock and money are
+	// given back.
+	//
+	//	failed_precondition  PACKED, HANDED_OVER, ORDER_NOT_PLACED
+	//	aborted              ORDER_BUSY: try again
+	CancelConsignment(context.Context, *v1.CancelConsignmentRequest) (*v1.CancelConsignmentResponse, error)
 	// BookFulfilment books packed goods again of which a carrier refused the
 	// booking: with the carrier that is named, or by the market's rule.
 	BookFulfilment(context.Context, *v1.BookFulfilmentRequest) (*v1.BookFulfilmentResponse, error)
@@ -556,6 +634,7 @@ func RegisterProcessingServiceHandler(server *connect.Server, svc ProcessingServ
 	server.Register(
 		connect.Method{Spec: processingServiceListMerchantOrdersSpec(), Handler: adapter.listMerchantOrders},
 		connect.Method{Spec: processingServiceAcceptOrdersSpec(), Handler: adapter.acceptOrders},
+		connect.Method{Spec: processingServiceCancelConsignmentSpec(), Handler: adapter.cancelConsignment},
 		connect.Method{Spec: processingServiceBookFulfilmentSpec(), Handler: adapter.bookFulfilment},
 	)
 }
@@ -569,6 +648,10 @@ func (UnimplementedProcessingServiceHandler) ListMerchantOrders(context.Context,
 
 func (UnimplementedProcessingServiceHandler) AcceptOrders(context.Context, *v1.AcceptOrdersRequest) (*v1.AcceptOrdersResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.order.v1.ProcessingService.AcceptOrders is not implemented")
+}
+
+func (UnimplementedProcessingServiceHandler) CancelConsignment(context.Context, *v1.CancelConsignmentRequest) (*v1.CancelConsignmentResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.order.v1.ProcessingService.CancelConsignment is not implemented")
 }
 
 func (UnimplementedProcessingServiceHandler) BookFulfilment(context.Context, *v1.BookFulfilmentRequest) (*v1.BookFulfilmentResponse, error) {
@@ -590,6 +673,14 @@ func (c *processingServiceClient) ListMerchantOrders(ctx context.Context, req *v
 func (c *processingServiceClient) AcceptOrders(ctx context.Context, req *v1.AcceptOrdersRequest) (*v1.AcceptOrdersResponse, error) {
 	var res v1.AcceptOrdersResponse
 	if err := c.client.CallUnary(ctx, processingServiceAcceptOrdersSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *processingServiceClient) CancelConsignment(ctx context.Context, req *v1.CancelConsignmentRequest) (*v1.CancelConsignmentResponse, error) {
+	var res v1.CancelConsignmentResponse
+	if err := c.client.CallUnary(ctx, processingServiceCancelConsignmentSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -623,6 +714,18 @@ func (h processingServiceHandler) acceptOrders(ctx context.Context, _ connect.Sp
 		return err
 	}
 	res, err := h.svc.AcceptOrders(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h processingServiceHandler) cancelConsignment(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CancelConsignmentRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.CancelConsignment(ctx, &req)
 	if err != nil {
 		return err
 	}
