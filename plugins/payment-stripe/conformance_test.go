@@ -21,8 +21,8 @@ func TestStripeIsAPaymentCompany(t *testing.T) {
 			paymenttest.Run(t, paymenttest.Company{
 				Client: b, Capabilities: paymenttest.Declared(t, manifest), Currency: "GBP", Good: c.card, Bad: "pm_card_declined", Merchant: "mer_1",
 				OneCapture: c.config == nil,
-				Dispute: func(_ context.Context, payment string, amount *typev1.Money) (string, error) {
-					return b.fake.dispute(payment, "needs_response", object{"amount": amount.GetMinorUnits()}), nil
+				Disputed: func(context.Context) (string, string, *typev1.Money, error) {
+					return "pi_disputed", b.fake.dispute("pi_disputed", "needs_response", nil), gbp(600), nil
 				},
 			})
 		})

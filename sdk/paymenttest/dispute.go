@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/proto"
 
 	providerv1 "github.com/entrepot/entrepot/proto/entrepot/payment/provider/v1"
 	"github.com/entrepot/entrepot/sdk/fault"
@@ -17,16 +18,8 @@ var disputes = []check{
 	{"dispute", "is accepted once, and for good", accepts},
 }
 
-// disputed is a payment of 1000 of which 600 are disputed.
-func (k *kit) disputed(ctx context.Context) (payment, reference string, err error) {
-	if payment, err = k.taken(ctx, 1000); err == nil {
-		reference, err = k.Dispute(ctx, payment, k.money(600))
-	}
-	return payment, reference, err
-}
-
 func tells(ctx context.Context, k *kit) error {
-	payment, reference, err := k.disputed(ctx)
+	payment, reference, amount, err := k.Disputed(ctx)
 	if err != nil {
 		return err
 	}
@@ -36,8 +29,8 @@ func tells(ctx context.Context, k *kit) error {
 	}
 	d := res.GetDispute()
 	if d.GetReference() != reference || d.GetPaymentReference() != payment || d.GetStatus() != providerv1.Dispute_STATUS_NEEDS_RESPONSE ||
-		d.GetAmount().GetMinorUnits() != 600 || d.GetAmount().GetCurrencyCode() != k.Currency || d.GetOpenedAt() == nil || d.GetUpdatedAt() == nil {
-		return fmt.Errorf("a dispute of 600 is told as %v", d)
+		!proto.Equal(d.GetAmount(), amount) || d.GetOpenedAt() == nil || d.GetUpdatedAt() == nil {
+		return fmt.Errorf("a dispute of %v is told as %v", amount, d)
 	}
 	_, err = k.Client.GetDispute(ctx, &providerv1.GetDisputeRequest{DisputeReference: "dispute-of-nobody"})
 	if connect.CodeOf(err) != connect.CodeNotFound || fault.Reason(err) != "DISPUTE_UNKNOWN" {
@@ -47,7 +40,7 @@ func tells(ctx context.Context, k *kit) error {
 }
 
 func takesEvidence(ctx context.Context, k *kit) error {
-	_, reference, err := k.disputed(ctx)
+	_, reference, _, err := k.Disputed(ctx)
 	if err != nil {
 		return err
 	}
@@ -78,7 +71,7 @@ func takesEvidence(ctx context.Context, k *kit) error {
 }
 
 func accepts(ctx context.Context, k *kit) error {
-	_, reference, err := k.disputed(ctx)
+	_, reference, _, err := k.Disputed(ctx)
 	if err != nil {
 		return err
 	}

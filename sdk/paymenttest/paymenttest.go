@@ -36,9 +36,9 @@ type Company struct {
 	// there is no second one. A capture of a part and a void of the rest are
 	// the same to everybody.
 	OneCapture bool
-	// Dispute makes the consumer's bank dispute an amount of a payment, and
-	// answers the company's number of it; of the capability "dispute".
-	Dispute func(ctx context.Context, paymentReference string, amount *typev1.Money) (reference string, err error)
+	// Disputed makes a payment that the consumer's bank disputes, and answers its
+	// number, the dispute's and how much is disputed; of the capability "dispute".
+	Disputed func(ctx context.Context) (paymentReference, reference string, amount *typev1.Money, err error)
 }
 
 // Declared are the capabilities for payment companies in a plugin's manifest.
@@ -76,7 +76,7 @@ func Run(t *testing.T, c Company) {
 	t.Helper()
 	k := &kit{Company: c}
 	for _, one := range slices.Concat(payments, disputes) {
-		if one.capability != "" && !k.can(one.capability) || one.capability == "dispute" && c.Dispute == nil {
+		if one.capability != "" && !k.can(one.capability) || one.capability == "dispute" && c.Disputed == nil {
 			continue
 		}
 		t.Run(strings.TrimPrefix(one.capability+": "+one.name, ": "), func(t *testing.T) {

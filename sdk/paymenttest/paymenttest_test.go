@@ -148,15 +148,15 @@ func (c *company) Report(_ context.Context, r *providerv1.ReportRequest, s provi
 	return s.Send(page)
 }
 
-func (c *company) open(_ context.Context, payment string, amount *typev1.Money) (string, error) {
+func (c *company) open(context.Context) (string, string, *typev1.Money, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	id := fmt.Sprint("dsp_", len(c.disputes))
+	id, payment, amount := fmt.Sprint("dsp_", len(c.disputes)), "pay_1", &typev1.Money{CurrencyCode: "GBP", MinorUnits: 600}
 	c.disputes[id] = &providerv1.Dispute{
 		Reference: id, PaymentReference: payment, Amount: amount, Status: providerv1.Dispute_STATUS_NEEDS_RESPONSE,
 		OpenedAt: timestamppb.New(time.Now()), UpdatedAt: timestamppb.Now(),
 	}
-	return id, nil
+	return payment, id, amount, nil
 }
 
 func (c *company) dispute(id string) (*providerv1.Dispute, error) {
@@ -206,7 +206,7 @@ func (c *company) start() Company {
 	providerv1connect.RegisterPaymentProviderServiceHandler(srv, c)
 	return Company{
 		Client:       providerv1connect.NewPaymentProviderServiceClient(connect.NewClient(connectinprocess.New(srv))),
-		Capabilities: known, Currency: "GBP", Good: "good", Bad: "bad", Merchant: "mer_1", Dispute: c.open,
+		Capabilities: known, Currency: "GBP", Good: "good", Bad: "bad", Merchant: "mer_1", Disputed: c.open,
 	}
 }
 
