@@ -51,13 +51,16 @@ func (c *company) bookDispute(e *entry) {
 // openDispute has the consumer's bank take back what was just captured, where
 // the means of payment was one that does. It is called with the lock held.
 func (c *company) openDispute(v record) {
-	a := c.accounts[v.Payment]
-	if v.Operation != capture || v.Status != succeeded || !a.willDispute {
-		return
+	if v.Operation == capture && v.Status == succeeded && c.accounts[v.Payment].willDispute {
+		c.charge(v.Payment, v.Currency, v.Minor)
 	}
+}
+
+// charge has the consumer's bank take money back, with the lock held.
+func (c *company) charge(payment, currency string, minor int64) *entry {
 	now := time.Now().UTC()
-	c.enter(record{
-		N: c.last + 1, At: now, Operation: dispute, Status: needsResponse, Currency: v.Currency, Minor: v.Minor, Payment: v.Payment,
+	return c.enter(record{
+		N: c.last + 1, At: now, Operation: dispute, Status: needsResponse, Currency: currency, Minor: minor, Payment: payment,
 		Reference: fmt.Sprintf("dp_%08d", c.last+1), Code: "product_not_received", Opened: now, Fee: c.disputeFee, Tell: 1,
 	})
 }

@@ -78,24 +78,29 @@ type adapter struct {
 }
 
 func register(_ context.Context, in *plugin.Instance) error {
+	_, err := adapt(in)
+	return err
+}
+
+func adapt(in *plugin.Instance) (*adapter, error) {
 	a := &adapter{in: in, secret: in.Secrets["webhook_secret"], ended: make(chan struct{})}
 	if err := in.Config(&a.cfg); err != nil {
-		return err
+		return nil, err
 	}
 	if in.DataDir == "" {
-		return errors.New("the company needs a folder for its books")
+		return nil, errors.New("the company needs a folder for its books")
 	}
 	if a.cfg.Latency != "" {
 		d, err := time.ParseDuration(a.cfg.Latency)
 		if err != nil || d < 0 {
-			return fmt.Errorf("latency %q is no duration", a.cfg.Latency)
+			return nil, fmt.Errorf("latency %q is no duration", a.cfg.Latency)
 		}
 		a.latency = d
 	}
 	if a.secret != "" {
 		wh, err := standardwebhooks.NewWebhook(a.secret)
 		if err != nil {
-			return errors.New("webhook_secret is no secret of Standard Webhooks: want whsec_ and base64")
+			return nil, errors.New("webhook_secret is no secret of Standard Webhooks: want whsec_ and base64")
 		}
 		a.wh = wh
 	}
@@ -103,7 +108,7 @@ func register(_ context.Context, in *plugin.Instance) error {
 	in.Webhook = a.webhook
 	in.Close = a.close
 	a.later.Go(func() { journal.TakeOver(a.ended, in.Log, a.open) })
-	return nil
+	return a, nil
 }
 
 // open reads the books, once.
