@@ -57,7 +57,7 @@ func (f *Floor) Work(ctx context.Context, most int, step func(n int)) error {
 		packed := 0
 		var err error
 		if most > 0 {
-			if packed, err = f.wave(ctx, min(most, 50)); err != nil {
+			if packed, err = f.Wave(ctx, min(most, 50)); err != nil {
 				return err
 			}
 			most -= packed
@@ -91,8 +91,8 @@ func (f *Floor) next(what string) string {
 	return fmt.Sprintf("%s-%05d", what, f.n)
 }
 
-// wave picks and packs up to so many fulfilments and answers how many.
-func (f *Floor) wave(ctx context.Context, most int) (int, error) {
+// Wave picks and packs up to so many fulfilments and answers how many.
+func (f *Floor) Wave(ctx context.Context, most int) (int, error) {
 	name := f.next("wave")
 	plan, err := Patient(ctx, func(ctx context.Context) (*warehousev1.PlanWaveResponse, error) {
 		return f.fulfil.PlanWave(ctx, &warehousev1.PlanWaveRequest{WaveId: name, Site: site, MaxFulfilments: int32(most)})
@@ -173,7 +173,7 @@ func (f *Floor) pack(ctx context.Context, fulfilment string) error {
 
 // handOver gives what stands at the door to its carriers.
 func (f *Floor) handOver(ctx context.Context) (int, error) {
-	ready, err := f.list(ctx, warehousev1.Fulfilment_STATE_READY)
+	ready, err := f.List(ctx, warehousev1.Fulfilment_STATE_READY)
 	if err != nil || len(ready) == 0 {
 		return 0, err
 	}
@@ -182,14 +182,15 @@ func (f *Floor) handOver(ctx context.Context) (int, error) {
 		by[r.GetCarrierInstance()] = append(by[r.GetCarrierInstance()], r)
 	}
 	for carrier, all := range by {
-		if err := f.manifest(ctx, carrier, all); err != nil {
+		if err := f.Manifest(ctx, carrier, all); err != nil {
 			return 0, fmt.Errorf("hand over to %s: %w", carrier, err)
 		}
 	}
 	return len(ready), nil
 }
 
-func (f *Floor) manifest(ctx context.Context, carrier string, all []*warehousev1.Fulfilment) error {
+// Manifest gives parcels that stand at the door to their carrier.
+func (f *Floor) Manifest(ctx context.Context, carrier string, all []*warehousev1.Fulfilment) error {
 	name := f.next("manifest")
 	m := &logisticsv1.CreateManifestRequest{ManifestId: name, Instance: carrier, PlaceId: "warehouse/" + site}
 	h := &warehousev1.HandOverRequest{ManifestId: name, CarrierInstance: carrier}
@@ -238,7 +239,8 @@ func (s *Shop) sort(items ...string) error {
 	return errors.Join(err, file.Close())
 }
 
-func (f *Floor) list(ctx context.Context, state warehousev1.Fulfilment_State) ([]*warehousev1.Fulfilment, error) {
+// List lists fulfilments of a state.
+func (f *Floor) List(ctx context.Context, state warehousev1.Fulfilment_State) ([]*warehousev1.Fulfilment, error) {
 	res, err := Patient(ctx, func(ctx context.Context) (*warehousev1.ListFulfilmentsResponse, error) {
 		return f.fulfil.ListFulfilments(ctx, &warehousev1.ListFulfilmentsRequest{State: state, Site: site, PageSize: 200})
 	})
@@ -252,7 +254,7 @@ func (f *Floor) open(ctx context.Context) (int, error) {
 		warehousev1.Fulfilment_STATE_PICKING, warehousev1.Fulfilment_STATE_PICKED,
 		warehousev1.Fulfilment_STATE_PACKED, warehousev1.Fulfilment_STATE_READY,
 	} {
-		all, err := f.list(ctx, state)
+		all, err := f.List(ctx, state)
 		if err != nil {
 			return 0, err
 		}

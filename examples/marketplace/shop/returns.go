@@ -61,7 +61,7 @@ var backs = []back{
 // merchant decides, and the goods come: into quarantine, graded, inspected anew where the
 // grade does not end it, and then put on the shelf or destroyed.
 func (s *Shop) TakeBack(ctx context.Context, m *Market, r *Replay, f *Floor, staff *Staff, out *Returned, most int, step func(n int)) error {
-	all, err := f.list(ctx, warehousev1.Fulfilment_STATE_DELIVERED)
+	all, err := f.List(ctx, warehousev1.Fulfilment_STATE_DELIVERED)
 	if err != nil {
 		return err
 	}
