@@ -80,7 +80,7 @@ func (s *service) onPlaced(ctx context.Context, tx *store.Tx, events []event.Of[
 	if _, err := tx.Do(ctx, `INSERT INTO buyer (order_id, market, account, email_ref, address_ref, merchants)
 		SELECT u.o, u.m, u.a, u.e, u.s, coalesce(string_to_array(nullif(u.t, ''), ' '), '{}')
 		FROM ROWS FROM (unnest($1::text[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]), unnest($6::text[])) u(o, m, a, e, s, t)
-		ORDER BY 1 ON CONFLICT DO NOTHING`, ids, markets, accounts, emails, addresses, merchants); err != nil {
+		ORDER BY 1 ON CONFLICT (order_id) DO UPDATE SET address_ref = EXCLUDED.address_ref WHERE buyer.address_ref = ''`, ids, markets, accounts, emails, addresses, merchants); err != nil {
 		return err
 	}
 	waited, err := unpark(ctx, tx, ids)

@@ -35,6 +35,8 @@ var catalogue = []topic{
 	// Directive 2011/83/EU, articles 8(7), 11(3) and 13(1).
 	{name: "order.placed", category: legal, inbox: true, mail: true},
 	{name: "order.edited", category: legal, inbox: true, mail: true},
+	{name: "backorder.placed", category: legal, inbox: true, mail: true},
+	{name: "backorder.cancelled", category: legal, inbox: true, mail: true},
 	{name: "order.cancelled", category: legal, inbox: true, mail: true},
 	{name: "payment.refunded", category: legal, inbox: true, mail: true},
 	{name: "withdrawal.received", category: legal, inbox: true, mail: true},
@@ -42,6 +44,7 @@ var catalogue = []topic{
 	{name: "contact.confirm", category: legal, mail: true},
 
 	{name: "order.accepted", category: transactional, inbox: true},
+	{name: "backorder.payment_refused", category: transactional, inbox: true, mail: true},
 	{name: "order.edit_proposed", category: transactional, inbox: true, mail: true},
 	{name: "shipment.handed_over", category: transactional, inbox: true, mail: true},
 	{name: "shipment.out_for_delivery", category: transactional, inbox: true},
@@ -60,6 +63,7 @@ var catalogue = []topic{
 	{name: "recommendation.new", category: offer, inbox: true},
 
 	{name: "sale.placed", category: transactional, merchant: true, inbox: true},
+	{name: "sale.backordered", category: transactional, merchant: true, inbox: true},
 	{name: "sale.edit_proposed", category: transactional, merchant: true, inbox: true, mail: true},
 	{name: "sale.edited", category: transactional, merchant: true, inbox: true},
 	{name: "sale.cancelled", category: transactional, merchant: true, inbox: true, mail: true},

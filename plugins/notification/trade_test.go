@@ -281,3 +281,30 @@ func TestWhoWaitedForGoodsIsToldEachTimeTheyAreThere(t *testing.T) {
 	}
 	require.Equal(t, []string{"stock.available: Article sku_1 is here again", "stock.available: Article sku_1 is here again"}, told)
 }
+
+func TestAnOrderThatWaitsForStockTellsOfItselfBeforeItIsPlaced(t *testing.T) {
+	t.Parallel()
+	s := openShop(t, nil)
+	email := s.seal(t, "email", "guest@example.com")
+	for range 2 { // the second time is a replay
+		require.NoError(t, s.Deliver(t.Context(), "trade",
+			&orderv1.BackorderPlaced{OrderId: "ord_1", Market: "DE", MerchantId: "mrc_a", Sku: "sku_1", Quantity: 2, ExpectedOn: "2026-12-24", EmailRef: email},
+			&orderv1.BackorderPlaced{OrderId: "ord_2", Market: "GB", MerchantId: "mrc_a", Sku: "sku_1", Quantity: 1, AccountId: "acc_ann", EmailRef: email},
+			&orderv1.BackorderCancelled{OrderId: "ord_1", Market: "DE", MerchantId: "mrc_a", Sku: "sku_1", Quantity: 2, EmailRef: email, Reason: "zu spät"}))
+	}
+	require.NoError(t, s.Deliver(t.Context(), "trade",
+		&orderv1.BackorderPaymentRefused{OrderId: "ord_2", Market: "GB", MerchantId: "mrc_a", Sku: "sku_1", Quantity: 1, AccountId: "acc_ann", EmailRef: email}))
+	require.Equal(t, map[string]string{
+		"inbox mrc_a sale.backordered": "DELIVERED", "mail ord_1 backorder.placed": "SENT", "mail ord_1 backorder.cancelled": "SENT",
+		"inbox acc_ann backorder.placed": "DELIVERED", "mail acc_ann backorder.placed": "SENT",
+		"inbox acc_ann backorder.payment_refused": "DELIVERED", "mail acc_ann backorder.payment_refused": "SENT",
+	}, s.settles(t))
+	mails := s.to("guest@example.com")
+	require.Len(t, mails, 4)
+	all := ""
+	for _, m := range mails {
+		all += m.GetMessage().GetText()
+	}
+	require.Contains(t, all, "wird für den 2026-12-24 erwartet")
+	require.Contains(t, all, "Grund: zu spät")
+}
