@@ -112,6 +112,9 @@ func (a *adapter) getDispute(ctx context.Context, id string) (*stripe.Dispute, *
 		return nil, nil, unknownDispute()
 	}
 	d, err := a.stripe.V1Disputes.Retrieve(ctx, id, nil)
+	if err == nil && d.ID != id {
+		err = errNothing
+	}
 	if err != nil {
 		return nil, nil, disputeError(err)
 	}

@@ -104,6 +104,9 @@ func (a *adapter) intend(ctx context.Context, key string, r record, amount int64
 	if err != nil {
 		return r, err
 	}
+	if !intentID.MatchString(pi.ID) {
+		return r, errNothing
+	}
 	return a.memory.change(ctx, key, func(r *record) {
 		if r.Intent == "" {
 			r.Intent = pi.ID
@@ -187,7 +190,11 @@ func counted(e *end, amount int64, currency stripe.Currency) (*end, error) {
 func (a *adapter) intent(ctx context.Context, id string) (*stripe.PaymentIntent, error) {
 	p := &stripe.PaymentIntentRetrieveParams{}
 	p.AddExpand("latest_charge")
-	return a.stripe.V1PaymentIntents.Retrieve(ctx, id, p)
+	pi, err := a.stripe.V1PaymentIntents.Retrieve(ctx, id, p)
+	if err == nil && pi.ID != id {
+		err = errNothing
+	}
+	return pi, err
 }
 
 func (a *adapter) findHold(ctx context.Context, r record) (*end, error) {
@@ -222,7 +229,7 @@ func (a *adapter) Capture(ctx context.Context, req *providerv1.CaptureRequest) (
 func (a *adapter) take(ctx context.Context, key string, r record, amount int64) (*end, error) {
 	p := &stripe.PaymentIntentCaptureParams{
 		AmountToCapture: &amount,
-		Metadata:        map[string]string{captureName(key): taken{r.Minor, time.Now().Unix(), key}.String()},
+		Metadata:        map[string]string{captureName(key): taken{r.Minor, r.Begun, key}.String()},
 	}
 	if a.cfg.Multicapture {
 		pi, err := a.intent(ctx, r.Intent)
@@ -237,6 +244,9 @@ func (a *adapter) take(ctx context.Context, key string, r record, amount int64) 
 	pi, err := a.stripe.V1PaymentIntents.Capture(ctx, r.Intent, p)
 	if err != nil {
 		return nil, err
+	}
+	if _, ok := parseTaken(pi.Metadata[captureName(key)]); !ok || pi.ID != r.Intent {
+		return nil, errNothing
 	}
 	return captured(pi, key, r), nil
 }

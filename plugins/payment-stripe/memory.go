@@ -49,6 +49,9 @@ type record struct {
 	// Intent is Stripe's number of the payment. An authorisation has it before
 	// its intent is confirmed, and so before any money can be held.
 	Intent string `json:"i,omitempty"`
+	// Begun is when it was first asked for, in seconds: the same for every try,
+	// as all parameters under one idempotency key have to be.
+	Begun int64 `json:"b,omitempty"`
 	// Sent is when what may move money last left, in milliseconds.
 	Sent int64 `json:"s,omitempty"`
 	// Failed says that Stripe answered with an error of its own, which it
@@ -125,7 +128,8 @@ var errKeyReused = errors.New("the key was used for another operation")
 // begin writes an operation down before anything is sent; fresh: it was not
 // there.
 func (m memory) begin(ctx context.Context, key string, r record) (_ record, fresh bool, err error) {
-	r.Sent = time.Now().UnixMilli()
+	now := time.Now()
+	r.Begun, r.Sent = now.Unix(), now.UnixMilli()
 	got, err := m.operations.Update(ctx, key, func(was *record, known bool) (bool, error) {
 		fresh = !known
 		if known && (was.Operation != r.Operation || was.Print != r.Print) {

@@ -120,6 +120,7 @@ func (a *adapter) do(ctx context.Context, key string, r record, send action) (*p
 	return a.keep(ctx, key, r, e), nil
 }
 
+// errNothing is of an answer that is none.
 var errNothing = errors.New("answered, and nothing happened")
 
 // writing bounds what is written down after Stripe has answered, whether

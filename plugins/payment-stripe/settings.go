@@ -168,10 +168,16 @@ type bounded struct{ *http.Transport }
 
 func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	res, err := b.Transport.RoundTrip(r)
-	if err == nil {
-		res.Body = &answer{res.Body, maxAnswer}
+	if err != nil {
+		return nil, err
 	}
-	return res, err
+	// The library takes all below 400 for an answer.
+	if res.StatusCode >= http.StatusMultipleChoices && res.StatusCode < http.StatusBadRequest {
+		_ = res.Body.Close()
+		return nil, errors.New("the answer is a redirection")
+	}
+	res.Body = &answer{res.Body, maxAnswer}
+	return res, nil
 }
 
 type answer struct {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -414,4 +415,35 @@ func TestAnIntentThatOthersChangedMeanwhileIsSeenAgain(t *testing.T) {
 	_, err := b.move(t, void, "op", pay, 0)
 	require.Equal(t, connect.CodeUnavailable, connect.CodeOf(err), "it is not known who gave it up")
 	require.EqualValues(t, 1000, b.must(t, void, "op", pay, 0).GetAmount().GetMinorUnits())
+}
+
+// A refusal leaves no trace but under its idempotency key.
+func TestARefusalOfWhichTheAnswerIsLostIsLearned(t *testing.T) {
+	t.Parallel()
+	b := open(t, nil)
+	pay := b.hold(t, "hold", 1000, "pm_card_visa")
+	for op, at := range map[providerv1.Operation]string{capture: "/capture", refund: "/v1/refunds"} {
+		b.fake.fail("POST /v1", lostAfter)
+		_, err := b.move(t, op, at, pay, 2000)
+		require.Equal(t, connect.CodeUnavailable, connect.CodeOf(err))
+		o, err := b.move(t, op, at, pay, 2000)
+		require.NoError(t, err)
+		require.Equal(t, declinedEnd, o.GetStatus())
+	}
+}
+
+// An answer that is none is not taken for money.
+func TestAnEmptyAnswerIsNoCapture(t *testing.T) {
+	t.Parallel()
+	b := open(t, nil)
+	pay := b.hold(t, "hold", 1000, "pm_card_visa")
+	real := b.fake.at.Config.Handler
+	b.fake.at.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) })
+	for key, op := range map[string]providerv1.Operation{"a": authorize, "c": capture, "v": void, "r": refund, "p": payout} {
+		o, err := b.move(t, op, key, pay, 100)
+		require.Equal(t, connect.CodeUnavailable, connect.CodeOf(err), "%v: %v", op, o)
+	}
+	_, err := b.GetDispute(t.Context(), &providerv1.GetDisputeRequest{DisputeReference: "du_1"})
+	require.Equal(t, connect.CodeUnavailable, connect.CodeOf(err))
+	b.fake.at.Config.Handler = real
 }
