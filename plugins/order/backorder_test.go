@@ -470,3 +470,25 @@ func TestFulfilmentsOfNoOrderArePassedOver(t *testing.T) {
 	require.NoError(t, s.Admin.QueryRow(t.Context(), "SELECT count(*) FROM p_order.fulfilment").Scan(&n))
 	require.Zero(t, n)
 }
+
+// As when a process dies between an effect and its record: the step is asked
+// again and the answer is the same.
+func TestAnAllotmentWhoseAnswersAreLostIsMadeOnce(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	s.later("sku_cup", 0, 10)
+	first, _ := s.await(t, guest, 2)
+	s.world.loses = true
+	for range 2 { // told twice
+		s.arrive(t, t, "sku_cup", 1)
+	}
+	s.settle(t, t)
+	o := s.order(t, first.GetOrder())
+	require.Equal(t, orderv1.Order_STATE_PLACED, o.GetState())
+	require.True(t, s.world.lost[o.GetReservationId()])
+	require.True(t, s.world.lost[o.GetPaymentId()])
+	require.Zero(t, s.world.stock["sku_cup"])
+	require.Len(t, s.world.payments, 1)
+	require.Len(t, s.world.held, 1)
+	require.Len(t, published[*orderv1.BackorderAllotted](t, s), 1)
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"flag"
 	"strconv"
 	"sync"
 	"testing"
@@ -26,7 +27,13 @@ import (
 	"github.com/entrepot/entrepot/sdk/plugintest"
 )
 
-func TestMain(m *testing.M) { plugintest.Main(m) }
+func TestMain(m *testing.M) {
+	// A history costs a second: these many in every run, more by -rapid.checks.
+	if err := flag.Set("rapid.checks", "12"); err != nil {
+		panic(err)
+	}
+	plugintest.Main(m)
+}
 
 // world is a catalog, a warehouse and a payment module, small and obedient.
 type world struct {
