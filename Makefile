@@ -29,6 +29,10 @@ test: setup readers build $(BIN)/gotestsum ## every test, on a private PostgreSQ
 	@ENTREPOT_BUILD=$(BUILD) $(BIN)/gotestsum --format pkgname --hide-summary skipped -- -trimpath -timeout 9m ./...
 	@cd examples/giftwrap && go test ./...
 
+.PHONY: chaos
+chaos: setup build ## processes killed at every step of every saga, at random (SEED=n makes the same choices)
+	@ENTREPOT_BUILD=$(BUILD) SAGA_SEED=$(strip $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom))) go test -trimpath -count=1 -timeout 45m -v -run TestEveryStepOfEverySaga ./examples/marketplace/shop
+
 .PHONY: bench
 bench: setup build ## the benchmarks of docs/performance.md
 	@$(BUILD)/bench
