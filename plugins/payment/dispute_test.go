@@ -103,6 +103,45 @@ func TestADisputeTakesBackFromMerchantsInProportionAndGivesBackWhenWon(t *testin
 	p.balanced(t)
 }
 
+func TestAWonDisputeLeavesBalancesAndCommissionAsTheyWere(t *testing.T) {
+	t.Parallel()
+	p := open(t)
+	p.keeps(t, 1000, 0, "", "")
+	pay := p.earns(t, 1000)
+	require.EqualValues(t, 900, p.has(t).GetAvailableMinor())
+	p.disputed(t, pay, 400, nil)
+	require.EqualValues(t, 540, p.has(t).GetAvailableMinor())
+	require.EqualValues(t, 60, p.account(t, platformFees))
+	p.hears(t, p.bank.decides("dp-1", providerv1.Dispute_STATUS_WON))
+	require.EqualValues(t, 900, p.has(t).GetAvailableMinor())
+	require.EqualValues(t, 100, p.account(t, platformFees))
+	p.balanced(t)
+}
+
+// What the marketplace bore of refunds comes back to it when nothing of the
+// payment is left, whichever was last.
+func TestNobodyKeepsAnythingOfWhatIsGoneWhole(t *testing.T) {
+	t.Parallel()
+	p := open(t)
+	for _, refundFirst := range []bool{true, false} {
+		pay := p.shared(t)
+		refund := func() {
+			_, err := p.plain.RefundPayment(t.Context(), refundOf(pay, 500))
+			require.NoError(t, err)
+		}
+		if refundFirst {
+			refund()
+		}
+		p.disputed(t, pay, 500, nil)
+		require.Equal(t, !refundFirst, len(p.accounts(t, pay)) > 0)
+		if !refundFirst {
+			refund()
+		}
+		require.Empty(t, p.accounts(t, pay))
+		p.balanced(t)
+	}
+}
+
 func TestADebtOfADisputeIsPaidByWhatIsReleasedNext(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
