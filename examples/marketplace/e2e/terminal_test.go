@@ -42,6 +42,7 @@ func TestTheTerminalsPagesRunAsTheyStand(t *testing.T) {
 	w.owner, err = s.Merchant(ctx, 0)
 	require.NoError(t, err)
 	w.article(t, 500)
+	w.announce(t, w.article(t, 0))
 	w.work(t, ctx)
 
 	for _, c := range []struct{ page, program string }{
@@ -116,6 +117,15 @@ func (w *world) work(t *testing.T, ctx context.Context) { //nolint:revive // the
 		close(stop)
 		working.Wait()
 	})
+}
+
+// announce lets a sku be ordered that is not there yet.
+func (w *world) announce(t *testing.T, sku string) {
+	t.Helper()
+	_, err := catalogv1connect.NewCatalogServiceClient(w.owner.Client()).SetListings(t.Context(), &catalogv1.SetListingsRequest{Listings: []*catalogv1.ListingChange{{
+		Sku: sku, Market: "GB", Listed: true, Backorder: &catalogv1.BackorderTerms{Limit: 100, ExpectedOn: time.Now().UTC().AddDate(0, 0, 21).Format(time.DateOnly)},
+	}}})
+	require.NoError(t, err)
 }
 
 // acceptOld accepts what was ordered a while ago: until then it can be changed

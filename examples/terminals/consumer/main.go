@@ -53,7 +53,7 @@ func main() {
 		name string
 		do   func(context.Context) error
 	}{
-		{"register", t.register}, {"browse", t.browse}, {"recommend", t.recommend}, {"buy", t.buy}, {"change", t.change}, {"follow", t.follow},
+		{"register", t.register}, {"browse", t.browse}, {"recommend", t.recommend}, {"buy", t.buy}, {"change", t.change}, {"wait", t.wait}, {"follow", t.follow},
 		{"inbox", t.inbox}, {"send back", t.sendBack},
 	} {
 		fmt.Println("##", act.name)
@@ -182,6 +182,49 @@ func (t *terminal) change(ctx context.Context) error {
 		OrderId: order.GetOrderId(), Reason: "bought twice",
 	})
 	fmt.Println(res.GetOrder().GetState())
+	return err
+}
+
+func (t *terminal) wait(ctx context.Context) error {
+	found, err := catalogv1connect.NewStorefrontServiceClient(t.client()).SearchListings(ctx, &catalogv1.SearchListingsRequest{PageSize: 100})
+	if err != nil {
+		return err
+	}
+	sku := ""
+	for _, l := range found.GetListings() {
+		if l.GetAvailable() == 0 && l.GetBackorder() != nil {
+			sku = l.GetSku()
+		}
+	}
+	if sku == "" {
+		return nil // nothing here is sold before it is there
+	}
+	carts := orderv1connect.NewCartServiceClient(t.client())
+	cart, err := carts.CreateCart(ctx, &orderv1.CreateCartRequest{Lines: []*orderv1.LineInput{{Sku: sku, Quantity: 1}}})
+	if err != nil {
+		return err
+	}
+	told, err := carts.GetCartAvailability(ctx, &orderv1.GetCartAvailabilityRequest{CartId: cart.GetCart().GetCartId(), CartSecret: cart.GetCartSecret()})
+	if err != nil {
+		return err
+	}
+	line := told.GetLines()[0]
+	fmt.Println(line.GetAvailable(), "there,", line.GetBackordered(), "expected on", line.GetExpectedOn())
+	orders := orderv1connect.NewOrderServiceClient(t.client())
+	res, err := orders.Checkout(ctx, &orderv1.CheckoutRequest{
+		CartId: cart.GetCart().GetCartId(), CartSecret: cart.GetCartSecret(), PaymentMethodToken: "tok_ok", Email: t.email,
+		ShipTo: &typev1.Address{
+			Recipient: "Bob Example", Lines: []string{"1 Example Street"}, Locality: "London", PostalCode: "EC1A 1BB", CountryCode: "GB",
+		},
+		Backorders: []*orderv1.AcceptedBackorder{{Sku: sku, Quantity: line.GetBackordered(), ExpectedOn: line.GetExpectedOn()}},
+	})
+	if err != nil {
+		return err
+	}
+	waits := res.GetBackorders()[0]
+	fmt.Println(waits.GetOrderId(), waits.GetState(), waits.GetBackorder().GetState())
+	ended, err := orders.CancelOrder(ctx, &orderv1.CancelOrderRequest{OrderId: waits.GetOrderId(), Reason: "found another"})
+	fmt.Println(ended.GetOrder().GetState())
 	return err
 }
 

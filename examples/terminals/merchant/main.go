@@ -56,7 +56,7 @@ func main() {
 		name string
 		do   func(context.Context) error
 	}{
-		{"register", t.register}, {"list", t.list}, {"stock", t.stock}, {"inspect", t.inspect}, {"work", t.work}, {"answer", t.answer},
+		{"register", t.register}, {"list", t.list}, {"stock", t.stock}, {"backorders", t.backorders}, {"inspect", t.inspect}, {"work", t.work}, {"answer", t.answer},
 		{"figures", t.figures},
 	} {
 		fmt.Println("##", act.name)
@@ -150,6 +150,32 @@ func (t *terminal) stock(ctx context.Context) error {
 	})
 	fmt.Println(shelf.GetSellable())
 	return err
+}
+
+func (t *terminal) backorders(ctx context.Context) error {
+	if _, err := catalogv1connect.NewCatalogServiceClient(t.client()).SetListings(ctx, &catalogv1.SetListingsRequest{Listings: []*catalogv1.ListingChange{{
+		Sku: t.sku, Market: "GB", Listed: true,
+		Backorder: &catalogv1.BackorderTerms{Limit: 20, ExpectedOn: time.Now().UTC().AddDate(0, 0, 21).Format(time.DateOnly)},
+	}}}); err != nil {
+		return err
+	}
+	waits, err := orderv1connect.NewQueueServiceClient(t.client()).ListQueue(ctx, &orderv1.ListQueueRequest{Backordered: true})
+	if err != nil {
+		return err
+	}
+	short, err := orderv1connect.NewShortageServiceClient(t.client()).ListReplenishment(ctx, &orderv1.ListReplenishmentRequest{})
+	if err != nil {
+		return err
+	}
+	fmt.Println(len(waits.GetOrders()), "wait;", len(short.GetReplenishments()), "short")
+	for _, o := range waits.GetOrders() {
+		if _, err := orderv1connect.NewBackorderServiceClient(t.client()).CancelBackorders(ctx, &orderv1.CancelBackordersRequest{
+			OrderIds: []string{o.GetOrderId()}, Reason: "it is no longer made",
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (t *terminal) inspect(ctx context.Context) error {
