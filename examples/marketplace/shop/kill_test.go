@@ -119,7 +119,9 @@ func cut(d *shop.Data) {
 }
 
 // Whatever process is killed in the middle of trade: after it is back, every
-// saga ends and every book reconciles.
+// saga ends and every book reconciles. That a module's death at a saga's every
+// step is survived is proven in saga_test.go; these die at volume, and of whom
+// modules ask.
 func TestAnyProcessMayBeKilledInTheMiddleOfTrade(t *testing.T) {
 	root, err := filepath.Abs("../../..")
 	require.NoError(t, err)
@@ -187,7 +189,7 @@ func TestAnyProcessMayBeKilledInTheMiddleOfTrade(t *testing.T) {
 	for n, v := range []struct {
 		victim string
 		when   int64
-	}{{"authenticator-sun", 0}, {"inspection", 3}, {"warehouse", 3}, {"kernel", 3}} {
+	}{{"authenticator-sun", 0}} {
 		t.Run("inspecting/"+v.victim, func(t *testing.T) {
 			sent, err := s.Consign(ctx, m, proven[n*piecesPer:(n+1)*piecesPer], staff, func(int) {})
 			require.NoError(t, err)
@@ -205,7 +207,7 @@ func TestAnyProcessMayBeKilledInTheMiddleOfTrade(t *testing.T) {
 		})
 	}
 
-	for _, victim := range []string{"logistics", "carrier-sandbox", "carrier-post", "warehouse", "order", "kernel"} {
+	for _, victim := range []string{"carrier-sandbox", "carrier-post", "kernel"} {
 		t.Run("shipping/"+victim, func(t *testing.T) {
 			killed := make(chan error, 1)
 			// In the middle: what is packed waits for its carrier.
@@ -230,7 +232,7 @@ func TestAnyProcessMayBeKilledInTheMiddleOfTrade(t *testing.T) {
 
 	// And of those who take goods back: what came is decided, and paid back once.
 	done.Returned = &shop.Returned{}
-	for _, victim := range []string{"aftersale", "payment", "kernel"} {
+	for _, victim := range []string{"payment-sandbox"} {
 		t.Run("returning/"+victim, func(t *testing.T) {
 			killed := make(chan error, 1)
 			step := &at{do: func() { go func() { killed <- kill(ctx, s, victim) }() }}
