@@ -181,6 +181,10 @@ func (s *service) receive(ctx context.Context, tx *store.Tx, r *receipt) error {
 	if err := openCases(ctx, tx, r.cases); err != nil {
 		return err
 	}
+	// What was sold, and that its merchant has again without a return.
+	if err := doubt(ctx, tx, ids(r.known)); err != nil {
+		return err
+	}
 	if err := s.raise(ctx, tx, r.sightings...); err != nil {
 		return err
 	}
