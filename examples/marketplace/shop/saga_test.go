@@ -23,8 +23,11 @@ import (
 	"github.com/entrepot/entrepot/examples/marketplace/shop"
 )
 
-// unreachable are steps that no story leads to, each with its reason.
-var unreachable = map[string]string{}
+// unreachable are steps, or sagas whole, that no story leads to, each with its
+// reason.
+var unreachable = map[string]string{
+	"order/allot": "nothing waits for stock in these stories: the order module's own tests lose the answers of its steps",
+}
 
 // Every step of every saga that a module declares, and every compensation, is
 // met by a kill -9: while it is under way and nothing of it is committed, and
@@ -98,6 +101,9 @@ func TestEveryStepOfEverySagaSurvivesKills(t *testing.T) {
 	for one, victims := range planned {
 		for _, v := range victims {
 			reason, out := unreachable[one.String()]
+			if !out {
+				reason, out = unreachable[one.saga]
+			}
 			if out {
 				require.NotEmpty(t, reason)
 				continue
