@@ -109,7 +109,7 @@ func (s *service) reconcile(ctx context.Context, r *reconciliation) error {
 		if code == "" {
 			code = connect.CodeOf(err).String()
 		}
-		wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 		defer cancel()
 		if _, werr := s.db.Do(wctx, `UPDATE reconciliation SET state = 3, ended_at = now(), code = $3 WHERE id = $1 AND state = 1 AND started_at = $2`,
 			r.id, r.startedAt, clip(code, 100)); werr != nil {
