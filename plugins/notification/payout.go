@@ -33,11 +33,15 @@ func (s *service) onNotPaidOut(ctx context.Context, tx *store.Tx, events []event
 	return s.file(ctx, tx, owned(all))
 }
 
-// onDoubted tells a merchant why its share waits: once a case and reason.
+// onDoubted tells a merchant why its share waits: once a case and reason. That
+// a return waits for its inspection is no news.
 func (s *service) onDoubted(ctx context.Context, tx *store.Tx, events []event.Of[*inspectionv1.SaleDoubted]) error {
 	var all []*news
 	for _, e := range events {
 		d := e.Body
+		if d.GetReason() == "RETURNED" {
+			continue
+		}
 		all = append(all, &news{
 			Source: "sale.doubted/" + d.GetCaseId() + "/" + d.GetUnitId() + "/" + d.GetReason(), Topic: "sale.doubted", Merchant: d.GetMerchantId(),
 			Reference: d.GetOrderId(), At: when(e.Meta),

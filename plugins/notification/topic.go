@@ -85,7 +85,7 @@ var catalogue = []topic{
 	{name: "payout.paid", category: transactional, merchant: true, inbox: true, mail: true},
 	{name: "payout.failed", category: transactional, merchant: true, inbox: true, mail: true},
 	{name: "sale.doubted", category: transactional, merchant: true, inbox: true, mail: true},
-	{name: "sale.cleared", category: transactional, merchant: true, inbox: true, mail: true},
+	{name: "sale.cleared", category: transactional, merchant: true, inbox: true},
 	{name: "endpoint.disabled", category: transactional, merchant: true, inbox: true, mail: true},
 	{name: "endpoint.ping", category: transactional, merchant: true},
 }

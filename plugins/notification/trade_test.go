@@ -120,6 +120,7 @@ func story(o *orderv1.OrderPlaced) []proto.Message {
 		&paymentv1.PayoutPaid{MerchantId: "mrc_a", PayoutId: "pyo_1", Amount: gbp(90)},
 		&paymentv1.PayoutFailed{MerchantId: "mrc_a", PayoutId: "pyo_2", Amount: gbp(90), Code: "ACCOUNT_CLOSED"},
 		&inspectionv1.SaleDoubted{MerchantId: "mrc_a", OrderId: order, CaseId: "cas_1", UnitId: "unt_1", Reason: "SIGHTED"},
+		&inspectionv1.SaleDoubted{MerchantId: "mrc_a", OrderId: order, CaseId: "cas_2", UnitId: "unt_1", Reason: "RETURNED"},
 		&inspectionv1.SaleCleared{MerchantId: "mrc_a", OrderId: order, CaseId: "cas_1", UnitId: "unt_1"},
 		&inspectionv1.GoodsDestroyed{DestructionId: "des_1", CaseId: "cas_1", MerchantId: "mrc_a", Sku: "sku_1", Quantity: 3, Ground: inspectionv1.Ground_GROUND_DAMAGED},
 	}
