@@ -18,6 +18,12 @@ func (r *Replay) Place(ctx context.Context, name string, p *Person, lines []*ord
 	return r.place(ctx, name, p, lines, false)
 }
 
+// Backorder buys what is not there yet.
+func (r *Replay) Backorder(ctx context.Context, name string, p *Person, accepted *orderv1.AcceptedBackorder) (*Placed, error) {
+	return r.checkout(ctx, name, p, []*orderv1.LineInput{{Sku: accepted.GetSku(), Quantity: accepted.GetQuantity()}},
+		&orderv1.CheckoutRequest{Backorders: []*orderv1.AcceptedBackorder{accepted}})
+}
+
 // Cases makes so many applications known that were made beside the story.
 func (r *Returned) Cases(n int) { r.cases = make([]*application, n) }
 

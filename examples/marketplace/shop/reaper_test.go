@@ -225,6 +225,11 @@ func (r *reaper) reap(ctx context.Context, all []held) error {
 	return nil
 }
 
+// reaped tells whether somebody died at a gate.
+func (r *reaper) reaped(at gate) bool {
+	return slices.ContainsFunc([]victim{executor, starter, kernel}, func(v victim) bool { return r.deaths[death{at, v}] > 0 })
+}
+
 // bystander adds a process to those that die, now and then.
 func (r *reaper) bystander(ctx context.Context, by map[string][]held) error {
 	if _, ok := by["kernel"]; ok || r.wild == nil || r.wild.IntN(4) > 0 {

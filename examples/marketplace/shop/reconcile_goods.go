@@ -16,7 +16,7 @@ func (b *Books) goods() {
 	b.check("pieces found counterfeit", "sent and sent back", sent.Fakes+back.Fakes, "inspection", verdicts["counterfeit"])
 	b.check("pieces destroyed as fakes", "found counterfeit", verdicts["counterfeit"], "inspection", b.Inspection.GetDestroyed())
 	b.check("units that passed and came in", "found genuine", verdicts["genuine"], "stock ledger", moved["admission"])
-	b.check("certificates that stand", "pieces consigned and whole", sent.Genuine-back.FalseUnits, "inspection",
+	b.check("certificates that stand", "pieces consigned and whole", sent.Genuine-back.GoneUnits, "inspection",
 		b.Inspection.GetCertificatesIssued()-b.Inspection.GetCertificatesRevoked())
 	b.check("units that came back", "returns registered", back.Quarantined, "stock ledger", moved["return"])
 

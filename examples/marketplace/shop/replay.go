@@ -149,16 +149,21 @@ func (r *Replay) buy(ctx context.Context, v trade.Invoice) error {
 // place buys lines for a person under a name of its own; notify asks to be told
 // when what is short is there.
 func (r *Replay) place(ctx context.Context, name string, p *Person, lines []*orderv1.LineInput, notify bool) (*Placed, error) {
+	return r.checkout(ctx, name, p, lines, &orderv1.CheckoutRequest{NotifyMe: notify})
+}
+
+// checkout buys lines as a request says that is not complete yet.
+func (r *Replay) checkout(ctx context.Context, name string, p *Person, lines []*orderv1.LineInput, req *orderv1.CheckoutRequest) (*Placed, error) {
 	cart, err := Patient(Keyed(ctx), func(ctx context.Context) (*orderv1.CreateCartResponse, error) {
 		return orderv1connect.NewCartServiceClient(p.Client()).CreateCart(ctx, &orderv1.CreateCartRequest{Lines: lines})
 	})
 	if err != nil {
 		return nil, err
 	}
+	req.CartId, req.CartSecret, req.PaymentMethodToken = cart.GetCart().GetCartId(), cart.GetCartSecret(), "tok_ok"
+	req.ShipTo, req.Email = p.Home, p.Mail
 	res, err := Patient(ctx, func(ctx context.Context) (*orderv1.CheckoutResponse, error) {
-		return orderv1connect.NewOrderServiceClient(p.Client()).Checkout(ctx, &orderv1.CheckoutRequest{
-			CartId: cart.GetCart().GetCartId(), CartSecret: cart.GetCartSecret(), PaymentMethodToken: "tok_ok", ShipTo: p.Home, Email: p.Mail, NotifyMe: notify,
-		})
+		return orderv1connect.NewOrderServiceClient(p.Client()).Checkout(ctx, req)
 	})
 	if err != nil {
 		return nil, err

@@ -19,9 +19,9 @@ import (
 type Returned struct {
 	// Quarantined is everything that arrived; Restocked of it passed a new
 	// inspection, Destroyed did not, or was broken. Fakes are those destroyed
-	// that did not pass, and FalseUnits those of them with a serial.
-	Quarantined, Restocked, Destroyed, Fakes, FalseUnits int64
-	cases                                                []*application
+	// that did not pass, and GoneUnits all destroyed ones with a serial.
+	Quarantined, Restocked, Destroyed, Fakes, GoneUnits int64
+	cases                                               []*application
 }
 
 // has tells whether something of an order came back.
@@ -141,6 +141,7 @@ func (s *Shop) takeBack(ctx context.Context, staff *Staff, a *application, b bac
 	switch {
 	case b.verdict == 0:
 		out.Destroyed++
+		out.GoneUnits += int64(len(line.GetUnitIds()))
 		_, err = Patient(ctx, func(ctx context.Context) (*warehousev1.DecideReturnResponse, error) {
 			return c.DecideReturn(ctx, &warehousev1.DecideReturnRequest{
 				DecisionId: "dec-" + ret, GradingId: "grd-" + ret, Decision: warehousev1.DecideReturnRequest_DECISION_DISPOSE, Reason: "broken",
@@ -157,7 +158,7 @@ func (s *Shop) takeBack(ctx context.Context, staff *Staff, a *application, b bac
 	if fake {
 		out.Destroyed++
 		out.Fakes++
-		out.FalseUnits += int64(len(line.GetUnitIds()))
+		out.GoneUnits += int64(len(line.GetUnitIds()))
 	} else {
 		out.Restocked++
 	}

@@ -1,6 +1,7 @@
 package shop_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -12,9 +13,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	aftersalev1 "github.com/entrepot/entrepot/proto/entrepot/aftersale/v1"
+	catalogv1 "github.com/entrepot/entrepot/proto/entrepot/catalog/v1"
+	"github.com/entrepot/entrepot/proto/entrepot/catalog/v1/catalogv1connect"
 	orderv1 "github.com/entrepot/entrepot/proto/entrepot/order/v1"
 	"github.com/entrepot/entrepot/proto/entrepot/order/v1/orderv1connect"
 	warehousev1 "github.com/entrepot/entrepot/proto/entrepot/warehouse/v1"
+	"github.com/entrepot/entrepot/proto/entrepot/warehouse/v1/warehousev1connect"
 	"github.com/entrepot/entrepot/sdk/fault"
 	"github.com/entrepot/entrepot/sdk/id"
 
@@ -35,8 +39,8 @@ type proof struct {
 	floor  *shop.Floor
 	buyer  *shop.Person
 	owner  *shop.Person
-	// dear and cheap are articles of the owner.
-	dear, cheap string
+	// dear and cheap are articles of the owner, and late one that nobody has.
+	dear, cheap, late string
 	// kept is an order whose parcel stands at the door and is not handed over.
 	kept *shop.Placed
 	// bought are orders that nobody has accepted, edited those of them that were
@@ -67,19 +71,19 @@ func prepare(t *testing.T, ctx context.Context, s *shop.Shop, db *pgx.Conn) *pro
 	for i := range data.Articles {
 		data.Articles[i].Sold, data.Articles[i].Merchant = 1000, i%2
 	}
+	var owned []int
+	for i := 0; i < len(data.Articles); i += 2 {
+		owned = append(owned, i)
+	}
+	slices.SortFunc(owned, func(a, b int) int { return cmp.Compare(data.Articles[a].Price.Minor, data.Articles[b].Price.Minor) })
+	cheap, late, dear := owned[0], owned[1], owned[len(owned)-1]
+	data.Articles[late].Sold = 0 // nothing of it is brought
 	p.market, err = s.Populate(ctx, data, 1, silent)
 	require.NoError(t, err)
 	p.replay = s.NewReplay(p.market.Goods, p.market.Consumers)
 	p.buyer, p.owner = p.market.Consumers["GB"][0], p.market.Owners[0]
-	dear, cheap := data.Articles[0], data.Articles[0]
-	for i := 0; i < len(data.Articles); i += 2 {
-		if a := data.Articles[i]; a.Price.Minor > dear.Price.Minor {
-			dear = a
-		} else if a.Price.Minor < cheap.Price.Minor {
-			cheap = a
-		}
-	}
-	p.dear, p.cheap = p.market.Goods.SKU(dear.Code), p.market.Goods.SKU(cheap.Code)
+	sku := func(i int) string { return p.market.Goods.SKU(data.Articles[i].Code) }
+	p.dear, p.cheap, p.late = sku(dear), sku(cheap), sku(late)
 	p.staff, err = s.Hire(ctx, func(int) {})
 	require.NoError(t, err)
 	p.floor, err = s.NewFloor(ctx, p.staff.Floor)
@@ -128,6 +132,7 @@ func prepare(t *testing.T, ctx context.Context, s *shop.Shop, db *pgx.Conn) *pro
 func (p *proof) stories() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"an order is placed":                    p.buy,
+		"an order waits for stock":              p.wait,
 		"an order is accepted":                  func(ctx context.Context) error { return p.send(ctx, p.bought[3]) },
 		"an order is shipped":                   p.ship,
 		"an order is cancelled at the door":     func(ctx context.Context) error { return p.cancel(ctx, p.kept, "order/cancel") },
@@ -226,6 +231,52 @@ func (p *proof) buy(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// wait: an order waits for stock; when that has come its last step is refused
+// and undone, as if the bank had, and with another means of payment it is
+// placed.
+func (p *proof) wait(ctx context.Context) error {
+	const wanted, brought = 3, 5
+	day := time.Now().UTC().AddDate(0, 0, 21).Format(time.DateOnly)
+	if _, err := shop.Patient(ctx, func(ctx context.Context) (*catalogv1.SetListingsResponse, error) {
+		return catalogv1connect.NewCatalogServiceClient(p.owner.Client()).SetListings(ctx, &catalogv1.SetListingsRequest{Listings: []*catalogv1.ListingChange{{
+			Sku: p.late, Market: "GB", Listed: true, Backorder: &catalogv1.BackorderTerms{Limit: 10, ExpectedOn: day},
+		}}})
+	}); err != nil {
+		return fmt.Errorf("list: %w", err)
+	}
+	o, err := p.replay.Backorder(ctx, "waiting", p.buyer, &orderv1.AcceptedBackorder{Sku: p.late, Quantity: wanted, ExpectedOn: day})
+	if err != nil {
+		return fmt.Errorf("order: %w", err)
+	}
+	if err := p.refuse(ctx, "order/allot", "place", o.Order.GetOrderId()); err != nil {
+		return err
+	}
+	if _, err := shop.Patient(ctx, func(ctx context.Context) (*warehousev1.ReceiveStockResponse, error) {
+		return warehousev1connect.NewStockServiceClient(p.owner.Client()).ReceiveStock(ctx, &warehousev1.ReceiveStockRequest{
+			ReceiptId: "ASN-late", Lines: []*warehousev1.ReceiptLine{{Sku: p.late, Quantity: brought}},
+		})
+	}); err != nil {
+		return fmt.Errorf("receive: %w", err)
+	}
+	p.mu.Lock()
+	p.done.Received += brought
+	p.mu.Unlock()
+	if err := shop.Until(ctx, func(ctx context.Context) (bool, error) {
+		now, err := p.order(ctx, o)
+		return now.GetBackorder().GetState() == orderv1.Backorder_STATE_PAYMENT_REFUSED, err
+	}); err != nil {
+		return fmt.Errorf("refused: %w", err)
+	}
+	if _, err := shop.Patient(ctx, func(ctx context.Context) (*orderv1.RenewBackorderPaymentResponse, error) {
+		return orderv1connect.NewBackorderServiceClient(p.buyer.Client()).RenewBackorderPayment(ctx, &orderv1.RenewBackorderPaymentRequest{
+			OrderId: o.Order.GetOrderId(), CartSecret: o.Secret, PaymentMethodToken: "tok_ok",
+		})
+	}); err != nil {
+		return fmt.Errorf("renew: %w", err)
+	}
+	return p.await(ctx, o, orderv1.Order_STATE_PLACED)
 }
 
 // send: the merchant accepts and the floor ships.
