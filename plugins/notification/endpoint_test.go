@@ -226,6 +226,7 @@ func TestASlowEndpointRestsAndHoldsUpNobodyElse(t *testing.T) {
 		require.NoError(t, err)
 	}
 	s.service.stop() // nobody else claims
+	s.service.work.Wait()
 	_, err = s.Admin.Exec(t.Context(), `UPDATE p_notification.endpoint SET blocked_until = '-infinity'`)
 	require.NoError(t, err)
 	taken, err := s.service.claim(t.Context(), webhook, 16)

@@ -32,6 +32,8 @@ subscription "trade" {
     "entrepot.payment.v1.PaymentRefunded",
     "entrepot.payment.v1.PayoutPaid",
     "entrepot.payment.v1.PayoutFailed",
+    "entrepot.payment.v1.DisputeOpened",
+    "entrepot.payment.v1.DisputeClosed",
     "entrepot.logistics.v1.ShipmentBooked",
     "entrepot.logistics.v1.ShipmentMoved",
     "entrepot.warehouse.v1.StockLow",

@@ -124,6 +124,7 @@ func open(in *plugin.Instance) (*service, error) {
 	if err := in.Subscribe("trade",
 		event.OnBatch(s.onPlaced), event.OnBatch(s.onAccepted), event.OnBatch(s.onDelivered), event.OnBatch(s.onCancelled), event.OnBatch(s.onRefunded),
 		event.OnBatch(s.onBooked), event.OnBatch(s.onMoved), event.OnBatch(s.onLow), event.OnBatch(s.onShort), event.OnBatch(s.onBack), event.OnBatch(s.onPaidOut), event.OnBatch(s.onNotPaidOut),
+		event.OnBatch(s.onDisputed), event.OnBatch(s.onDisputeClosed),
 		event.OnBatch(s.onDoubted), event.OnBatch(s.onCleared),
 		event.OnBatch(s.onBackordered), event.OnBatch(s.onPaymentRefused), event.OnBatch(s.onBackorderCancelled), event.OnBatch(s.onReturned), event.OnBatch(s.onReturnClosed),
 		event.OnBatch(s.onConsignment), event.OnBatch(s.onVerdict), event.OnBatch(s.onDestroyed), event.OnBatch(s.onOverdue),

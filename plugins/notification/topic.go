@@ -84,6 +84,8 @@ var catalogue = []topic{
 	{name: "case.overdue", category: transactional, merchant: true, inbox: true, mail: true},
 	{name: "payout.paid", category: transactional, merchant: true, inbox: true, mail: true},
 	{name: "payout.failed", category: transactional, merchant: true, inbox: true, mail: true},
+	{name: "dispute.opened", category: transactional, merchant: true, inbox: true, mail: true},
+	{name: "dispute.closed", category: transactional, merchant: true, inbox: true, mail: true},
 	{name: "sale.doubted", category: transactional, merchant: true, inbox: true, mail: true},
 	{name: "sale.cleared", category: transactional, merchant: true, inbox: true},
 	{name: "endpoint.disabled", category: transactional, merchant: true, inbox: true, mail: true},

@@ -119,6 +119,10 @@ func story(o *orderv1.OrderPlaced) []proto.Message {
 		&orderv1.ShortageReminder{MerchantId: "mrc_a", Sku: "sku_1", Market: "GB", ShortSince: timestamppb.New(time.Unix(1_700_000_000, 0)), Number: 2},
 		&paymentv1.PayoutPaid{MerchantId: "mrc_a", PayoutId: "pyo_1", Amount: gbp(90)},
 		&paymentv1.PayoutFailed{MerchantId: "mrc_a", PayoutId: "pyo_2", Amount: gbp(90), Code: "ACCOUNT_CLOSED"},
+		&paymentv1.DisputeOpened{PaymentId: "pay_1", DisputeId: "dsp_1", Reference: order, Amount: gbp(90), Reason: paymentv1.Dispute_REASON_NOT_RECEIVED, Shares: []*paymentv1.MerchantShare{
+			{MerchantId: "mrc_a", MinorUnits: 60}, {MerchantId: "mrc_c", MinorUnits: 30},
+		}},
+		&paymentv1.DisputeClosed{PaymentId: "pay_1", DisputeId: "dsp_1", Reference: order, Amount: gbp(90), State: paymentv1.Dispute_STATE_WON, Shares: []*paymentv1.MerchantShare{{MerchantId: "mrc_a", MinorUnits: 60}}},
 		&inspectionv1.SaleDoubted{MerchantId: "mrc_a", OrderId: order, CaseId: "cas_1", UnitId: "unt_1", Reason: "SIGHTED"},
 		&inspectionv1.SaleDoubted{MerchantId: "mrc_a", OrderId: order, CaseId: "cas_2", UnitId: "unt_1", Reason: "RETURNED"},
 		&inspectionv1.SaleCleared{MerchantId: "mrc_a", OrderId: order, CaseId: "cas_1", UnitId: "unt_1"},
@@ -173,7 +177,7 @@ func TestEveryEventOfTheStoryIsToldOnceHoweverOftenItIsHeard(t *testing.T) {
 		"sale.placed": 1, "sale.cancelled": 1, "sale.delivered": 1, "carriage.trouble": 2, "stock.low": 1, "return.received": 1, "return.closed": 1,
 		"consignment.received": 1, "inspection.verdict": 1, "goods.destroyed": 1, "sale.overdue": 1, "case.opened": 2, "case.escalated": 1, "case.closed": 1,
 		"case.message": 2, "case.overdue": 1, "sale.edit_proposed": 1, "sale.edited": 1,
-		"stock.shortage": 2, "payout.paid": 1, "payout.failed": 1, "sale.doubted": 1, "sale.cleared": 1,
+		"stock.shortage": 2, "payout.paid": 1, "payout.failed": 1, "dispute.opened": 1, "dispute.closed": 1, "sale.doubted": 1, "sale.cleared": 1,
 	}, told)
 	mails := ""
 	for _, m := range s.to(mailOf("buyer1")) {
