@@ -41,7 +41,7 @@ func moreCarriers(s *shop.Shop) error {
 		return fmt.Errorf("%s: carriers are not where they were", path)
 	}
 	text = strings.NewReplacer(plugin, plugin+instances.String(), bound, bound+binds.String()).Replace(text)
-	return os.WriteFile(path, []byte(text), 0o600) //nolint:gosec // the shop's own copy //nolint:gosec // the shop's own copy
+	return os.WriteFile(path, []byte(text), 0o600) //nolint:gosec // the shop's own copy
 }
 
 // floor is one of the warehouse's people, hired once.

@@ -234,16 +234,18 @@ func (b *bench) lists(ctx context.Context, n int) ([]figure, error) {
 	}, nil
 }
 
-func (b *bench) memory(context.Context, int) ([]figure, error) {
+func (b *bench) memory(ctx context.Context, _ int) ([]figure, error) {
 	all, err := deployment(b.shop.PID(), b.shop.Dir)
 	if err != nil {
 		return nil, err
 	}
+	running, err := b.shop.Processes(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var out []figure
-	for _, s := range all {
-		if s.name != "postgres" && s.name != "sh" {
-			out = append(out, figure{"resident memory of " + s.name, mib(s.rss), ""})
-		}
+	for _, p := range running {
+		out = append(out, figure{"resident memory of " + p.Name, mib(all[int(p.PID)].rss), ""})
 	}
 	slices.SortFunc(out, func(a, b figure) int { return strings.Compare(a.what, b.what) })
 	return out, nil
