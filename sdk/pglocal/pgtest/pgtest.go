@@ -21,6 +21,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -83,15 +84,31 @@ const (
 	roomy = 4 << 30
 )
 
-// Scratch is the folder to make the folders of short-lived clusters in: a file
-// system in memory where the machine has a large one, since a copy of a
-// database is a thousand small files. Otherwise it is the temporary folder.
+// Scratch is the folder to make the folders of short-lived clusters in, and of
+// what else a test runs: a file system in memory where the machine has a large
+// one, since a copy of a database is a thousand small files. Otherwise it is
+// the temporary folder.
 func Scratch() string {
 	var fs syscall.Statfs_t
-	if os.Getenv("TMPDIR") == "" && syscall.Statfs(memory, &fs) == nil && fs.Bavail*uint64(fs.Bsize) > roomy {
+	if os.Getenv("TMPDIR") == "" && syscall.Statfs(memory, &fs) == nil && fs.Bavail*uint64(fs.Bsize) > roomy && executable() {
 		return memory
 	}
 	return os.TempDir()
+}
+
+// executable tells whether programs may be run from memory: containers often
+// mount it so that they may not.
+func executable() bool {
+	mounts, err := os.ReadFile("/proc/mounts")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); len(f) > 3 && f[1] == memory {
+			return !slices.Contains(strings.Split(f[3], ","), "noexec")
+		}
+	}
+	return false
 }
 
 // sweep removes what test binaries left that were killed; their PostgreSQL
