@@ -2,15 +2,11 @@ package main
 
 import (
 	"fmt"
-	"regexp"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
 	aftersalev1 "github.com/entrepot/entrepot/proto/entrepot/aftersale/v1"
-	"github.com/entrepot/entrepot/sdk/id"
 )
 
 func TestWhatPeopleMayDoOftenIsBounded(t *testing.T) {
@@ -32,47 +28,6 @@ func TestWhatPeopleMayDoOftenIsBounded(t *testing.T) {
 	refusedAs(t, "TOO_MANY_CASES", err)
 }
 
-var logged = regexp.MustCompile(`LOG:  (?:statement|execute [^:]+): (.*)`)
-
-// statements has PostgreSQL log what the module runs while do runs, and counts
-// it.
-func (h *house) statements(t *testing.T, do func()) (n int) {
-	t.Helper()
-	var database string
-	var file *string
-	require.NoError(t, h.Admin.QueryRow(t.Context(), `SELECT current_database(), pg_current_logfile()`).Scan(&database, &file))
-	if file == nil {
-		t.Skip("this PostgreSQL keeps no log that can be read back")
-	}
-	mark := func() string {
-		m := id.New("mark")
-		conn, err := h.Admin.Acquire(t.Context())
-		require.NoError(t, err)
-		defer conn.Release()
-		for _, q := range []string{"SET log_statement = 'all'", "SELECT '" + m + "'", "RESET log_statement"} {
-			_, err = conn.Exec(t.Context(), q)
-			require.NoError(t, err)
-		}
-		return m
-	}
-	before := mark()
-	do()
-	after := mark()
-	var text string
-	require.Eventually(t, func() bool {
-		require.NoError(t, h.Admin.QueryRow(t.Context(), `SELECT pg_read_file(pg_current_logfile())`).Scan(&text))
-		return strings.Contains(text, after)
-	}, 10*time.Second, 20*time.Millisecond, "the collector of the log writes when it comes to it")
-	_, text, _ = strings.Cut(text, before)
-	text, _, _ = strings.Cut(text, after)
-	for l := range strings.Lines(text) {
-		if m := logged.FindStringSubmatch(l); m != nil && strings.Contains(l, "p_aftersale@"+database+" ") && m[1] != "-- ping\n" && m[1] != ";\n" {
-			n++
-		}
-	}
-	return n
-}
-
 // With BEGIN and COMMIT, of one line or of a hundred.
 const (
 	wantApply   = 14
@@ -91,10 +46,7 @@ func TestAnApplicationAndAMessageCostAFixedNumberOfStatements(t *testing.T) {
 	order := h.delivered(t, 1, 0, lines...)
 	// Whatever connects from here on is logged. Sessions of before do not log:
 	// each is found dead once.
-	_, err := h.Admin.Exec(t.Context(), `DO $$ BEGIN EXECUTE format('ALTER ROLE p_aftersale IN DATABASE %I SET log_statement = ''all''', current_database()); END $$`)
-	require.NoError(t, err)
-	_, err = h.Admin.Exec(t.Context(), `SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'p_aftersale' AND datname = current_database()`)
-	require.NoError(t, err)
+	h.LogStatements(t)
 	for range 10 {
 		_, _ = h.guest.ListRights(t.Context(), &aftersalev1.ListRightsRequest{Market: "DE"})
 	}
@@ -102,11 +54,11 @@ func TestAnApplicationAndAMessageCostAFixedNumberOfStatements(t *testing.T) {
 	for _, l := range lines[1:10] {
 		req.Lines = append(req.Lines, &aftersalev1.ApplyLine{Sku: l.sku, Quantity: 1})
 	}
-	n := h.statements(t, func() { h.apply(t, req) })
+	n := len(h.Statements(t, func() { h.apply(t, req) }))
 	t.Logf("an application of %d lines: %d", len(req.GetLines()), n)
 	require.Equal(t, wantApply, n)
 	topic := &aftersalev1.Topic{OrderId: order, MerchantId: "mrc_one"}
-	n = h.statements(t, func() { say(t, h.ann, topic, "well?", false) })
+	n = len(h.Statements(t, func() { say(t, h.ann, topic, "well?", false) }))
 	t.Logf("a message: %d", n)
 	require.Equal(t, wantMessage, n)
 }

@@ -80,8 +80,8 @@ func (m *Module) database(t testing.TB, d *pluginv1.DescribeResponse) *pluginv1.
 	key, err := proto.MarshalOptions{Deterministic: true}.Marshal(d)
 	require.NoError(t, err)
 	l := &layer{manifest: d.GetManifest(), sagas: d.GetSagas(), migrations: d.GetMigrations()}
-	name := strings.ReplaceAll(l.manifest.GetName(), "-", "_")
-	l.role, l.owner = "p_"+name, "m_"+name
+	l.role = roleOf(l.manifest)
+	l.owner = "m_" + strings.TrimPrefix(l.role, "p_")
 	own, _ := laid.LoadOrStore(string(key), pgtest.NewTemplateFrom(template, l.lay))
 	db := pgtest.New(t, own.(*pgtest.Template))
 	pool, err := pgxpool.New(ctx, db.URL)
@@ -109,6 +109,9 @@ func (m *Module) database(t testing.TB, d *pluginv1.DescribeResponse) *pluginv1.
 	t.Cleanup(func() { _ = m.DB.Close() })
 	return &pluginv1.Database{Url: url, Schema: l.role, MaxConnections: 8, Subscriptions: m.subs}
 }
+
+// roleOf is the role that a module has, and its schema's name.
+func roleOf(m *pluginv1.Manifest) string { return "p_" + strings.ReplaceAll(m.GetName(), "-", "_") }
 
 // layer is what a module adds to the kernel's database.
 type layer struct {
