@@ -21,6 +21,7 @@ import (
 
 // service serves entrepot.payment.v1. Safe for concurrent use.
 type service struct {
+	paymentv1connect.UnimplementedSettlementServiceHandler
 	db        *store.DB
 	providers *providers
 	log       *slog.Logger

@@ -91,6 +91,8 @@ const (
 	// The company paid another amount than was asked. The money stays on its
 	// way until a person has settled it.
 	Payout_STATE_CONFLICTED Payout_State = 4
+	// A person did: processed was paid.
+	Payout_STATE_SETTLED Payout_State = 5
 )
 
 // Enum value maps for Payout_State.
@@ -101,6 +103,7 @@ var (
 		2: "STATE_PAID",
 		3: "STATE_DECLINED",
 		4: "STATE_CONFLICTED",
+		5: "STATE_SETTLED",
 	}
 	Payout_State_value = map[string]int32{
 		"STATE_UNSPECIFIED": 0,
@@ -108,6 +111,7 @@ var (
 		"STATE_PAID":        2,
 		"STATE_DECLINED":    3,
 		"STATE_CONFLICTED":  4,
+		"STATE_SETTLED":     5,
 	}
 )
 
@@ -136,6 +140,64 @@ func (x Payout_State) Number() protoreflect.EnumNumber {
 // Deprecated: Use Payout_State.Descriptor instead.
 func (Payout_State) EnumDescriptor() ([]byte, []int) {
 	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{10, 0}
+}
+
+type PayoutSchedule_Interval int32
+
+const (
+	PayoutSchedule_INTERVAL_UNSPECIFIED PayoutSchedule_Interval = 0
+	// Only when it is asked for.
+	PayoutSchedule_INTERVAL_MANUAL PayoutSchedule_Interval = 1
+	PayoutSchedule_INTERVAL_DAILY  PayoutSchedule_Interval = 2
+	// On `day`, 1 (Monday) to 7 (ISO 8601).
+	PayoutSchedule_INTERVAL_WEEKLY PayoutSchedule_Interval = 3
+	// On `day` of the month, 1 to 28.
+	PayoutSchedule_INTERVAL_MONTHLY PayoutSchedule_Interval = 4
+)
+
+// Enum value maps for PayoutSchedule_Interval.
+var (
+	PayoutSchedule_Interval_name = map[int32]string{
+		0: "INTERVAL_UNSPECIFIED",
+		1: "INTERVAL_MANUAL",
+		2: "INTERVAL_DAILY",
+		3: "INTERVAL_WEEKLY",
+		4: "INTERVAL_MONTHLY",
+	}
+	PayoutSchedule_Interval_value = map[string]int32{
+		"INTERVAL_UNSPECIFIED": 0,
+		"INTERVAL_MANUAL":      1,
+		"INTERVAL_DAILY":       2,
+		"INTERVAL_WEEKLY":      3,
+		"INTERVAL_MONTHLY":     4,
+	}
+)
+
+func (x PayoutSchedule_Interval) Enum() *PayoutSchedule_Interval {
+	p := new(PayoutSchedule_Interval)
+	*p = x
+	return p
+}
+
+func (x PayoutSchedule_Interval) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PayoutSchedule_Interval) Descriptor() protoreflect.EnumDescriptor {
+	return file_entrepot_payment_v1_settlement_proto_enumTypes[2].Descriptor()
+}
+
+func (PayoutSchedule_Interval) Type() protoreflect.EnumType {
+	return &file_entrepot_payment_v1_settlement_proto_enumTypes[2]
+}
+
+func (x PayoutSchedule_Interval) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PayoutSchedule_Interval.Descriptor instead.
+func (PayoutSchedule_Interval) EnumDescriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{13, 0}
 }
 
 type ListBalancesRequest struct {
@@ -241,7 +303,9 @@ type Balance struct {
 	// On its way to the merchant.
 	InPayoutMinor int64 `protobuf:"varint,6,opt,name=in_payout_minor,json=inPayoutMinor,proto3" json:"in_payout_minor,omitempty"`
 	// Paid out so far.
-	PaidOutMinor  int64 `protobuf:"varint,7,opt,name=paid_out_minor,json=paidOutMinor,proto3" json:"paid_out_minor,omitempty"`
+	PaidOutMinor int64 `protobuf:"varint,7,opt,name=paid_out_minor,json=paidOutMinor,proto3" json:"paid_out_minor,omitempty"`
+	// Kept back for refunds and disputes to come.
+	ReservedMinor int64 `protobuf:"varint,8,opt,name=reserved_minor,json=reservedMinor,proto3" json:"reserved_minor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -325,6 +389,13 @@ func (x *Balance) GetPaidOutMinor() int64 {
 	return 0
 }
 
+func (x *Balance) GetReservedMinor() int64 {
+	if x != nil {
+		return x.ReservedMinor
+	}
+	return 0
+}
+
 type GetStatementRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Staff only; a member sees its own merchant's.
@@ -397,8 +468,8 @@ func (x *GetStatementRequest) GetUntil() *timestamppb.Timestamp {
 
 type GetStatementResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What the merchant had at the beginning and at the end, pending, available
-	// and on its way together.
+	// What the merchant had at the beginning and at the end: pending, available,
+	// reserved and on its way together.
 	OpeningMinor  int64            `protobuf:"varint,1,opt,name=opening_minor,json=openingMinor,proto3" json:"opening_minor,omitempty"`
 	ClosingMinor  int64            `protobuf:"varint,2,opt,name=closing_minor,json=closingMinor,proto3" json:"closing_minor,omitempty"`
 	Lines         []*StatementLine `protobuf:"bytes,3,rep,name=lines,proto3" json:"lines,omitempty"`
@@ -460,10 +531,12 @@ func (x *GetStatementResponse) GetLines() []*StatementLine {
 type StatementLine struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	At    *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
-	// share, unshare, release, commission, recover, fee_return, payout,
-	// payout_paid, payout_back; of disputes: dispute_unshare, dispute_recover,
-	// dispute_fee_return and, when won, dispute_reshare, dispute_restore,
-	// dispute_commission; dispute_charge is a merchant's part of the fee.
+	// share, tax, unshare, tax_return, release, commission, recover, fee_return,
+	// payout, payout_paid, payout_back, payout_owed; reserve, reserve_release,
+	// reserve_cover; of disputes: dispute_unshare, dispute_tax_return,
+	// dispute_recover, dispute_fee_return and, when won, dispute_reshare,
+	// dispute_tax, dispute_restore, dispute_commission; dispute_charge is a
+	// merchant's part of the fee.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	// What it is of: "pay_...", "pot_..." or, a fee, "dsp_...".
 	SubjectId string `protobuf:"bytes,3,opt,name=subject_id,json=subjectId,proto3" json:"subject_id,omitempty"`
@@ -828,7 +901,12 @@ type Payout struct {
 	// Unset while it is open.
 	EndedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
 	// What the company paid, when that is another amount.
-	Processed     *v1.Money `protobuf:"bytes,10,opt,name=processed,proto3" json:"processed,omitempty"`
+	Processed *v1.Money `protobuf:"bytes,10,opt,name=processed,proto3" json:"processed,omitempty"`
+	// By a schedule: of which day.
+	ScheduledOn string `protobuf:"bytes,11,opt,name=scheduled_on,json=scheduledOn,proto3" json:"scheduled_on,omitempty"`
+	// Who settled a conflict, and why so.
+	SettledBy     string `protobuf:"bytes,12,opt,name=settled_by,json=settledBy,proto3" json:"settled_by,omitempty"`
+	Note          string `protobuf:"bytes,13,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -933,6 +1011,376 @@ func (x *Payout) GetProcessed() *v1.Money {
 	return nil
 }
 
+func (x *Payout) GetScheduledOn() string {
+	if x != nil {
+		return x.ScheduledOn
+	}
+	return ""
+}
+
+func (x *Payout) GetSettledBy() string {
+	if x != nil {
+		return x.SettledBy
+	}
+	return ""
+}
+
+func (x *Payout) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+type SettlePayoutRequest struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	PayoutId string                 `protobuf:"bytes,1,opt,name=payout_id,json=payoutId,proto3" json:"payout_id,omitempty"`
+	// What was paid in truth, in the payout's currency; zero if nothing was.
+	Paid          *v1.Money `protobuf:"bytes,2,opt,name=paid,proto3" json:"paid,omitempty"`
+	Note          string    `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SettlePayoutRequest) Reset() {
+	*x = SettlePayoutRequest{}
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettlePayoutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettlePayoutRequest) ProtoMessage() {}
+
+func (x *SettlePayoutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettlePayoutRequest.ProtoReflect.Descriptor instead.
+func (*SettlePayoutRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SettlePayoutRequest) GetPayoutId() string {
+	if x != nil {
+		return x.PayoutId
+	}
+	return ""
+}
+
+func (x *SettlePayoutRequest) GetPaid() *v1.Money {
+	if x != nil {
+		return x.Paid
+	}
+	return nil
+}
+
+func (x *SettlePayoutRequest) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+type SettlePayoutResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Payout        *Payout                `protobuf:"bytes,1,opt,name=payout,proto3" json:"payout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SettlePayoutResponse) Reset() {
+	*x = SettlePayoutResponse{}
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettlePayoutResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettlePayoutResponse) ProtoMessage() {}
+
+func (x *SettlePayoutResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettlePayoutResponse.ProtoReflect.Descriptor instead.
+func (*SettlePayoutResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SettlePayoutResponse) GetPayout() *Payout {
+	if x != nil {
+		return x.Payout
+	}
+	return nil
+}
+
+// When a merchant is paid out, in one currency: all that is available at each
+// instance, if it is at least the minimum, once a day that the schedule names,
+// by UTC. A merchant's own goes before the one of all.
+type PayoutSchedule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty, which staff may name alone: of every merchant without one.
+	MerchantId string                  `protobuf:"bytes,1,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
+	Interval   PayoutSchedule_Interval `protobuf:"varint,2,opt,name=interval,proto3,enum=entrepot.payment.v1.PayoutSchedule_Interval" json:"interval,omitempty"`
+	// Zero for manual and daily.
+	Day int32 `protobuf:"varint,3,opt,name=day,proto3" json:"day,omitempty"`
+	// Its currency is the schedule's.
+	Minimum       *v1.Money `protobuf:"bytes,4,opt,name=minimum,proto3" json:"minimum,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PayoutSchedule) Reset() {
+	*x = PayoutSchedule{}
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PayoutSchedule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PayoutSchedule) ProtoMessage() {}
+
+func (x *PayoutSchedule) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PayoutSchedule.ProtoReflect.Descriptor instead.
+func (*PayoutSchedule) Descriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *PayoutSchedule) GetMerchantId() string {
+	if x != nil {
+		return x.MerchantId
+	}
+	return ""
+}
+
+func (x *PayoutSchedule) GetInterval() PayoutSchedule_Interval {
+	if x != nil {
+		return x.Interval
+	}
+	return PayoutSchedule_INTERVAL_UNSPECIFIED
+}
+
+func (x *PayoutSchedule) GetDay() int32 {
+	if x != nil {
+		return x.Day
+	}
+	return 0
+}
+
+func (x *PayoutSchedule) GetMinimum() *v1.Money {
+	if x != nil {
+		return x.Minimum
+	}
+	return nil
+}
+
+type PutPayoutScheduleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Schedule      *PayoutSchedule        `protobuf:"bytes,1,opt,name=schedule,proto3" json:"schedule,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutPayoutScheduleRequest) Reset() {
+	*x = PutPayoutScheduleRequest{}
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutPayoutScheduleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutPayoutScheduleRequest) ProtoMessage() {}
+
+func (x *PutPayoutScheduleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutPayoutScheduleRequest.ProtoReflect.Descriptor instead.
+func (*PutPayoutScheduleRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *PutPayoutScheduleRequest) GetSchedule() *PayoutSchedule {
+	if x != nil {
+		return x.Schedule
+	}
+	return nil
+}
+
+type PutPayoutScheduleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutPayoutScheduleResponse) Reset() {
+	*x = PutPayoutScheduleResponse{}
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutPayoutScheduleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutPayoutScheduleResponse) ProtoMessage() {}
+
+func (x *PutPayoutScheduleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutPayoutScheduleResponse.ProtoReflect.Descriptor instead.
+func (*PutPayoutScheduleResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{15}
+}
+
+type ListPayoutSchedulesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Staff only, empty for all; a member sees its own merchant's and that of
+	// every merchant.
+	MerchantId    string `protobuf:"bytes,1,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPayoutSchedulesRequest) Reset() {
+	*x = ListPayoutSchedulesRequest{}
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPayoutSchedulesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPayoutSchedulesRequest) ProtoMessage() {}
+
+func (x *ListPayoutSchedulesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPayoutSchedulesRequest.ProtoReflect.Descriptor instead.
+func (*ListPayoutSchedulesRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ListPayoutSchedulesRequest) GetMerchantId() string {
+	if x != nil {
+		return x.MerchantId
+	}
+	return ""
+}
+
+type ListPayoutSchedulesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Schedules     []*PayoutSchedule      `protobuf:"bytes,1,rep,name=schedules,proto3" json:"schedules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPayoutSchedulesResponse) Reset() {
+	*x = ListPayoutSchedulesResponse{}
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPayoutSchedulesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPayoutSchedulesResponse) ProtoMessage() {}
+
+func (x *ListPayoutSchedulesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPayoutSchedulesResponse.ProtoReflect.Descriptor instead.
+func (*ListPayoutSchedulesResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ListPayoutSchedulesResponse) GetSchedules() []*PayoutSchedule {
+	if x != nil {
+		return x.Schedules
+	}
+	return nil
+}
+
 type ListPayoutsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Staff and operators, empty for all; a member sees its own merchant's.
@@ -948,7 +1396,7 @@ type ListPayoutsRequest struct {
 
 func (x *ListPayoutsRequest) Reset() {
 	*x = ListPayoutsRequest{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[11]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -960,7 +1408,7 @@ func (x *ListPayoutsRequest) String() string {
 func (*ListPayoutsRequest) ProtoMessage() {}
 
 func (x *ListPayoutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[11]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -973,7 +1421,7 @@ func (x *ListPayoutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPayoutsRequest.ProtoReflect.Descriptor instead.
 func (*ListPayoutsRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{11}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListPayoutsRequest) GetMerchantId() string {
@@ -1015,7 +1463,7 @@ type ListPayoutsResponse struct {
 
 func (x *ListPayoutsResponse) Reset() {
 	*x = ListPayoutsResponse{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[12]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1027,7 +1475,7 @@ func (x *ListPayoutsResponse) String() string {
 func (*ListPayoutsResponse) ProtoMessage() {}
 
 func (x *ListPayoutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[12]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1040,7 +1488,7 @@ func (x *ListPayoutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPayoutsResponse.ProtoReflect.Descriptor instead.
 func (*ListPayoutsResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{12}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListPayoutsResponse) GetPayouts() []*Payout {
@@ -1070,7 +1518,7 @@ type PayoutPaid struct {
 
 func (x *PayoutPaid) Reset() {
 	*x = PayoutPaid{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[13]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1082,7 +1530,7 @@ func (x *PayoutPaid) String() string {
 func (*PayoutPaid) ProtoMessage() {}
 
 func (x *PayoutPaid) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[13]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1095,7 +1543,7 @@ func (x *PayoutPaid) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PayoutPaid.ProtoReflect.Descriptor instead.
 func (*PayoutPaid) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{13}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PayoutPaid) GetMerchantId() string {
@@ -1140,7 +1588,7 @@ type PayoutFailed struct {
 
 func (x *PayoutFailed) Reset() {
 	*x = PayoutFailed{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[14]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1152,7 +1600,7 @@ func (x *PayoutFailed) String() string {
 func (*PayoutFailed) ProtoMessage() {}
 
 func (x *PayoutFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[14]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1165,7 +1613,7 @@ func (x *PayoutFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PayoutFailed.ProtoReflect.Descriptor instead.
 func (*PayoutFailed) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{14}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PayoutFailed) GetMerchantId() string {
@@ -1223,7 +1671,7 @@ type CommissionRule struct {
 
 func (x *CommissionRule) Reset() {
 	*x = CommissionRule{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[15]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1235,7 +1683,7 @@ func (x *CommissionRule) String() string {
 func (*CommissionRule) ProtoMessage() {}
 
 func (x *CommissionRule) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[15]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1248,7 +1696,7 @@ func (x *CommissionRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommissionRule.ProtoReflect.Descriptor instead.
 func (*CommissionRule) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{15}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CommissionRule) GetMerchantId() string {
@@ -1295,7 +1743,7 @@ type PutCommissionRuleRequest struct {
 
 func (x *PutCommissionRuleRequest) Reset() {
 	*x = PutCommissionRuleRequest{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[16]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1307,7 +1755,7 @@ func (x *PutCommissionRuleRequest) String() string {
 func (*PutCommissionRuleRequest) ProtoMessage() {}
 
 func (x *PutCommissionRuleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[16]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1320,7 +1768,7 @@ func (x *PutCommissionRuleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCommissionRuleRequest.ProtoReflect.Descriptor instead.
 func (*PutCommissionRuleRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{16}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PutCommissionRuleRequest) GetRule() *CommissionRule {
@@ -1338,7 +1786,7 @@ type PutCommissionRuleResponse struct {
 
 func (x *PutCommissionRuleResponse) Reset() {
 	*x = PutCommissionRuleResponse{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[17]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1350,7 +1798,7 @@ func (x *PutCommissionRuleResponse) String() string {
 func (*PutCommissionRuleResponse) ProtoMessage() {}
 
 func (x *PutCommissionRuleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[17]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1363,7 +1811,7 @@ func (x *PutCommissionRuleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCommissionRuleResponse.ProtoReflect.Descriptor instead.
 func (*PutCommissionRuleResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{17}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{24}
 }
 
 type ListCommissionRulesRequest struct {
@@ -1374,7 +1822,7 @@ type ListCommissionRulesRequest struct {
 
 func (x *ListCommissionRulesRequest) Reset() {
 	*x = ListCommissionRulesRequest{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[18]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1386,7 +1834,7 @@ func (x *ListCommissionRulesRequest) String() string {
 func (*ListCommissionRulesRequest) ProtoMessage() {}
 
 func (x *ListCommissionRulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[18]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1399,7 +1847,7 @@ func (x *ListCommissionRulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommissionRulesRequest.ProtoReflect.Descriptor instead.
 func (*ListCommissionRulesRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{18}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{25}
 }
 
 type ListCommissionRulesResponse struct {
@@ -1411,7 +1859,7 @@ type ListCommissionRulesResponse struct {
 
 func (x *ListCommissionRulesResponse) Reset() {
 	*x = ListCommissionRulesResponse{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[19]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1423,7 +1871,7 @@ func (x *ListCommissionRulesResponse) String() string {
 func (*ListCommissionRulesResponse) ProtoMessage() {}
 
 func (x *ListCommissionRulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[19]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1436,10 +1884,254 @@ func (x *ListCommissionRulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommissionRulesResponse.ProtoReflect.Descriptor instead.
 func (*ListCommissionRulesResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{19}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListCommissionRulesResponse) GetRules() []*CommissionRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+// What is kept back of a merchant's money when it is released, from a day on,
+// after the commission. The most specific rule holds: one of the merchant
+// before one of the market before one of all; of equals the latest. Without any
+// rule nothing is kept back.
+type ReserveRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: any.
+	MerchantId string `protobuf:"bytes,1,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
+	Market     string `protobuf:"bytes,2,opt,name=market,proto3" json:"market,omitempty"`
+	// Hundredths of a percent of what is released, rounded half up.
+	BasisPoints int32 `protobuf:"varint,3,opt,name=basis_points,json=basisPoints,proto3" json:"basis_points,omitempty"`
+	// For how long.
+	Days int32 `protobuf:"varint,4,opt,name=days,proto3" json:"days,omitempty"`
+	// Holds for what is released from then on.
+	ValidFrom     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=valid_from,json=validFrom,proto3" json:"valid_from,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReserveRule) Reset() {
+	*x = ReserveRule{}
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReserveRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReserveRule) ProtoMessage() {}
+
+func (x *ReserveRule) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReserveRule.ProtoReflect.Descriptor instead.
+func (*ReserveRule) Descriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ReserveRule) GetMerchantId() string {
+	if x != nil {
+		return x.MerchantId
+	}
+	return ""
+}
+
+func (x *ReserveRule) GetMarket() string {
+	if x != nil {
+		return x.Market
+	}
+	return ""
+}
+
+func (x *ReserveRule) GetBasisPoints() int32 {
+	if x != nil {
+		return x.BasisPoints
+	}
+	return 0
+}
+
+func (x *ReserveRule) GetDays() int32 {
+	if x != nil {
+		return x.Days
+	}
+	return 0
+}
+
+func (x *ReserveRule) GetValidFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ValidFrom
+	}
+	return nil
+}
+
+type PutReserveRuleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rule          *ReserveRule           `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutReserveRuleRequest) Reset() {
+	*x = PutReserveRuleRequest{}
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutReserveRuleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutReserveRuleRequest) ProtoMessage() {}
+
+func (x *PutReserveRuleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutReserveRuleRequest.ProtoReflect.Descriptor instead.
+func (*PutReserveRuleRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *PutReserveRuleRequest) GetRule() *ReserveRule {
+	if x != nil {
+		return x.Rule
+	}
+	return nil
+}
+
+type PutReserveRuleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutReserveRuleResponse) Reset() {
+	*x = PutReserveRuleResponse{}
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutReserveRuleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutReserveRuleResponse) ProtoMessage() {}
+
+func (x *PutReserveRuleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutReserveRuleResponse.ProtoReflect.Descriptor instead.
+func (*PutReserveRuleResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{29}
+}
+
+type ListReserveRulesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListReserveRulesRequest) Reset() {
+	*x = ListReserveRulesRequest{}
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListReserveRulesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListReserveRulesRequest) ProtoMessage() {}
+
+func (x *ListReserveRulesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListReserveRulesRequest.ProtoReflect.Descriptor instead.
+func (*ListReserveRulesRequest) Descriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{30}
+}
+
+type ListReserveRulesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rules         []*ReserveRule         `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListReserveRulesResponse) Reset() {
+	*x = ListReserveRulesResponse{}
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListReserveRulesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListReserveRulesResponse) ProtoMessage() {}
+
+func (x *ListReserveRulesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListReserveRulesResponse.ProtoReflect.Descriptor instead.
+func (*ListReserveRulesResponse) Descriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ListReserveRulesResponse) GetRules() []*ReserveRule {
 	if x != nil {
 		return x.Rules
 	}
@@ -1453,15 +2145,18 @@ type BalanceReleased struct {
 	OrderId    string                 `protobuf:"bytes,2,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
 	PaymentId  string                 `protobuf:"bytes,3,opt,name=payment_id,json=paymentId,proto3" json:"payment_id,omitempty"`
 	// What was released, and what the marketplace kept of it.
-	Amount        *v1.Money `protobuf:"bytes,4,opt,name=amount,proto3" json:"amount,omitempty"`
-	Commission    *v1.Money `protobuf:"bytes,5,opt,name=commission,proto3" json:"commission,omitempty"`
+	Amount     *v1.Money `protobuf:"bytes,4,opt,name=amount,proto3" json:"amount,omitempty"`
+	Commission *v1.Money `protobuf:"bytes,5,opt,name=commission,proto3" json:"commission,omitempty"`
+	// What of it is kept back, until then.
+	Reserved      *v1.Money              `protobuf:"bytes,6,opt,name=reserved,proto3" json:"reserved,omitempty"`
+	ReservedUntil *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=reserved_until,json=reservedUntil,proto3" json:"reserved_until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *BalanceReleased) Reset() {
 	*x = BalanceReleased{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[20]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +2168,7 @@ func (x *BalanceReleased) String() string {
 func (*BalanceReleased) ProtoMessage() {}
 
 func (x *BalanceReleased) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[20]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +2181,7 @@ func (x *BalanceReleased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BalanceReleased.ProtoReflect.Descriptor instead.
 func (*BalanceReleased) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{20}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *BalanceReleased) GetMerchantId() string {
@@ -1524,6 +2219,20 @@ func (x *BalanceReleased) GetCommission() *v1.Money {
 	return nil
 }
 
+func (x *BalanceReleased) GetReserved() *v1.Money {
+	if x != nil {
+		return x.Reserved
+	}
+	return nil
+}
+
+func (x *BalanceReleased) GetReservedUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReservedUntil
+	}
+	return nil
+}
+
 // The holding period of delivered goods is over. The module's own timer.
 type ReleaseDue struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1535,7 +2244,7 @@ type ReleaseDue struct {
 
 func (x *ReleaseDue) Reset() {
 	*x = ReleaseDue{}
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[21]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1547,7 +2256,7 @@ func (x *ReleaseDue) String() string {
 func (*ReleaseDue) ProtoMessage() {}
 
 func (x *ReleaseDue) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[21]
+	mi := &file_entrepot_payment_v1_settlement_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1560,7 +2269,7 @@ func (x *ReleaseDue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseDue.ProtoReflect.Descriptor instead.
 func (*ReleaseDue) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{21}
+	return file_entrepot_payment_v1_settlement_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ReleaseDue) GetOrderId() string {
@@ -1586,7 +2295,7 @@ const file_entrepot_payment_v1_settlement_proto_rawDesc = "" +
 	"\vmerchant_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
 	"merchantId\"P\n" +
 	"\x14ListBalancesResponse\x128\n" +
-	"\bbalances\x18\x01 \x03(\v2\x1c.entrepot.payment.v1.BalanceR\bbalances\"\x87\x02\n" +
+	"\bbalances\x18\x01 \x03(\v2\x1c.entrepot.payment.v1.BalanceR\bbalances\"\xae\x02\n" +
 	"\aBalance\x12\x1f\n" +
 	"\vmerchant_id\x18\x01 \x01(\tR\n" +
 	"merchantId\x12#\n" +
@@ -1595,7 +2304,8 @@ const file_entrepot_payment_v1_settlement_proto_rawDesc = "" +
 	"\rpending_minor\x18\x04 \x01(\x03R\fpendingMinor\x12'\n" +
 	"\x0favailable_minor\x18\x05 \x01(\x03R\x0eavailableMinor\x12&\n" +
 	"\x0fin_payout_minor\x18\x06 \x01(\x03R\rinPayoutMinor\x12$\n" +
-	"\x0epaid_out_minor\x18\a \x01(\x03R\fpaidOutMinor\"\xe9\x01\n" +
+	"\x0epaid_out_minor\x18\a \x01(\x03R\fpaidOutMinor\x12%\n" +
+	"\x0ereserved_minor\x18\b \x01(\x03R\rreservedMinor\"\xe9\x01\n" +
 	"\x13GetStatementRequest\x12(\n" +
 	"\vmerchant_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
 	"merchantId\x126\n" +
@@ -1641,7 +2351,7 @@ const file_entrepot_payment_v1_settlement_proto_rawDesc = "" +
 	"\binstance\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\binstance\x127\n" +
 	"\x06amount\x18\x04 \x01(\v2\x17.entrepot.type.v1.MoneyB\x06\xbaH\x03\xc8\x01\x01R\x06amount\"F\n" +
 	"\x15RequestPayoutResponse\x12-\n" +
-	"\x12provider_reference\x18\x01 \x01(\tR\x11providerReference\"\xa6\x04\n" +
+	"\x12provider_reference\x18\x01 \x01(\tR\x11providerReference\"\x8f\x05\n" +
 	"\x06Payout\x12\x1b\n" +
 	"\tpayout_id\x18\x01 \x01(\tR\bpayoutId\x12\x1f\n" +
 	"\vmerchant_id\x18\x02 \x01(\tR\n" +
@@ -1654,7 +2364,11 @@ const file_entrepot_payment_v1_settlement_proto_rawDesc = "" +
 	"\frequested_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\vrequestedAt\x125\n" +
 	"\bended_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x125\n" +
 	"\tprocessed\x18\n" +
-	" \x01(\v2\x17.entrepot.type.v1.MoneyR\tprocessed\"h\n" +
+	" \x01(\v2\x17.entrepot.type.v1.MoneyR\tprocessed\x12!\n" +
+	"\fscheduled_on\x18\v \x01(\tR\vscheduledOn\x12\x1d\n" +
+	"\n" +
+	"settled_by\x18\f \x01(\tR\tsettledBy\x12\x12\n" +
+	"\x04note\x18\r \x01(\tR\x04note\"{\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -1662,11 +2376,40 @@ const file_entrepot_payment_v1_settlement_proto_rawDesc = "" +
 	"\n" +
 	"STATE_PAID\x10\x02\x12\x12\n" +
 	"\x0eSTATE_DECLINED\x10\x03\x12\x14\n" +
-	"\x10STATE_CONFLICTED\x10\x04\"\xde\x01\n" +
+	"\x10STATE_CONFLICTED\x10\x04\x12\x11\n" +
+	"\rSTATE_SETTLED\x10\x05\"\xac\x01\n" +
+	"\x13SettlePayoutRequest\x12@\n" +
+	"\tpayout_id\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^pot_[0-9a-hjkmnp-tv-z]{26}$R\bpayoutId\x123\n" +
+	"\x04paid\x18\x02 \x01(\v2\x17.entrepot.type.v1.MoneyB\x06\xbaH\x03\xc8\x01\x01R\x04paid\x12\x1e\n" +
+	"\x04note\x18\x03 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xf4\x03R\x04note\"K\n" +
+	"\x14SettlePayoutResponse\x123\n" +
+	"\x06payout\x18\x01 \x01(\v2\x1b.entrepot.payment.v1.PayoutR\x06payout\"\xec\x02\n" +
+	"\x0ePayoutSchedule\x122\n" +
+	"\vmerchant_id\x18\x01 \x01(\tB\x11\xbaH\x0er\f\x18@2\b^[^:/]*$R\n" +
+	"merchantId\x12T\n" +
+	"\binterval\x18\x02 \x01(\x0e2,.entrepot.payment.v1.PayoutSchedule.IntervalB\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\binterval\x12\x1b\n" +
+	"\x03day\x18\x03 \x01(\x05B\t\xbaH\x06\x1a\x04\x18\x1c(\x00R\x03day\x129\n" +
+	"\aminimum\x18\x04 \x01(\v2\x17.entrepot.type.v1.MoneyB\x06\xbaH\x03\xc8\x01\x01R\aminimum\"x\n" +
+	"\bInterval\x12\x18\n" +
+	"\x14INTERVAL_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fINTERVAL_MANUAL\x10\x01\x12\x12\n" +
+	"\x0eINTERVAL_DAILY\x10\x02\x12\x13\n" +
+	"\x0fINTERVAL_WEEKLY\x10\x03\x12\x14\n" +
+	"\x10INTERVAL_MONTHLY\x10\x04\"c\n" +
+	"\x18PutPayoutScheduleRequest\x12G\n" +
+	"\bschedule\x18\x01 \x01(\v2#.entrepot.payment.v1.PayoutScheduleB\x06\xbaH\x03\xc8\x01\x01R\bschedule\"\x1b\n" +
+	"\x19PutPayoutScheduleResponse\"F\n" +
+	"\x1aListPayoutSchedulesRequest\x12(\n" +
+	"\vmerchant_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
+	"merchantId\"`\n" +
+	"\x1bListPayoutSchedulesResponse\x12A\n" +
+	"\tschedules\x18\x01 \x03(\v2#.entrepot.payment.v1.PayoutScheduleR\tschedules\"\xde\x01\n" +
 	"\x12ListPayoutsRequest\x12(\n" +
 	"\vmerchant_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
 	"merchantId\x12L\n" +
-	"\x06states\x18\x02 \x03(\x0e2!.entrepot.payment.v1.Payout.StateB\x11\xbaH\x0e\x92\x01\v\x10\x04\"\a\x82\x01\x04\x10\x01 \x00R\x06states\x12'\n" +
+	"\x06states\x18\x02 \x03(\x0e2!.entrepot.payment.v1.Payout.StateB\x11\xbaH\x0e\x92\x01\v\x10\x05\"\a\x82\x01\x04\x10\x01 \x00R\x06states\x12'\n" +
 	"\tpage_size\x18\x03 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xc8\x01(\x00R\bpageSize\x12'\n" +
 	"\n" +
@@ -1704,7 +2447,23 @@ const file_entrepot_payment_v1_settlement_proto_rawDesc = "" +
 	"\x19PutCommissionRuleResponse\"\x1c\n" +
 	"\x1aListCommissionRulesRequest\"X\n" +
 	"\x1bListCommissionRulesResponse\x129\n" +
-	"\x05rules\x18\x01 \x03(\v2#.entrepot.payment.v1.CommissionRuleR\x05rules\"\xe9\x01\n" +
+	"\x05rules\x18\x01 \x03(\v2#.entrepot.payment.v1.CommissionRuleR\x05rules\"\x81\x02\n" +
+	"\vReserveRule\x122\n" +
+	"\vmerchant_id\x18\x01 \x01(\tB\x11\xbaH\x0er\f\x18@2\b^[^:/]*$R\n" +
+	"merchantId\x12,\n" +
+	"\x06market\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f2\r^([A-Z]{2})?$R\x06market\x12-\n" +
+	"\fbasis_points\x18\x03 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\x90N(\x00R\vbasisPoints\x12\x1e\n" +
+	"\x04days\x18\x04 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xda\x05(\x01R\x04days\x12A\n" +
+	"\n" +
+	"valid_from\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\tvalidFrom\"U\n" +
+	"\x15PutReserveRuleRequest\x12<\n" +
+	"\x04rule\x18\x01 \x01(\v2 .entrepot.payment.v1.ReserveRuleB\x06\xbaH\x03\xc8\x01\x01R\x04rule\"\x18\n" +
+	"\x16PutReserveRuleResponse\"\x19\n" +
+	"\x17ListReserveRulesRequest\"R\n" +
+	"\x18ListReserveRulesResponse\x126\n" +
+	"\x05rules\x18\x01 \x03(\v2 .entrepot.payment.v1.ReserveRuleR\x05rules\"\xe1\x02\n" +
 	"\x0fBalanceReleased\x12\x1f\n" +
 	"\vmerchant_id\x18\x01 \x01(\tR\n" +
 	"merchantId\x12\x19\n" +
@@ -1714,7 +2473,9 @@ const file_entrepot_payment_v1_settlement_proto_rawDesc = "" +
 	"\x06amount\x18\x04 \x01(\v2\x17.entrepot.type.v1.MoneyR\x06amount\x127\n" +
 	"\n" +
 	"commission\x18\x05 \x01(\v2\x17.entrepot.type.v1.MoneyR\n" +
-	"commission:\x11\xe2\xb5\x18\r\n" +
+	"commission\x123\n" +
+	"\breserved\x18\x06 \x01(\v2\x17.entrepot.type.v1.MoneyR\breserved\x12A\n" +
+	"\x0ereserved_until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rreservedUntil:\x11\xe2\xb5\x18\r\n" +
 	"\vmerchant_id\"X\n" +
 	"\n" +
 	"ReleaseDue\x12\x19\n" +
@@ -1722,7 +2483,7 @@ const file_entrepot_payment_v1_settlement_proto_rawDesc = "" +
 	"\vmerchant_id\x18\x02 \x01(\tR\n" +
 	"merchantId:\x0e\xe2\xb5\x18\n" +
 	"\n" +
-	"\border_id2\xda\a\n" +
+	"\border_id2\xb3\r\n" +
 	"\x11SettlementService\x12~\n" +
 	"\fListBalances\x12(.entrepot.payment.v1.ListBalancesRequest\x1a).entrepot.payment.v1.ListBalancesResponse\"\x19ҵ\x18\x12\n" +
 	"\x02\x03\x04\x12\fpayment.read\x90\x02\x01\x12~\n" +
@@ -1732,13 +2493,27 @@ const file_entrepot_payment_v1_settlement_proto_rawDesc = "" +
 	"\x02\x03\x04\x12\fpayment.read\x90\x02\x010\x01\x12\x8e\x01\n" +
 	"\rRequestPayout\x12).entrepot.payment.v1.RequestPayoutRequest\x1a*.entrepot.payment.v1.RequestPayoutResponse\"&ҵ\x18\x13\n" +
 	"\x02\x03\x04\x12\rpayment.writeڵ\x18\v\n" +
-	"\tpayout_id\x12|\n" +
+	"\tpayout_id\x12\x8a\x01\n" +
+	"\fSettlePayout\x12(.entrepot.payment.v1.SettlePayoutRequest\x1a).entrepot.payment.v1.SettlePayoutResponse\"%ҵ\x18\x12\n" +
+	"\x01\x04\x12\rpayment.writeڵ\x18\v\n" +
+	"\tpayout_id\x12\x99\x01\n" +
+	"\x11PutPayoutSchedule\x12-.entrepot.payment.v1.PutPayoutScheduleRequest\x1a..entrepot.payment.v1.PutPayoutScheduleResponse\"%ҵ\x18\x13\n" +
+	"\x02\x03\x04\x12\rpayment.writeڵ\x18\n" +
+	"\n" +
+	"\bschedule\x12\x93\x01\n" +
+	"\x13ListPayoutSchedules\x12/.entrepot.payment.v1.ListPayoutSchedulesRequest\x1a0.entrepot.payment.v1.ListPayoutSchedulesResponse\"\x19ҵ\x18\x12\n" +
+	"\x02\x03\x04\x12\fpayment.read\x90\x02\x01\x12|\n" +
 	"\vListPayouts\x12'.entrepot.payment.v1.ListPayoutsRequest\x1a(.entrepot.payment.v1.ListPayoutsResponse\"\x1aҵ\x18\x13\n" +
 	"\x03\x03\x04\x05\x12\fpayment.read\x90\x02\x01\x12\x94\x01\n" +
 	"\x11PutCommissionRule\x12-.entrepot.payment.v1.PutCommissionRuleRequest\x1a..entrepot.payment.v1.PutCommissionRuleResponse\" ҵ\x18\x12\n" +
 	"\x01\x04\x12\rpayment.writeڵ\x18\x06\n" +
 	"\x04rule\x12\x92\x01\n" +
 	"\x13ListCommissionRules\x12/.entrepot.payment.v1.ListCommissionRulesRequest\x1a0.entrepot.payment.v1.ListCommissionRulesResponse\"\x18ҵ\x18\x11\n" +
+	"\x01\x04\x12\fpayment.read\x90\x02\x01\x12\x8b\x01\n" +
+	"\x0ePutReserveRule\x12*.entrepot.payment.v1.PutReserveRuleRequest\x1a+.entrepot.payment.v1.PutReserveRuleResponse\" ҵ\x18\x12\n" +
+	"\x01\x04\x12\rpayment.writeڵ\x18\x06\n" +
+	"\x04rule\x12\x89\x01\n" +
+	"\x10ListReserveRules\x12,.entrepot.payment.v1.ListReserveRulesRequest\x1a-.entrepot.payment.v1.ListReserveRulesResponse\"\x18ҵ\x18\x11\n" +
 	"\x01\x04\x12\fpayment.read\x90\x02\x01BBZ@github.com/entrepot/entrepot/proto/entrepot/payment/v1;paymentv1b\x06proto3"
 
 var (
@@ -1753,80 +2528,114 @@ func file_entrepot_payment_v1_settlement_proto_rawDescGZIP() []byte {
 	return file_entrepot_payment_v1_settlement_proto_rawDescData
 }
 
-var file_entrepot_payment_v1_settlement_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_entrepot_payment_v1_settlement_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_entrepot_payment_v1_settlement_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_entrepot_payment_v1_settlement_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_entrepot_payment_v1_settlement_proto_goTypes = []any{
 	(ExportStatementRequest_Format)(0),  // 0: entrepot.payment.v1.ExportStatementRequest.Format
 	(Payout_State)(0),                   // 1: entrepot.payment.v1.Payout.State
-	(*ListBalancesRequest)(nil),         // 2: entrepot.payment.v1.ListBalancesRequest
-	(*ListBalancesResponse)(nil),        // 3: entrepot.payment.v1.ListBalancesResponse
-	(*Balance)(nil),                     // 4: entrepot.payment.v1.Balance
-	(*GetStatementRequest)(nil),         // 5: entrepot.payment.v1.GetStatementRequest
-	(*GetStatementResponse)(nil),        // 6: entrepot.payment.v1.GetStatementResponse
-	(*StatementLine)(nil),               // 7: entrepot.payment.v1.StatementLine
-	(*ExportStatementRequest)(nil),      // 8: entrepot.payment.v1.ExportStatementRequest
-	(*ExportStatementResponse)(nil),     // 9: entrepot.payment.v1.ExportStatementResponse
-	(*RequestPayoutRequest)(nil),        // 10: entrepot.payment.v1.RequestPayoutRequest
-	(*RequestPayoutResponse)(nil),       // 11: entrepot.payment.v1.RequestPayoutResponse
-	(*Payout)(nil),                      // 12: entrepot.payment.v1.Payout
-	(*ListPayoutsRequest)(nil),          // 13: entrepot.payment.v1.ListPayoutsRequest
-	(*ListPayoutsResponse)(nil),         // 14: entrepot.payment.v1.ListPayoutsResponse
-	(*PayoutPaid)(nil),                  // 15: entrepot.payment.v1.PayoutPaid
-	(*PayoutFailed)(nil),                // 16: entrepot.payment.v1.PayoutFailed
-	(*CommissionRule)(nil),              // 17: entrepot.payment.v1.CommissionRule
-	(*PutCommissionRuleRequest)(nil),    // 18: entrepot.payment.v1.PutCommissionRuleRequest
-	(*PutCommissionRuleResponse)(nil),   // 19: entrepot.payment.v1.PutCommissionRuleResponse
-	(*ListCommissionRulesRequest)(nil),  // 20: entrepot.payment.v1.ListCommissionRulesRequest
-	(*ListCommissionRulesResponse)(nil), // 21: entrepot.payment.v1.ListCommissionRulesResponse
-	(*BalanceReleased)(nil),             // 22: entrepot.payment.v1.BalanceReleased
-	(*ReleaseDue)(nil),                  // 23: entrepot.payment.v1.ReleaseDue
-	(*timestamppb.Timestamp)(nil),       // 24: google.protobuf.Timestamp
-	(*v1.Money)(nil),                    // 25: entrepot.type.v1.Money
+	(PayoutSchedule_Interval)(0),        // 2: entrepot.payment.v1.PayoutSchedule.Interval
+	(*ListBalancesRequest)(nil),         // 3: entrepot.payment.v1.ListBalancesRequest
+	(*ListBalancesResponse)(nil),        // 4: entrepot.payment.v1.ListBalancesResponse
+	(*Balance)(nil),                     // 5: entrepot.payment.v1.Balance
+	(*GetStatementRequest)(nil),         // 6: entrepot.payment.v1.GetStatementRequest
+	(*GetStatementResponse)(nil),        // 7: entrepot.payment.v1.GetStatementResponse
+	(*StatementLine)(nil),               // 8: entrepot.payment.v1.StatementLine
+	(*ExportStatementRequest)(nil),      // 9: entrepot.payment.v1.ExportStatementRequest
+	(*ExportStatementResponse)(nil),     // 10: entrepot.payment.v1.ExportStatementResponse
+	(*RequestPayoutRequest)(nil),        // 11: entrepot.payment.v1.RequestPayoutRequest
+	(*RequestPayoutResponse)(nil),       // 12: entrepot.payment.v1.RequestPayoutResponse
+	(*Payout)(nil),                      // 13: entrepot.payment.v1.Payout
+	(*SettlePayoutRequest)(nil),         // 14: entrepot.payment.v1.SettlePayoutRequest
+	(*SettlePayoutResponse)(nil),        // 15: entrepot.payment.v1.SettlePayoutResponse
+	(*PayoutSchedule)(nil),              // 16: entrepot.payment.v1.PayoutSchedule
+	(*PutPayoutScheduleRequest)(nil),    // 17: entrepot.payment.v1.PutPayoutScheduleRequest
+	(*PutPayoutScheduleResponse)(nil),   // 18: entrepot.payment.v1.PutPayoutScheduleResponse
+	(*ListPayoutSchedulesRequest)(nil),  // 19: entrepot.payment.v1.ListPayoutSchedulesRequest
+	(*ListPayoutSchedulesResponse)(nil), // 20: entrepot.payment.v1.ListPayoutSchedulesResponse
+	(*ListPayoutsRequest)(nil),          // 21: entrepot.payment.v1.ListPayoutsRequest
+	(*ListPayoutsResponse)(nil),         // 22: entrepot.payment.v1.ListPayoutsResponse
+	(*PayoutPaid)(nil),                  // 23: entrepot.payment.v1.PayoutPaid
+	(*PayoutFailed)(nil),                // 24: entrepot.payment.v1.PayoutFailed
+	(*CommissionRule)(nil),              // 25: entrepot.payment.v1.CommissionRule
+	(*PutCommissionRuleRequest)(nil),    // 26: entrepot.payment.v1.PutCommissionRuleRequest
+	(*PutCommissionRuleResponse)(nil),   // 27: entrepot.payment.v1.PutCommissionRuleResponse
+	(*ListCommissionRulesRequest)(nil),  // 28: entrepot.payment.v1.ListCommissionRulesRequest
+	(*ListCommissionRulesResponse)(nil), // 29: entrepot.payment.v1.ListCommissionRulesResponse
+	(*ReserveRule)(nil),                 // 30: entrepot.payment.v1.ReserveRule
+	(*PutReserveRuleRequest)(nil),       // 31: entrepot.payment.v1.PutReserveRuleRequest
+	(*PutReserveRuleResponse)(nil),      // 32: entrepot.payment.v1.PutReserveRuleResponse
+	(*ListReserveRulesRequest)(nil),     // 33: entrepot.payment.v1.ListReserveRulesRequest
+	(*ListReserveRulesResponse)(nil),    // 34: entrepot.payment.v1.ListReserveRulesResponse
+	(*BalanceReleased)(nil),             // 35: entrepot.payment.v1.BalanceReleased
+	(*ReleaseDue)(nil),                  // 36: entrepot.payment.v1.ReleaseDue
+	(*timestamppb.Timestamp)(nil),       // 37: google.protobuf.Timestamp
+	(*v1.Money)(nil),                    // 38: entrepot.type.v1.Money
 }
 var file_entrepot_payment_v1_settlement_proto_depIdxs = []int32{
-	4,  // 0: entrepot.payment.v1.ListBalancesResponse.balances:type_name -> entrepot.payment.v1.Balance
-	24, // 1: entrepot.payment.v1.GetStatementRequest.from:type_name -> google.protobuf.Timestamp
-	24, // 2: entrepot.payment.v1.GetStatementRequest.until:type_name -> google.protobuf.Timestamp
-	7,  // 3: entrepot.payment.v1.GetStatementResponse.lines:type_name -> entrepot.payment.v1.StatementLine
-	24, // 4: entrepot.payment.v1.StatementLine.at:type_name -> google.protobuf.Timestamp
-	24, // 5: entrepot.payment.v1.ExportStatementRequest.from:type_name -> google.protobuf.Timestamp
-	24, // 6: entrepot.payment.v1.ExportStatementRequest.until:type_name -> google.protobuf.Timestamp
+	5,  // 0: entrepot.payment.v1.ListBalancesResponse.balances:type_name -> entrepot.payment.v1.Balance
+	37, // 1: entrepot.payment.v1.GetStatementRequest.from:type_name -> google.protobuf.Timestamp
+	37, // 2: entrepot.payment.v1.GetStatementRequest.until:type_name -> google.protobuf.Timestamp
+	8,  // 3: entrepot.payment.v1.GetStatementResponse.lines:type_name -> entrepot.payment.v1.StatementLine
+	37, // 4: entrepot.payment.v1.StatementLine.at:type_name -> google.protobuf.Timestamp
+	37, // 5: entrepot.payment.v1.ExportStatementRequest.from:type_name -> google.protobuf.Timestamp
+	37, // 6: entrepot.payment.v1.ExportStatementRequest.until:type_name -> google.protobuf.Timestamp
 	0,  // 7: entrepot.payment.v1.ExportStatementRequest.format:type_name -> entrepot.payment.v1.ExportStatementRequest.Format
-	25, // 8: entrepot.payment.v1.RequestPayoutRequest.amount:type_name -> entrepot.type.v1.Money
-	25, // 9: entrepot.payment.v1.Payout.amount:type_name -> entrepot.type.v1.Money
+	38, // 8: entrepot.payment.v1.RequestPayoutRequest.amount:type_name -> entrepot.type.v1.Money
+	38, // 9: entrepot.payment.v1.Payout.amount:type_name -> entrepot.type.v1.Money
 	1,  // 10: entrepot.payment.v1.Payout.state:type_name -> entrepot.payment.v1.Payout.State
-	24, // 11: entrepot.payment.v1.Payout.requested_at:type_name -> google.protobuf.Timestamp
-	24, // 12: entrepot.payment.v1.Payout.ended_at:type_name -> google.protobuf.Timestamp
-	25, // 13: entrepot.payment.v1.Payout.processed:type_name -> entrepot.type.v1.Money
-	1,  // 14: entrepot.payment.v1.ListPayoutsRequest.states:type_name -> entrepot.payment.v1.Payout.State
-	12, // 15: entrepot.payment.v1.ListPayoutsResponse.payouts:type_name -> entrepot.payment.v1.Payout
-	25, // 16: entrepot.payment.v1.PayoutPaid.amount:type_name -> entrepot.type.v1.Money
-	25, // 17: entrepot.payment.v1.PayoutFailed.amount:type_name -> entrepot.type.v1.Money
-	25, // 18: entrepot.payment.v1.CommissionRule.fixed:type_name -> entrepot.type.v1.Money
-	24, // 19: entrepot.payment.v1.CommissionRule.valid_from:type_name -> google.protobuf.Timestamp
-	17, // 20: entrepot.payment.v1.PutCommissionRuleRequest.rule:type_name -> entrepot.payment.v1.CommissionRule
-	17, // 21: entrepot.payment.v1.ListCommissionRulesResponse.rules:type_name -> entrepot.payment.v1.CommissionRule
-	25, // 22: entrepot.payment.v1.BalanceReleased.amount:type_name -> entrepot.type.v1.Money
-	25, // 23: entrepot.payment.v1.BalanceReleased.commission:type_name -> entrepot.type.v1.Money
-	2,  // 24: entrepot.payment.v1.SettlementService.ListBalances:input_type -> entrepot.payment.v1.ListBalancesRequest
-	5,  // 25: entrepot.payment.v1.SettlementService.GetStatement:input_type -> entrepot.payment.v1.GetStatementRequest
-	8,  // 26: entrepot.payment.v1.SettlementService.ExportStatement:input_type -> entrepot.payment.v1.ExportStatementRequest
-	10, // 27: entrepot.payment.v1.SettlementService.RequestPayout:input_type -> entrepot.payment.v1.RequestPayoutRequest
-	13, // 28: entrepot.payment.v1.SettlementService.ListPayouts:input_type -> entrepot.payment.v1.ListPayoutsRequest
-	18, // 29: entrepot.payment.v1.SettlementService.PutCommissionRule:input_type -> entrepot.payment.v1.PutCommissionRuleRequest
-	20, // 30: entrepot.payment.v1.SettlementService.ListCommissionRules:input_type -> entrepot.payment.v1.ListCommissionRulesRequest
-	3,  // 31: entrepot.payment.v1.SettlementService.ListBalances:output_type -> entrepot.payment.v1.ListBalancesResponse
-	6,  // 32: entrepot.payment.v1.SettlementService.GetStatement:output_type -> entrepot.payment.v1.GetStatementResponse
-	9,  // 33: entrepot.payment.v1.SettlementService.ExportStatement:output_type -> entrepot.payment.v1.ExportStatementResponse
-	11, // 34: entrepot.payment.v1.SettlementService.RequestPayout:output_type -> entrepot.payment.v1.RequestPayoutResponse
-	14, // 35: entrepot.payment.v1.SettlementService.ListPayouts:output_type -> entrepot.payment.v1.ListPayoutsResponse
-	19, // 36: entrepot.payment.v1.SettlementService.PutCommissionRule:output_type -> entrepot.payment.v1.PutCommissionRuleResponse
-	21, // 37: entrepot.payment.v1.SettlementService.ListCommissionRules:output_type -> entrepot.payment.v1.ListCommissionRulesResponse
-	31, // [31:38] is the sub-list for method output_type
-	24, // [24:31] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	37, // 11: entrepot.payment.v1.Payout.requested_at:type_name -> google.protobuf.Timestamp
+	37, // 12: entrepot.payment.v1.Payout.ended_at:type_name -> google.protobuf.Timestamp
+	38, // 13: entrepot.payment.v1.Payout.processed:type_name -> entrepot.type.v1.Money
+	38, // 14: entrepot.payment.v1.SettlePayoutRequest.paid:type_name -> entrepot.type.v1.Money
+	13, // 15: entrepot.payment.v1.SettlePayoutResponse.payout:type_name -> entrepot.payment.v1.Payout
+	2,  // 16: entrepot.payment.v1.PayoutSchedule.interval:type_name -> entrepot.payment.v1.PayoutSchedule.Interval
+	38, // 17: entrepot.payment.v1.PayoutSchedule.minimum:type_name -> entrepot.type.v1.Money
+	16, // 18: entrepot.payment.v1.PutPayoutScheduleRequest.schedule:type_name -> entrepot.payment.v1.PayoutSchedule
+	16, // 19: entrepot.payment.v1.ListPayoutSchedulesResponse.schedules:type_name -> entrepot.payment.v1.PayoutSchedule
+	1,  // 20: entrepot.payment.v1.ListPayoutsRequest.states:type_name -> entrepot.payment.v1.Payout.State
+	13, // 21: entrepot.payment.v1.ListPayoutsResponse.payouts:type_name -> entrepot.payment.v1.Payout
+	38, // 22: entrepot.payment.v1.PayoutPaid.amount:type_name -> entrepot.type.v1.Money
+	38, // 23: entrepot.payment.v1.PayoutFailed.amount:type_name -> entrepot.type.v1.Money
+	38, // 24: entrepot.payment.v1.CommissionRule.fixed:type_name -> entrepot.type.v1.Money
+	37, // 25: entrepot.payment.v1.CommissionRule.valid_from:type_name -> google.protobuf.Timestamp
+	25, // 26: entrepot.payment.v1.PutCommissionRuleRequest.rule:type_name -> entrepot.payment.v1.CommissionRule
+	25, // 27: entrepot.payment.v1.ListCommissionRulesResponse.rules:type_name -> entrepot.payment.v1.CommissionRule
+	37, // 28: entrepot.payment.v1.ReserveRule.valid_from:type_name -> google.protobuf.Timestamp
+	30, // 29: entrepot.payment.v1.PutReserveRuleRequest.rule:type_name -> entrepot.payment.v1.ReserveRule
+	30, // 30: entrepot.payment.v1.ListReserveRulesResponse.rules:type_name -> entrepot.payment.v1.ReserveRule
+	38, // 31: entrepot.payment.v1.BalanceReleased.amount:type_name -> entrepot.type.v1.Money
+	38, // 32: entrepot.payment.v1.BalanceReleased.commission:type_name -> entrepot.type.v1.Money
+	38, // 33: entrepot.payment.v1.BalanceReleased.reserved:type_name -> entrepot.type.v1.Money
+	37, // 34: entrepot.payment.v1.BalanceReleased.reserved_until:type_name -> google.protobuf.Timestamp
+	3,  // 35: entrepot.payment.v1.SettlementService.ListBalances:input_type -> entrepot.payment.v1.ListBalancesRequest
+	6,  // 36: entrepot.payment.v1.SettlementService.GetStatement:input_type -> entrepot.payment.v1.GetStatementRequest
+	9,  // 37: entrepot.payment.v1.SettlementService.ExportStatement:input_type -> entrepot.payment.v1.ExportStatementRequest
+	11, // 38: entrepot.payment.v1.SettlementService.RequestPayout:input_type -> entrepot.payment.v1.RequestPayoutRequest
+	14, // 39: entrepot.payment.v1.SettlementService.SettlePayout:input_type -> entrepot.payment.v1.SettlePayoutRequest
+	17, // 40: entrepot.payment.v1.SettlementService.PutPayoutSchedule:input_type -> entrepot.payment.v1.PutPayoutScheduleRequest
+	19, // 41: entrepot.payment.v1.SettlementService.ListPayoutSchedules:input_type -> entrepot.payment.v1.ListPayoutSchedulesRequest
+	21, // 42: entrepot.payment.v1.SettlementService.ListPayouts:input_type -> entrepot.payment.v1.ListPayoutsRequest
+	26, // 43: entrepot.payment.v1.SettlementService.PutCommissionRule:input_type -> entrepot.payment.v1.PutCommissionRuleRequest
+	28, // 44: entrepot.payment.v1.SettlementService.ListCommissionRules:input_type -> entrepot.payment.v1.ListCommissionRulesRequest
+	31, // 45: entrepot.payment.v1.SettlementService.PutReserveRule:input_type -> entrepot.payment.v1.PutReserveRuleRequest
+	33, // 46: entrepot.payment.v1.SettlementService.ListReserveRules:input_type -> entrepot.payment.v1.ListReserveRulesRequest
+	4,  // 47: entrepot.payment.v1.SettlementService.ListBalances:output_type -> entrepot.payment.v1.ListBalancesResponse
+	7,  // 48: entrepot.payment.v1.SettlementService.GetStatement:output_type -> entrepot.payment.v1.GetStatementResponse
+	10, // 49: entrepot.payment.v1.SettlementService.ExportStatement:output_type -> entrepot.payment.v1.ExportStatementResponse
+	12, // 50: entrepot.payment.v1.SettlementService.RequestPayout:output_type -> entrepot.payment.v1.RequestPayoutResponse
+	15, // 51: entrepot.payment.v1.SettlementService.SettlePayout:output_type -> entrepot.payment.v1.SettlePayoutResponse
+	18, // 52: entrepot.payment.v1.SettlementService.PutPayoutSchedule:output_type -> entrepot.payment.v1.PutPayoutScheduleResponse
+	20, // 53: entrepot.payment.v1.SettlementService.ListPayoutSchedules:output_type -> entrepot.payment.v1.ListPayoutSchedulesResponse
+	22, // 54: entrepot.payment.v1.SettlementService.ListPayouts:output_type -> entrepot.payment.v1.ListPayoutsResponse
+	27, // 55: entrepot.payment.v1.SettlementService.PutCommissionRule:output_type -> entrepot.payment.v1.PutCommissionRuleResponse
+	29, // 56: entrepot.payment.v1.SettlementService.ListCommissionRules:output_type -> entrepot.payment.v1.ListCommissionRulesResponse
+	32, // 57: entrepot.payment.v1.SettlementService.PutReserveRule:output_type -> entrepot.payment.v1.PutReserveRuleResponse
+	34, // 58: entrepot.payment.v1.SettlementService.ListReserveRules:output_type -> entrepot.payment.v1.ListReserveRulesResponse
+	47, // [47:59] is the sub-list for method output_type
+	35, // [35:47] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_payment_v1_settlement_proto_init() }
@@ -1839,8 +2648,8 @@ func file_entrepot_payment_v1_settlement_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_payment_v1_settlement_proto_rawDesc), len(file_entrepot_payment_v1_settlement_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   22,
+			NumEnums:      3,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

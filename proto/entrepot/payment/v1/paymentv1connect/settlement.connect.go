@@ -36,6 +36,15 @@ const (
 	// SettlementServiceRequestPayoutProcedure is the procedure name of the SettlementService's
 	// RequestPayout RPC.
 	SettlementServiceRequestPayoutProcedure = "/entrepot.payment.v1.SettlementService/RequestPayout"
+	// SettlementServiceSettlePayoutProcedure is the procedure name of the SettlementService's
+	// SettlePayout RPC.
+	SettlementServiceSettlePayoutProcedure = "/entrepot.payment.v1.SettlementService/SettlePayout"
+	// SettlementServicePutPayoutScheduleProcedure is the procedure name of the SettlementService's
+	// PutPayoutSchedule RPC.
+	SettlementServicePutPayoutScheduleProcedure = "/entrepot.payment.v1.SettlementService/PutPayoutSchedule"
+	// SettlementServiceListPayoutSchedulesProcedure is the procedure name of the SettlementService's
+	// ListPayoutSchedules RPC.
+	SettlementServiceListPayoutSchedulesProcedure = "/entrepot.payment.v1.SettlementService/ListPayoutSchedules"
 	// SettlementServiceListPayoutsProcedure is the procedure name of the SettlementService's
 	// ListPayouts RPC.
 	SettlementServiceListPayoutsProcedure = "/entrepot.payment.v1.SettlementService/ListPayouts"
@@ -45,6 +54,12 @@ const (
 	// SettlementServiceListCommissionRulesProcedure is the procedure name of the SettlementService's
 	// ListCommissionRules RPC.
 	SettlementServiceListCommissionRulesProcedure = "/entrepot.payment.v1.SettlementService/ListCommissionRules"
+	// SettlementServicePutReserveRuleProcedure is the procedure name of the SettlementService's
+	// PutReserveRule RPC.
+	SettlementServicePutReserveRuleProcedure = "/entrepot.payment.v1.SettlementService/PutReserveRule"
+	// SettlementServiceListReserveRulesProcedure is the procedure name of the SettlementService's
+	// ListReserveRules RPC.
+	SettlementServiceListReserveRulesProcedure = "/entrepot.payment.v1.SettlementService/ListReserveRules"
 )
 
 var (
@@ -79,6 +94,28 @@ var (
 			Procedure:  SettlementServiceRequestPayoutProcedure,
 		}
 	})
+	settlementServiceSettlePayoutSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_entrepot_payment_v1_settlement_proto.Services().ByName("SettlementService").Methods().ByName("SettlePayout"),
+			Procedure:  SettlementServiceSettlePayoutProcedure,
+		}
+	})
+	settlementServicePutPayoutScheduleSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_entrepot_payment_v1_settlement_proto.Services().ByName("SettlementService").Methods().ByName("PutPayoutSchedule"),
+			Procedure:  SettlementServicePutPayoutScheduleProcedure,
+		}
+	})
+	settlementServiceListPayoutSchedulesSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_entrepot_payment_v1_settlement_proto.Services().ByName("SettlementService").Methods().ByName("ListPayoutSchedules"),
+			Procedure:        SettlementServiceListPayoutSchedulesProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 	settlementServiceListPayoutsSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType:       connect.StreamTypeUnary,
@@ -99,6 +136,21 @@ var (
 			StreamType:       connect.StreamTypeUnary,
 			Schema:           v1.File_entrepot_payment_v1_settlement_proto.Services().ByName("SettlementService").Methods().ByName("ListCommissionRules"),
 			Procedure:        SettlementServiceListCommissionRulesProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	settlementServicePutReserveRuleSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_entrepot_payment_v1_settlement_proto.Services().ByName("SettlementService").Methods().ByName("PutReserveRule"),
+			Procedure:  SettlementServicePutReserveRuleProcedure,
+		}
+	})
+	settlementServiceListReserveRulesSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_entrepot_payment_v1_settlement_proto.Services().ByName("SettlementService").Methods().ByName("ListReserveRules"),
+			Procedure:        SettlementServiceListReserveRulesProcedure,
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
@@ -125,12 +177,27 @@ type SettlementServiceClient interface {
 	// OUTCOME_UNKNOWN; repeating the call asks the provider by key and never
 	// pays twice. Nobody has to repeat it: the module itself goes on asking.
 	RequestPayout(context.Context, *v1.RequestPayoutRequest) (*v1.RequestPayoutResponse, error)
+	// SettlePayout ends a payout in conflict as a person found it to be: what was
+	// paid has left for good, the rest is available again, and what was paid
+	// beyond the amount is owed by the merchant. One that is in no conflict:
+	// failed_precondition, PAYOUT_NOT_CONFLICTED; one that was settled
+	// otherwise: already_exists, PAYOUT_DIFFERS.
+	SettlePayout(context.Context, *v1.SettlePayoutRequest) (*v1.SettlePayoutResponse, error)
+	// PutPayoutSchedule has what is available paid out by itself. It holds from
+	// the next day that it names.
+	PutPayoutSchedule(context.Context, *v1.PutPayoutScheduleRequest) (*v1.PutPayoutScheduleResponse, error)
+	// ListPayoutSchedules tells a merchant's own and those of every merchant.
+	ListPayoutSchedules(context.Context, *v1.ListPayoutSchedulesRequest) (*v1.ListPayoutSchedulesResponse, error)
 	// ListPayouts tells payouts, the newest first.
 	ListPayouts(context.Context, *v1.ListPayoutsRequest) (*v1.ListPayoutsResponse, error)
 	// PutCommissionRule sets what the marketplace keeps. Money that was captured
 	// before the rule holds is not touched by it.
 	PutCommissionRule(context.Context, *v1.PutCommissionRuleRequest) (*v1.PutCommissionRuleResponse, error)
 	ListCommissionRules(context.Context, *v1.ListCommissionRulesRequest) (*v1.ListCommissionRulesResponse, error)
+	// PutReserveRule sets what is kept back of what is released. What was
+	// released before the rule holds is not touched by it.
+	PutReserveRule(context.Context, *v1.PutReserveRuleRequest) (*v1.PutReserveRuleResponse, error)
+	ListReserveRules(context.Context, *v1.ListReserveRulesRequest) (*v1.ListReserveRulesResponse, error)
 }
 
 // NewSettlementServiceClient constructs a client for the entrepot.payment.v1.SettlementService
@@ -182,12 +249,27 @@ type SettlementServiceHandler interface {
 	// OUTCOME_UNKNOWN; repeating the call asks the provider by key and never
 	// pays twice. Nobody has to repeat it: the module itself goes on asking.
 	RequestPayout(context.Context, *v1.RequestPayoutRequest) (*v1.RequestPayoutResponse, error)
+	// SettlePayout ends a payout in conflict as a person found it to be: what was
+	// paid has left for good, the rest is available again, and what was paid
+	// beyond the amount is owed by the merchant. One that is in no conflict:
+	// failed_precondition, PAYOUT_NOT_CONFLICTED; one that was settled
+	// otherwise: already_exists, PAYOUT_DIFFERS.
+	SettlePayout(context.Context, *v1.SettlePayoutRequest) (*v1.SettlePayoutResponse, error)
+	// PutPayoutSchedule has what is available paid out by itself. It holds from
+	// the next day that it names.
+	PutPayoutSchedule(context.Context, *v1.PutPayoutScheduleRequest) (*v1.PutPayoutScheduleResponse, error)
+	// ListPayoutSchedules tells a merchant's own and those of every merchant.
+	ListPayoutSchedules(context.Context, *v1.ListPayoutSchedulesRequest) (*v1.ListPayoutSchedulesResponse, error)
 	// ListPayouts tells payouts, the newest first.
 	ListPayouts(context.Context, *v1.ListPayoutsRequest) (*v1.ListPayoutsResponse, error)
 	// PutCommissionRule sets what the marketplace keeps. Money that was captured
 	// before the rule holds is not touched by it.
 	PutCommissionRule(context.Context, *v1.PutCommissionRuleRequest) (*v1.PutCommissionRuleResponse, error)
 	ListCommissionRules(context.Context, *v1.ListCommissionRulesRequest) (*v1.ListCommissionRulesResponse, error)
+	// PutReserveRule sets what is kept back of what is released. What was
+	// released before the rule holds is not touched by it.
+	PutReserveRule(context.Context, *v1.PutReserveRuleRequest) (*v1.PutReserveRuleResponse, error)
+	ListReserveRules(context.Context, *v1.ListReserveRulesRequest) (*v1.ListReserveRulesResponse, error)
 }
 
 // RegisterSettlementServiceHandler registers svc as the entrepot.payment.v1.SettlementService
@@ -199,9 +281,14 @@ func RegisterSettlementServiceHandler(server *connect.Server, svc SettlementServ
 		connect.Method{Spec: settlementServiceGetStatementSpec(), Handler: adapter.getStatement},
 		connect.Method{Spec: settlementServiceExportStatementSpec(), Handler: adapter.exportStatement},
 		connect.Method{Spec: settlementServiceRequestPayoutSpec(), Handler: adapter.requestPayout},
+		connect.Method{Spec: settlementServiceSettlePayoutSpec(), Handler: adapter.settlePayout},
+		connect.Method{Spec: settlementServicePutPayoutScheduleSpec(), Handler: adapter.putPayoutSchedule},
+		connect.Method{Spec: settlementServiceListPayoutSchedulesSpec(), Handler: adapter.listPayoutSchedules},
 		connect.Method{Spec: settlementServiceListPayoutsSpec(), Handler: adapter.listPayouts},
 		connect.Method{Spec: settlementServicePutCommissionRuleSpec(), Handler: adapter.putCommissionRule},
 		connect.Method{Spec: settlementServiceListCommissionRulesSpec(), Handler: adapter.listCommissionRules},
+		connect.Method{Spec: settlementServicePutReserveRuleSpec(), Handler: adapter.putReserveRule},
+		connect.Method{Spec: settlementServiceListReserveRulesSpec(), Handler: adapter.listReserveRules},
 	)
 }
 
@@ -240,6 +327,18 @@ func (UnimplementedSettlementServiceHandler) RequestPayout(context.Context, *v1.
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.payment.v1.SettlementService.RequestPayout is not implemented")
 }
 
+func (UnimplementedSettlementServiceHandler) SettlePayout(context.Context, *v1.SettlePayoutRequest) (*v1.SettlePayoutResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.payment.v1.SettlementService.SettlePayout is not implemented")
+}
+
+func (UnimplementedSettlementServiceHandler) PutPayoutSchedule(context.Context, *v1.PutPayoutScheduleRequest) (*v1.PutPayoutScheduleResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.payment.v1.SettlementService.PutPayoutSchedule is not implemented")
+}
+
+func (UnimplementedSettlementServiceHandler) ListPayoutSchedules(context.Context, *v1.ListPayoutSchedulesRequest) (*v1.ListPayoutSchedulesResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.payment.v1.SettlementService.ListPayoutSchedules is not implemented")
+}
+
 func (UnimplementedSettlementServiceHandler) ListPayouts(context.Context, *v1.ListPayoutsRequest) (*v1.ListPayoutsResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.payment.v1.SettlementService.ListPayouts is not implemented")
 }
@@ -250,6 +349,14 @@ func (UnimplementedSettlementServiceHandler) PutCommissionRule(context.Context, 
 
 func (UnimplementedSettlementServiceHandler) ListCommissionRules(context.Context, *v1.ListCommissionRulesRequest) (*v1.ListCommissionRulesResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.payment.v1.SettlementService.ListCommissionRules is not implemented")
+}
+
+func (UnimplementedSettlementServiceHandler) PutReserveRule(context.Context, *v1.PutReserveRuleRequest) (*v1.PutReserveRuleResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.payment.v1.SettlementService.PutReserveRule is not implemented")
+}
+
+func (UnimplementedSettlementServiceHandler) ListReserveRules(context.Context, *v1.ListReserveRulesRequest) (*v1.ListReserveRulesResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "entrepot.payment.v1.SettlementService.ListReserveRules is not implemented")
 }
 
 type settlementServiceClient struct {
@@ -288,6 +395,30 @@ func (c *settlementServiceClient) RequestPayout(ctx context.Context, req *v1.Req
 	return &res, nil
 }
 
+func (c *settlementServiceClient) SettlePayout(ctx context.Context, req *v1.SettlePayoutRequest) (*v1.SettlePayoutResponse, error) {
+	var res v1.SettlePayoutResponse
+	if err := c.client.CallUnary(ctx, settlementServiceSettlePayoutSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *settlementServiceClient) PutPayoutSchedule(ctx context.Context, req *v1.PutPayoutScheduleRequest) (*v1.PutPayoutScheduleResponse, error) {
+	var res v1.PutPayoutScheduleResponse
+	if err := c.client.CallUnary(ctx, settlementServicePutPayoutScheduleSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *settlementServiceClient) ListPayoutSchedules(ctx context.Context, req *v1.ListPayoutSchedulesRequest) (*v1.ListPayoutSchedulesResponse, error) {
+	var res v1.ListPayoutSchedulesResponse
+	if err := c.client.CallUnary(ctx, settlementServiceListPayoutSchedulesSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
 func (c *settlementServiceClient) ListPayouts(ctx context.Context, req *v1.ListPayoutsRequest) (*v1.ListPayoutsResponse, error) {
 	var res v1.ListPayoutsResponse
 	if err := c.client.CallUnary(ctx, settlementServiceListPayoutsSpec(), req, &res); err != nil {
@@ -307,6 +438,22 @@ func (c *settlementServiceClient) PutCommissionRule(ctx context.Context, req *v1
 func (c *settlementServiceClient) ListCommissionRules(ctx context.Context, req *v1.ListCommissionRulesRequest) (*v1.ListCommissionRulesResponse, error) {
 	var res v1.ListCommissionRulesResponse
 	if err := c.client.CallUnary(ctx, settlementServiceListCommissionRulesSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *settlementServiceClient) PutReserveRule(ctx context.Context, req *v1.PutReserveRuleRequest) (*v1.PutReserveRuleResponse, error) {
+	var res v1.PutReserveRuleResponse
+	if err := c.client.CallUnary(ctx, settlementServicePutReserveRuleSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *settlementServiceClient) ListReserveRules(ctx context.Context, req *v1.ListReserveRulesRequest) (*v1.ListReserveRulesResponse, error) {
+	var res v1.ListReserveRulesResponse
+	if err := c.client.CallUnary(ctx, settlementServiceListReserveRulesSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -358,6 +505,42 @@ func (h settlementServiceHandler) requestPayout(ctx context.Context, _ connect.S
 	return stream.Send(res)
 }
 
+func (h settlementServiceHandler) settlePayout(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.SettlePayoutRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.SettlePayout(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h settlementServiceHandler) putPayoutSchedule(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.PutPayoutScheduleRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.PutPayoutSchedule(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h settlementServiceHandler) listPayoutSchedules(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListPayoutSchedulesRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListPayoutSchedules(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
 func (h settlementServiceHandler) listPayouts(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 	var req v1.ListPayoutsRequest
 	if err := stream.Receive(&req); err != nil {
@@ -388,6 +571,30 @@ func (h settlementServiceHandler) listCommissionRules(ctx context.Context, _ con
 		return err
 	}
 	res, err := h.svc.ListCommissionRules(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h settlementServiceHandler) putReserveRule(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.PutReserveRuleRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.PutReserveRule(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h settlementServiceHandler) listReserveRules(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListReserveRulesRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListReserveRules(ctx, &req)
 	if err != nil {
 		return err
 	}
