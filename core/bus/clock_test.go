@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
+	operatorv1 "github.com/entrepot/entrepot/proto/entrepot/operator/v1"
 	pluginv1 "github.com/entrepot/entrepot/proto/entrepot/plugin/v1"
 )
 
@@ -26,15 +27,25 @@ func TestATimerFiresOnceAndAMovedOrCancelledOneDoesNot(t *testing.T) {
 	set("cancelled", "cancelled", -time.Second)
 	_, err := m.pool.Exec(t.Context(), `SELECT bus.timer_cancel('cancelled')`)
 	require.NoError(t, err)
+	// The operator sees what is still to come at each moment.
+	under := func(timers, due, outbox, head int64) {
+		t.Helper()
+		now, err := NewOperator(b, noSagas, linked).GetBus(t.Context(), &operatorv1.GetBusRequest{})
+		require.NoError(t, err)
+		require.Equal(t, []int64{timers, due, outbox, head}, []int64{now.GetTimers(), now.GetDueTimers(), now.GetOutbox(), now.GetHead()})
+	}
+	under(2, 1, 0, 0)
 	n, err := b.fire(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
+	under(1, 0, 1, 0)
 	n, err = b.fire(t.Context())
 	require.NoError(t, err)
 	require.Zero(t, n)
 	var mark lowWater
 	_, _, err = b.move(t.Context(), &mark)
 	require.NoError(t, err)
+	under(1, 0, 0, 1)
 	require.Equal(t, []string{"due"}, h.log())
 	require.EqualValues(t, 1, h.number(`SELECT count(*) FROM bus.timer`))
 	require.EqualValues(t, 1, h.number(`SELECT count(*) FROM bus.log WHERE source = 'order'`), "in its module's name")

@@ -16,15 +16,17 @@ import (
 // Operator serves entrepot.operator.v1.BusService.
 type Operator struct {
 	bus    *Bus
-	sagas  func(context.Context) (map[string]int64, error)
+	sagas  SagaCounts
 	schema Message
 }
 
+// SagaCounts counts sagas by state, as one transaction sees them.
+type SagaCounts func(context.Context, pgx.Tx) (map[string]int64, error)
+
 var _ operatorv1connect.BusServiceHandler = (*Operator)(nil)
 
-// NewOperator makes the service. sagas counts sagas by state; schema makes
-// payloads readable.
-func NewOperator(b *Bus, sagas func(context.Context) (map[string]int64, error), schema Message) *Operator {
+// NewOperator makes the service. schema makes payloads readable.
+func NewOperator(b *Bus, sagas SagaCounts, schema Message) *Operator {
 	return &Operator{bus: b, sagas: sagas, schema: schema}
 }
 
@@ -43,18 +45,32 @@ func unknownSubscription(name string) error {
 // more and cost more.
 const maxLag = 100_000
 
-// GetBus tells how far each subscription is. The lag is counted in the log
-// itself, up to 100,000.
+// GetBus tells how far each subscription is, all of one moment: what nobody
+// has to do any more then, nobody has to do until somebody asks for something
+// or a timer comes due. The lag is counted in the log itself, up to 100,000.
 func (o *Operator) GetBus(ctx context.Context, _ *operatorv1.GetBusRequest) (*operatorv1.GetBusResponse, error) {
 	res := &operatorv1.GetBusResponse{}
-	err := o.bus.row(ctx, `SELECT (SELECT count(*) FROM bus.outbox), coalesce((SELECT max(pos) FROM bus.log), 0), (SELECT count(*) FROM bus.timer)`).
-		Scan(&res.Outbox, &res.Head, &res.Timers)
+	tctx, cancel := context.WithTimeout(ctx, 4*statement)
+	defer cancel()
+	err := pgx.BeginTxFunc(tctx, o.bus.c.Pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) (err error) {
+		if err = tx.QueryRow(tctx, `SELECT (SELECT count(*) FROM bus.outbox), coalesce((SELECT max(pos) FROM bus.log), 0), count(*), count(*) FILTER (WHERE due <= now())
+			FROM bus.timer`).Scan(&res.Outbox, &res.Head, &res.Timers, &res.DueTimers); err != nil {
+			return err
+		}
+		if res.Subscriptions, err = subscriptions(tctx, tx); err != nil {
+			return err
+		}
+		res.Sagas, err = o.sagas(tctx, tx)
+		return err
+	})
 	if err != nil {
 		return nil, o.unavailable(ctx, err)
 	}
-	qctx, cancel := context.WithTimeout(ctx, 2*statement)
-	defer cancel()
-	rows, err := o.bus.c.Pool.Query(qctx, `SELECT s.name, s.topics, s.state,
+	return res, nil
+}
+
+func subscriptions(ctx context.Context, tx pgx.Tx) ([]*operatorv1.SubscriptionStatus, error) {
+	rows, err := tx.Query(ctx, `SELECT s.name, s.topics, s.state,
 		  (SELECT count(*) FROM (SELECT 1 FROM bus.cursor c JOIN bus.log l ON l.lane = c.lane AND l.pos > c.pos
 		     WHERE c.sub = s.id AND l.topic = ANY (s.topics) AND (l.topic <> '`+topicTick+`' OR starts_with(l.key, s.plugin || '/')) LIMIT $1) x),
 		  coalesce(p.waiting, 0), coalesce(p.dead, 0)
@@ -62,19 +78,12 @@ func (o *Operator) GetBus(ctx context.Context, _ *operatorv1.GetBusRequest) (*op
 		  (SELECT sub, count(*) FILTER (WHERE NOT dead) AS waiting, count(*) FILTER (WHERE dead) AS dead FROM bus.parked GROUP BY sub) p ON p.sub = s.id
 		 ORDER BY s.name`, maxLag)
 	if err != nil {
-		return nil, o.unavailable(ctx, err)
+		return nil, err
 	}
-	res.Subscriptions, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*operatorv1.SubscriptionStatus, error) {
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*operatorv1.SubscriptionStatus, error) {
 		s := &operatorv1.SubscriptionStatus{}
 		return s, row.Scan(&s.Subscription, &s.Topics, &s.State, &s.Lag, &s.Parked, &s.Dead)
 	})
-	if err != nil {
-		return nil, o.unavailable(ctx, err)
-	}
-	if res.Sagas, err = o.sagas(ctx); err != nil {
-		return nil, o.unavailable(ctx, err)
-	}
-	return res, nil
 }
 
 // RetryParked makes set-aside events due now. A dead one begins to count its

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -20,7 +21,9 @@ import (
 	"github.com/entrepot/entrepot/sdk/fault"
 )
 
-func noSagas(context.Context) (map[string]int64, error) { return map[string]int64{"done": 3}, nil }
+func noSagas(context.Context, pgx.Tx) (map[string]int64, error) {
+	return map[string]int64{"done": 3}, nil
+}
 
 // linked finds messages that are linked into the test.
 func linked(name protoreflect.FullName) protoreflect.MessageDescriptor {

@@ -59,7 +59,7 @@ func (k *kernel) publicServices() *connect.Server {
 		Version: k.cfg.Version, Node: k.node.ID(), StartedAt: k.started, Database: k.db.Kind(), Deployment: k.cfg.Deployment.Deployment,
 		Snapshot: k.registry.Snapshot, Restart: k.plugins.Restart,
 	}))
-	operatorv1connect.RegisterBusServiceHandler(s, bus.NewOperator(k.bus, k.sagas.Counts, k.schema))
+	operatorv1connect.RegisterBusServiceHandler(s, bus.NewOperator(k.bus, saga.Counts, k.schema))
 	operatorv1connect.RegisterSagaServiceHandler(s, saga.NewOperator(k.sagas))
 	return s
 }

@@ -26,11 +26,9 @@ var _ operatorv1connect.SagaServiceHandler = (*Operator)(nil)
 // NewOperator makes the service.
 func NewOperator(r *Runner) *Operator { return &Operator{runner: r} }
 
-// Counts are the sagas by state, all states named.
-func (r *Runner) Counts(ctx context.Context) (map[string]int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, statement)
-	defer cancel()
-	rows, err := r.c.Pool.Query(ctx, `SELECT n::int2, count(s.id) FROM generate_series(0, 5) n LEFT JOIN bus.saga s ON s.status = n GROUP BY n`)
+// Counts are the sagas by state, all states named, as tx sees them.
+func Counts(ctx context.Context, tx pgx.Tx) (map[string]int64, error) {
+	rows, err := tx.Query(ctx, `SELECT n::int2, count(s.id) FROM generate_series(0, 5) n LEFT JOIN bus.saga s ON s.status = n GROUP BY n`)
 	if err != nil {
 		return nil, err
 	}

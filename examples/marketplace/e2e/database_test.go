@@ -3,11 +3,13 @@ package e2e_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -103,4 +105,27 @@ func fingerprint(t *testing.T, conn *pgx.Conn) map[string]string {
 	require.NoError(t, err)
 	require.Greater(t, len(out), 15)
 	return out
+}
+
+// calm waits until nothing is under way any more, not even what modules do
+// outside of the bus, such as sending mails, and answers the fingerprint then.
+func (w *world) calm(t *testing.T, conn *pgx.Conn) map[string]string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var last map[string]string
+	for {
+		_, err := w.Quiet(ctx)
+		require.NoError(t, err)
+		now := fingerprint(t, conn)
+		if maps.Equal(last, now) {
+			return now
+		}
+		last = now
+		select {
+		case <-ctx.Done():
+			require.NoError(t, ctx.Err(), "something is written all the time")
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 }

@@ -50,7 +50,7 @@ func hold(t *testing.T, cases []wrong) {
 	t.Helper()
 	db := open.superuser(t)
 	open.books(t)
-	before := fingerprint(t, db)
+	before := open.calm(t, db)
 	for _, c := range cases {
 		t.Run(c.what, func(t *testing.T) {
 			a := open.do(t, c.request)

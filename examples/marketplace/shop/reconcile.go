@@ -62,6 +62,9 @@ func busy(bus *operatorv1.GetBusResponse) string {
 	if bus.GetOutbox() > 0 {
 		why = append(why, fmt.Sprintf("outbox %d", bus.GetOutbox()))
 	}
+	if bus.GetDueTimers() > 0 {
+		why = append(why, fmt.Sprintf("timers due %d", bus.GetDueTimers()))
+	}
 	for _, sub := range bus.GetSubscriptions() {
 		if sub.GetLag() > 0 || sub.GetParked() > 0 {
 			why = append(why, fmt.Sprintf("%s lag %d, parked %d", sub.GetSubscription(), sub.GetLag(), sub.GetParked()))

@@ -616,13 +616,16 @@ func (*GetBusRequest) Descriptor() ([]byte, []int) {
 }
 
 type GetBusResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Outbox        int64                  `protobuf:"varint,1,opt,name=outbox,proto3" json:"outbox,omitempty"`
-	Head          int64                  `protobuf:"varint,2,opt,name=head,proto3" json:"head,omitempty"`
-	Subscriptions []*SubscriptionStatus  `protobuf:"bytes,3,rep,name=subscriptions,proto3" json:"subscriptions,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Events that are committed and have no position yet.
+	Outbox        int64                 `protobuf:"varint,1,opt,name=outbox,proto3" json:"outbox,omitempty"`
+	Head          int64                 `protobuf:"varint,2,opt,name=head,proto3" json:"head,omitempty"`
+	Subscriptions []*SubscriptionStatus `protobuf:"bytes,3,rep,name=subscriptions,proto3" json:"subscriptions,omitempty"`
 	// Sagas by state: running, waiting, compensating, done, compensated, stuck.
-	Sagas         map[string]int64 `protobuf:"bytes,4,rep,name=sagas,proto3" json:"sagas,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	Timers        int64            `protobuf:"varint,5,opt,name=timers,proto3" json:"timers,omitempty"`
+	Sagas  map[string]int64 `protobuf:"bytes,4,rep,name=sagas,proto3" json:"sagas,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Timers int64            `protobuf:"varint,5,opt,name=timers,proto3" json:"timers,omitempty"`
+	// Of them those whose time has come: their events are about to be published.
+	DueTimers     int64 `protobuf:"varint,6,opt,name=due_timers,json=dueTimers,proto3" json:"due_timers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -688,6 +691,13 @@ func (x *GetBusResponse) GetSagas() map[string]int64 {
 func (x *GetBusResponse) GetTimers() int64 {
 	if x != nil {
 		return x.Timers
+	}
+	return 0
+}
+
+func (x *GetBusResponse) GetDueTimers() int64 {
+	if x != nil {
+		return x.DueTimers
 	}
 	return 0
 }
@@ -1802,13 +1812,15 @@ const file_entrepot_operator_v1_operator_proto_rawDesc = "" +
 	"\x14RestartPluginRequest\x12!\n" +
 	"\x06plugin\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06plugin\"\x17\n" +
 	"\x15RestartPluginResponse\"\x0f\n" +
-	"\rGetBusRequest\"\xa5\x02\n" +
+	"\rGetBusRequest\"\xc4\x02\n" +
 	"\x0eGetBusResponse\x12\x16\n" +
 	"\x06outbox\x18\x01 \x01(\x03R\x06outbox\x12\x12\n" +
 	"\x04head\x18\x02 \x01(\x03R\x04head\x12N\n" +
 	"\rsubscriptions\x18\x03 \x03(\v2(.entrepot.operator.v1.SubscriptionStatusR\rsubscriptions\x12E\n" +
 	"\x05sagas\x18\x04 \x03(\v2/.entrepot.operator.v1.GetBusResponse.SagasEntryR\x05sagas\x12\x16\n" +
-	"\x06timers\x18\x05 \x01(\x03R\x06timers\x1a8\n" +
+	"\x06timers\x18\x05 \x01(\x03R\x06timers\x12\x1d\n" +
+	"\n" +
+	"due_timers\x18\x06 \x01(\x03R\tdueTimers\x1a8\n" +
 	"\n" +
 	"SagasEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
