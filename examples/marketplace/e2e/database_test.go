@@ -80,10 +80,11 @@ func column[T any](t *testing.T, conn *pgx.Conn, sql string, args ...any) []T {
 
 // facts are the tables of the modules, the vault and the accounts, but for
 // those that a clock writes when nobody trades: the count of changes, which
-// every retention raises, and the daily reconciliations.
+// every retention raises, the daily reconciliations, and mails that are tried
+// again, with what the vault reveals for them.
 const facts = `SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p') AND (n.nspname LIKE 'p\_%' OR n.nspname = 'vault' OR n.nspname = 'kernel' AND c.relname IN ('account', 'merchant'))
-   AND c.relname NOT LIKE 'bun_%' AND (n.nspname, c.relname) NOT IN (('p_analytics', 'change'), ('p_payment', 'reconciliation')) ORDER BY 1`
+   AND c.relname NOT LIKE 'bun_%' AND (n.nspname, c.relname) NOT IN (('p_analytics', 'change'), ('p_payment', 'reconciliation'), ('p_notification', 'delivery')) ORDER BY 1`
 
 // fingerprint is of every row that says something about the trade: two that
 // are equal mean that nothing was written in between.
@@ -91,7 +92,11 @@ func fingerprint(t *testing.T, conn *pgx.Conn) map[string]string {
 	t.Helper()
 	var parts []string
 	for _, table := range column[string](t, conn, facts) {
-		parts = append(parts, "SELECT '"+table+"' AS name, count(*)||' rows, '||coalesce(sum(hashtextextended(t::text, 0)::numeric), 0) AS sum FROM "+table+" t")
+		part := "SELECT '" + table + "' AS name, count(*)||' rows, '||coalesce(sum(hashtextextended(t::text, 0)::numeric), 0) AS sum FROM " + table + " t"
+		if table == "vault.reveal" {
+			part += " WHERE plugin <> 'notification'"
+		}
+		parts = append(parts, part)
 	}
 	parts = append(parts, "SELECT 'bus.saga', count(*)||' rows' FROM bus.saga")
 	rows, err := conn.Query(t.Context(), strings.Join(parts, " UNION ALL "))
