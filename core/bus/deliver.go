@@ -158,6 +158,7 @@ func (s *subscription) deliver(ctx context.Context, parts []part) {
 	for _, e := range all {
 		req.Events = append(req.Events, e.event)
 	}
+	s.pace(len(all))
 	err := s.send(ctx, req)
 	how := judge(err)
 	s.bus.metrics.delivery(s, how, len(all))

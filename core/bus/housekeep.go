@@ -56,12 +56,13 @@ func (b *Bus) housekeep(ctx context.Context) {
 	}
 }
 
-const readSettings = `SELECT id, split_part(name, '/', 2), topics, max_attempts, state = 'on', rev FROM bus.subscription`
+const readSettings = `SELECT id, split_part(name, '/', 2), topics, max_attempts, gather_ms, state = 'on', rev FROM bus.subscription`
 
 func scanSettings(row pgx.CollectableRow) (id int16, c settings, err error) {
 	var attempts int16
-	err = row.Scan(&id, &c.name, &c.topics, &attempts, &c.on, &c.rev)
-	c.maxAttempts = int(attempts)
+	var gather int64
+	err = row.Scan(&id, &c.name, &c.topics, &attempts, &gather, &c.on, &c.rev)
+	c.maxAttempts, c.gather = int(attempts), time.Duration(gather)*time.Millisecond
 	return id, c, err
 }
 
@@ -132,7 +133,7 @@ func (b *Bus) settle(ctx context.Context) error {
 		for l := range busdb.Lanes {
 			ln, bit := &s.state[l], lanes(1)<<l
 			// Looked at, and nothing has come since.
-			if !s.on || s.retired || (s.ready|s.busy|s.resting|s.stale)&bit != 0 || s.owned&bit == 0 || ln.seen < ln.cursor || end <= ln.cursor {
+			if !s.on || s.retired || (s.ready|s.waiting|s.busy|s.resting|s.stale)&bit != 0 || s.owned&bit == 0 || ln.seen < ln.cursor || end <= ln.cursor {
 				continue
 			}
 			s.busy |= bit

@@ -202,13 +202,13 @@ func (r *Registration) subscription(ctx context.Context, tx pgx.Tx, name string,
 	if s.GetOnDead() == pluginv1.Subscription_ON_DEAD_SKIP {
 		onDead = "skip"
 	}
-	err = tx.QueryRow(ctx, `UPDATE bus.subscription SET role = $2, topics = $3, max_attempts = $4, on_dead = $5, rev = rev + 1,
-		  state = CASE state WHEN 'off' THEN 'on' ELSE state END WHERE name = $1 RETURNING id`, name, r.Role, s.GetTopics(), attempts, onDead).Scan(&id)
+	err = tx.QueryRow(ctx, `UPDATE bus.subscription SET role = $2, topics = $3, max_attempts = $4, on_dead = $5, gather_ms = $6, rev = rev + 1,
+		  state = CASE state WHEN 'off' THEN 'on' ELSE state END WHERE name = $1 RETURNING id`, name, r.Role, s.GetTopics(), attempts, onDead, s.GetGatherMilliseconds()).Scan(&id)
 	if !errors.Is(err, pgx.ErrNoRows) {
 		return id, err
 	}
-	err = tx.QueryRow(ctx, `INSERT INTO bus.subscription (name, plugin, role, topics, max_attempts, on_dead) VALUES ($1, $2, $3, $4, $5, $6) RETURNING id`,
-		name, r.Plugin, r.Role, s.GetTopics(), attempts, onDead).Scan(&id)
+	err = tx.QueryRow(ctx, `INSERT INTO bus.subscription (name, plugin, role, topics, max_attempts, on_dead, gather_ms) VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id`,
+		name, r.Plugin, r.Role, s.GetTopics(), attempts, onDead, s.GetGatherMilliseconds()).Scan(&id)
 	if err != nil {
 		return 0, err
 	}

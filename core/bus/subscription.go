@@ -31,17 +31,20 @@ type subscription struct {
 	name        string // as in the manifest
 	topics      map[string]bool
 	maxAttempts int
+	gather      time.Duration
 	rev         int32
 	on          bool
 	retired     bool
 	inFlight    int
-	turn        int   // where the search for the next lane begins
-	ready       lanes // have events, or may have
-	busy        lanes // a worker has them
-	resting     lanes // pause after a failure
-	lone        lanes // share no delivery with others: their last one was not handled
-	stale       lanes // to be read from the database before anything else
-	owned       lanes // are this node's
+	turn        int       // where the search for the next lane begins
+	due         time.Time // before then what comes waits for company
+	waiting     lanes     // have events that do
+	ready       lanes     // have events, or may have
+	busy        lanes     // a worker has them
+	resting     lanes     // pause after a failure
+	lone        lanes     // share no delivery with others: their last one was not handled
+	stale       lanes     // to be read from the database before anything else
+	owned       lanes     // are this node's
 
 	// Each belongs to the worker that has the lane's busy bit.
 	state [busdb.Lanes]lane
@@ -70,6 +73,7 @@ type settings struct {
 	name        string
 	topics      []string
 	maxAttempts int
+	gather      time.Duration
 	on          bool
 	rev         int32
 }
@@ -89,7 +93,7 @@ func (s *subscription) set(c settings) {
 	if s.rev != c.rev || s.topics == nil {
 		s.stale, s.ready = everyLane, everyLane
 	}
-	s.name, s.maxAttempts, s.on, s.rev = c.name, c.maxAttempts, c.on, c.rev
+	s.name, s.maxAttempts, s.gather, s.on, s.rev = c.name, c.maxAttempts, c.gather, c.on, c.rev
 	s.topics = make(map[string]bool, len(c.topics))
 	for _, t := range c.topics {
 		s.topics[t] = true
@@ -140,12 +144,49 @@ func (s *subscription) takes() func(*pluginv1.Event) bool {
 	}
 }
 
-// arrived marks lanes that have new events.
+// arrived marks lanes that have new events. Shortly after a delivery they wait
+// for the next.
 func (s *subscription) arrived(l lanes) {
 	s.mu.Lock()
+	if wait := time.Until(s.due); wait > 0 {
+		if s.waiting == 0 {
+			time.AfterFunc(wait, s.gathered)
+		}
+		s.waiting |= l
+		s.mu.Unlock()
+		return
+	}
 	s.ready |= l
 	s.mu.Unlock()
 	s.pump()
+}
+
+// gathered lets go what waits for company: to one worker, who begins others if
+// he cannot take it all; to many if some lane must go alone.
+func (s *subscription) gathered() {
+	s.mu.Lock()
+	s.ready |= s.waiting
+	s.waiting = 0
+	alone := s.lone != 0
+	s.mu.Unlock()
+	if s.work() && alone {
+		s.pump()
+	}
+}
+
+// pace notes that a delivery of so many events begins. One that is nearly full
+// has company enough: there is more behind it.
+func (s *subscription) pace(events int) {
+	s.mu.Lock()
+	full := 2*events >= s.bus.c.Batch
+	s.due = time.Time{}
+	if s.gather > 0 && !full {
+		s.due = time.Now().Add(s.gather)
+	}
+	s.mu.Unlock()
+	if full {
+		s.gathered()
+	}
 }
 
 func (s *subscription) wake() {
@@ -172,23 +213,28 @@ func (s *subscription) retire() {
 // pump starts workers while lanes have work and the bound allows. A
 // subscription without work costs no goroutine.
 func (s *subscription) pump() {
-	for {
-		l, ok := s.take()
-		if !ok {
-			return
-		}
-		if !s.bus.begin() {
-			s.release(l, true)
-			s.leave()
-			return
-		}
-		go func() {
-			defer s.bus.work.Done()
-			s.advance(s.bus.base, l)
-			s.leave()
-			s.pump()
-		}()
+	for s.work() {
 	}
+}
+
+// work starts a worker if a lane has work and the bound allows.
+func (s *subscription) work() bool {
+	l, ok := s.take()
+	if !ok {
+		return false
+	}
+	if !s.bus.begin() {
+		s.release(l, true)
+		s.leave()
+		return false
+	}
+	go func() {
+		defer s.bus.work.Done()
+		s.advance(s.bus.base, l)
+		s.leave()
+		s.pump()
+	}()
+	return true
 }
 
 // take picks a lane with work for a worker of its own.

@@ -29,6 +29,7 @@ publishes = [
 
 # Both have the order as key: what is packed comes after what was bought.
 subscription "orders" {
+  gather = "200ms"
   topics = [
     "entrepot.order.v1.OrderPlaced",
     "entrepot.order.v1.OrderEdited",
@@ -39,6 +40,7 @@ subscription "orders" {
 }
 
 subscription "payments" {
+  gather = "200ms"
   topics = [
     "entrepot.payment.v1.PaymentCaptured",
     "entrepot.payment.v1.PaymentRefunded",
@@ -62,6 +64,7 @@ subscription "returns" {
 }
 
 subscription "products" {
+  gather = "200ms"
   topics = ["entrepot.catalog.v1.ProductChanged"]
 }
 

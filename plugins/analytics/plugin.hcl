@@ -12,6 +12,7 @@ publishes = [
 
 # What can be sold where.
 subscription "goods" {
+  gather = "200ms"
   topics = [
     "entrepot.catalog.v1.ProductChanged",
     "entrepot.catalog.v1.ListingChanged",
@@ -26,6 +27,7 @@ subscription "goods" {
 
 # What was bought, paid and given back.
 subscription "sales" {
+  gather = "200ms"
   topics = [
     "entrepot.order.v1.OrderPlaced",
     "entrepot.order.v1.OrderEdited",
@@ -38,6 +40,7 @@ subscription "sales" {
 
 # What became of goods and parcels.
 subscription "hands" {
+  gather = "200ms"
   topics = [
     "entrepot.aftersale.v1.ApplicationOpened",
     "entrepot.warehouse.v1.ReturnReceived",
@@ -51,6 +54,7 @@ subscription "hands" {
 # Its own: the beacon tells the bus, and the copy is made from there, so that
 # a replay makes it again.
 subscription "views" {
+  gather = "200ms"
   topics = ["entrepot.analytics.v1.ViewsRecorded"]
 }
 

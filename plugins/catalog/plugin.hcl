@@ -12,6 +12,7 @@ publishes = [
 
 # What may be promised: the warehouse says so, the catalog keeps a copy.
 subscription "stock" {
+  gather = "100ms"
   topics = [
     "entrepot.warehouse.v1.StockReceived",
     "entrepot.warehouse.v1.StockReserved",

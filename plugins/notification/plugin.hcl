@@ -16,6 +16,7 @@ publishes = [
 # What people are told of. A notification that cannot be filed holds up nothing
 # but itself.
 subscription "trade" {
+  gather = "200ms"
   topics = [
     "entrepot.order.v1.OrderPlaced",
     "entrepot.order.v1.OrderAccepted",
@@ -59,7 +60,8 @@ subscription "trade" {
 
 # What became of messages after they were accepted.
 subscription "receipts" {
-  topics  = ["entrepot.notification.provider.v1.DeliveryUpdated"]
+  gather = "200ms"
+  topics = ["entrepot.notification.provider.v1.DeliveryUpdated"]
   on_dead = "skip"
 }
 

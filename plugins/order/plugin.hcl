@@ -33,6 +33,7 @@ publishes = [
 ]
 
 subscription "payments" {
+  gather = "100ms"
   topics = [
     "entrepot.payment.v1.PaymentAuthorized",
     "entrepot.payment.v1.PaymentCaptured",

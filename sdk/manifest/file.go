@@ -39,6 +39,8 @@ type subscription struct {
 	OnDead      string    `hcl:"on_dead,optional"`
 	OnDeadAt    hcl.Range `hcl:"on_dead,attr_value_range"`
 	MaxAttempts int32     `hcl:"max_attempts,optional"`
+	Gather      string    `hcl:"gather,optional"`
+	GatherAt    hcl.Range `hcl:"gather,attr_value_range"`
 	At          hcl.Range `hcl:"name,label_range"`
 }
 

@@ -110,7 +110,9 @@ func (r *reader) manifest(f *file) *pluginv1.Manifest {
 	for _, s := range f.Subscriptions {
 		once(s.Name, s.At)
 		r.names(s.Topics, s.TopicsAt, topicName, "topic", "entrepot.order.v1.OrderPlaced")
-		m.Subscriptions = append(m.Subscriptions, &pluginv1.Subscription{Name: s.Name, Topics: s.Topics, OnDead: r.onDead(s), MaxAttempts: s.MaxAttempts})
+		m.Subscriptions = append(m.Subscriptions, &pluginv1.Subscription{
+			Name: s.Name, Topics: s.Topics, OnDead: r.onDead(s), MaxAttempts: s.MaxAttempts, GatherMilliseconds: r.gather(s),
+		})
 	}
 	once = r.unique("schedule")
 	for _, s := range f.Schedules {
@@ -157,6 +159,18 @@ func (r *reader) onDead(s subscription) pluginv1.Subscription_OnDead {
 	}
 	r.found.Add(s.OnDeadAt, fmt.Sprintf("on_dead %q is unknown", s.OnDead), `Write "block_key" (later events of the key wait) or "skip" (they flow on)`)
 	return pluginv1.Subscription_ON_DEAD_UNSPECIFIED
+}
+
+func (r *reader) gather(s subscription) int32 {
+	if s.Gather == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(s.Gather)
+	if err != nil || d%time.Millisecond != 0 || d < 0 || d > 5*time.Second {
+		r.found.Add(s.GatherAt, fmt.Sprintf("gather %q is no such time", s.Gather), `Write whole milliseconds up to five seconds, for example "200ms"`)
+		return 0
+	}
+	return int32(d / time.Millisecond)
 }
 
 func (r *reader) seconds(s schedule) int32 {

@@ -29,6 +29,7 @@ subscription "payments" {
   topics       = ["entrepot.payment.v1.PaymentCaptured"]
   on_dead      = "skip"
   max_attempts = 5
+  gather       = "200ms"
 }
 schedule "expiry" { every = "1m30s" }
 config "journal" {
@@ -49,7 +50,7 @@ func TestAManifestIsRead(t *testing.T) {
 		Publishes: []string{"entrepot.order.v1.OrderPlaced"},
 		Reveals:   []string{"show-to-owner"},
 		Subscriptions: []*pluginv1.Subscription{{Name: "payments", Topics: []string{"entrepot.payment.v1.PaymentCaptured"},
-			OnDead: pluginv1.Subscription_ON_DEAD_SKIP, MaxAttempts: 5}},
+			OnDead: pluginv1.Subscription_ON_DEAD_SKIP, MaxAttempts: 5, GatherMilliseconds: 200}},
 		Schedules: []*pluginv1.Schedule{{Name: "expiry", EverySeconds: 90}},
 		Config: []*pluginv1.ConfigField{
 			{Name: "journal", Type: pluginv1.ConfigField_TYPE_DURATION, Required: true, Description: "How long."},
@@ -74,7 +75,8 @@ func TestFindingsNamePlaceAndRemedy(t *testing.T) {
 		"topic":                  {`"entrepot.order.v1.OrderPlaced"`, `"OrderPlaced"`, `"OrderPlaced" is no name of a topic`},
 		"on_dead":                {`"skip"`, `"ignore"`, `plugin.hcl:16:18: on_dead "ignore" is unknown`},
 		"too many attempts":      {`max_attempts = 5`, `max_attempts = 500`, `plugin.hcl:14:14: subscriptions[0].max_attempts `},
-		"period":                 {`"1m30s"`, `"10ms"`, `plugin.hcl:19:29: every "10ms" is no period`},
+		"too long a wait":        {`"200ms"`, `"6s"`, `plugin.hcl:18:18: gather "6s" is no such time. Write whole milliseconds`},
+		"period":                 {`"1m30s"`, `"10ms"`, `plugin.hcl:20:29: every "10ms" is no period`},
 		"config type":            {`"duration"`, `"time"`, `type "time" is unknown`},
 		"config twice":           {`config "key"`, `config "journal"`, `config "journal" stands twice`},
 		"provider subscribes":    {`"module"`, `"provider"`, `plugin.hcl:14:14: a provider has no database`},

@@ -150,6 +150,7 @@ CREATE TABLE bus.subscription (
   topics       text[] NOT NULL,
   max_attempts smallint NOT NULL DEFAULT 12,
   on_dead      text NOT NULL DEFAULT 'block_key' CHECK (on_dead IN ('block_key', 'skip')),
+  gather_ms    int NOT NULL DEFAULT 0 CHECK (gather_ms BETWEEN 0 AND 5000), -- between two deliveries
   -- paused by the operator; off: the plugin declares it no longer.
   state        text NOT NULL DEFAULT 'on' CHECK (state IN ('on', 'paused', 'off')),
   -- Rises when something but a delivery moves its cursors or changes it: the

@@ -664,9 +664,14 @@ type Subscription struct {
 	// What happens to a key whose event failed for good.
 	OnDead Subscription_OnDead `protobuf:"varint,3,opt,name=on_dead,json=onDead,proto3,enum=entrepot.plugin.v1.Subscription_OnDead" json:"on_dead,omitempty"`
 	// Attempts before an event is dead; 0 means 12.
-	MaxAttempts   int32 `protobuf:"varint,4,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	MaxAttempts int32 `protobuf:"varint,4,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
+	// The least time between two deliveries: what comes meanwhile shares the
+	// next, which saves a module that only listens most of its deliveries. The
+	// first event after a pause goes at once, and so does what fills a batch. 0:
+	// every event goes as soon as it can.
+	GatherMilliseconds int32 `protobuf:"varint,5,opt,name=gather_milliseconds,json=gatherMilliseconds,proto3" json:"gather_milliseconds,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Subscription) Reset() {
@@ -723,6 +728,13 @@ func (x *Subscription) GetOnDead() Subscription_OnDead {
 func (x *Subscription) GetMaxAttempts() int32 {
 	if x != nil {
 		return x.MaxAttempts
+	}
+	return 0
+}
+
+func (x *Subscription) GetGatherMilliseconds() int32 {
+	if x != nil {
+		return x.GatherMilliseconds
 	}
 	return 0
 }
@@ -2324,13 +2336,15 @@ const file_entrepot_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x0eServedContract\x12&\n" +
 	"\bcontract\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\bcontract\x12,\n" +
-	"\fcapabilities\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10@R\fcapabilities\"\xa8\x02\n" +
+	"\fcapabilities\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10@R\fcapabilities\"\xe5\x02\n" +
 	"\fSubscription\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z][a-z0-9]*(-[a-z0-9]+)*$R\x04name\x12\"\n" +
 	"\x06topics\x18\x02 \x03(\tB\n" +
 	"\xbaH\a\x92\x01\x04\b\x01\x10@R\x06topics\x12@\n" +
 	"\aon_dead\x18\x03 \x01(\x0e2'.entrepot.plugin.v1.Subscription.OnDeadR\x06onDead\x12,\n" +
-	"\fmax_attempts\x18\x04 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\vmaxAttempts\"J\n" +
+	"\fmax_attempts\x18\x04 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\vmaxAttempts\x12;\n" +
+	"\x13gather_milliseconds\x18\x05 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\x88'(\x00R\x12gatherMilliseconds\"J\n" +
 	"\x06OnDead\x12\x17\n" +
 	"\x13ON_DEAD_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11ON_DEAD_BLOCK_KEY\x10\x01\x12\x10\n" +
