@@ -2,6 +2,7 @@ package shop_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -85,12 +86,15 @@ func TestEveryStepOfEverySagaSurvivesKills(t *testing.T) {
 	began := time.Now()
 	err = p.tell(tctx)
 	t.Log("story", time.Since(began))
+	if err != nil {
+		t.Log("nobody ended:", p.untold())
+		left(t, ctx, cluster.URL("postgres"))
+	}
 	close(done)
-	require.NoError(t, <-reaped)
+	require.NoError(t, errors.Join(err, <-reaped))
 	var out strings.Builder
 	r.table(&out, p.steps)
 	t.Log("\n" + out.String())
-	require.NoError(t, err)
 	p.reconcile(t, ctx)
 	for one, victims := range planned {
 		for _, v := range victims {
@@ -160,10 +164,12 @@ func (p *proof) tell(ctx context.Context) error {
 	floor.Go(func() { floorErr = p.workFloor(ctx, stop) })
 	g, gctx := errgroup.WithContext(ctx)
 	for name, story := range p.stories() {
+		p.telling.Store(name, true)
 		g.Go(func() error {
 			if err := story(gctx); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
+			p.telling.Delete(name)
 			return nil
 		})
 	}
@@ -174,4 +180,44 @@ func (p *proof) tell(ctx context.Context) error {
 		err = floorErr
 	}
 	return err
+}
+
+// untold are the stories that have not come to their end.
+func (p *proof) untold() (names []string) {
+	p.telling.Range(func(name, _ any) bool {
+		names = append(names, name.(string))
+		return true
+	})
+	slices.Sort(names)
+	return names
+}
+
+// left tells what is under way in the bus, for who must find out why a story
+// does not end.
+func left(t *testing.T, ctx context.Context, url string) { //nolint:revive // the test comes first
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	db, err := pgx.Connect(ctx, url)
+	if err != nil {
+		t.Log(err)
+		return
+	}
+	defer func() { _ = db.Close(ctx) }()
+	for _, sql := range []string{
+		`SELECT format('saga %s %s: status %s, tried %s, attempt %s, due in %s, leased %s, %s', def, key, status, tried, attempt, due - now(), lease_until - now(), encode(trouble, 'escape'))
+		   FROM bus.saga WHERE status NOT IN (3, 4)`,
+		`SELECT format('set aside of %s at %s, attempt %s, due in %s: %s', name, key, attempt, due - now(), error) FROM bus.parked p JOIN bus.subscription s ON s.id = p.sub`,
+		`SELECT format('not told %s: %s of %s', s.name, l.topic, l.key) FROM bus.subscription s JOIN bus.cursor c ON c.sub = s.id JOIN bus.log l ON l.lane = c.lane AND l.pos > c.pos
+		   WHERE l.topic = ANY (s.topics) AND s.state = 'on'`,
+		`SELECT format('waits: %s %s: %s', usename, wait_event, left(query, 200)) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()`,
+	} {
+		rows, err := db.Query(ctx, sql)
+		if err != nil {
+			t.Log(err)
+			return
+		}
+		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		t.Log(strings.Join(lines, "\n"), err)
+	}
 }

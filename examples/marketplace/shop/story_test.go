@@ -53,6 +53,8 @@ type proof struct {
 	less map[string]int64
 	// open is closed when the floor begins to work.
 	open chan struct{}
+	// telling are the names of stories that have begun and not ended.
+	telling sync.Map
 }
 
 const (
