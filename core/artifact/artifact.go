@@ -57,9 +57,13 @@ func hash(r io.Reader, w io.Writer) (string, error) {
 
 // Put copies a file into the store and returns where its copy stands. want, if
 // not empty, is the hash the content must have; it comes from the lock file,
-// never from the file itself. What is hashed is what was copied. The copy is on
-// the disk when Put returns.
+// never from the file itself. What is hashed is what was copied; what the store
+// has already, and is still what its name says, is not copied again. The copy
+// is on the disk when Put returns.
 func (s *Store) Put(path, want string) (stored, sum string, err error) {
+	if stored, sum, ok := s.has(path); ok && (want == "" || sum == want) {
+		return stored, sum, nil
+	}
 	tmp, sum, err := s.copy(path)
 	defer func() { _ = os.Remove(tmp) }()
 	if err == nil && want != "" && sum != want {
@@ -73,6 +77,19 @@ func (s *Store) Put(path, want string) (stored, sum string, err error) {
 		return "", "", fmt.Errorf("artifact %s: %w", path, err)
 	}
 	return stored, sum, nil
+}
+
+// has finds the stored file of the same content.
+func (s *Store) has(path string) (stored, sum string, ok bool) {
+	if st, err := os.Stat(path); err != nil || !st.Mode().IsRegular() {
+		return "", "", false
+	}
+	sum, err := Hash(path)
+	if err != nil {
+		return "", "", false
+	}
+	stored, err = s.Verify(sum)
+	return stored, sum, err == nil
 }
 
 // copy makes a temporary copy, synced and ready to run.

@@ -42,6 +42,32 @@ func TestTheFileThatRunsIsTheFileThatWasVerified(t *testing.T) {
 	require.ErrorIs(t, err, ErrMismatch)
 }
 
+func TestWhatIsStoredIsNotCopiedAgainUnlessItWasChanged(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(dir)
+	require.NoError(t, err)
+	src := filepath.Join(dir, "plugin")
+	require.NoError(t, os.WriteFile(src, []byte("one"), 0o755))
+	stored, sum, err := s.Put(src, "")
+	require.NoError(t, err)
+	first, err := os.Stat(stored)
+	require.NoError(t, err)
+
+	_, again, err := s.Put(src, "")
+	require.NoError(t, err)
+	require.Equal(t, sum, again)
+	now, err := os.Stat(stored)
+	require.NoError(t, err)
+	require.True(t, os.SameFile(first, now), "the same file stands there")
+
+	require.NoError(t, os.Chmod(stored, 0o755))
+	require.NoError(t, os.WriteFile(stored, []byte("evil"), 0o755))
+	_, _, err = s.Put(src, sum)
+	require.NoError(t, err)
+	_, err = s.Verify(sum)
+	require.NoError(t, err, "it was made anew")
+}
+
 func TestNothingUnverifiedStaysInTheStore(t *testing.T) {
 	dir := t.TempDir()
 	s, err := Open(dir)

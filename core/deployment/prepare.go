@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/entrepot/entrepot/core/artifact"
 	pluginv1 "github.com/entrepot/entrepot/proto/entrepot/plugin/v1"
@@ -66,27 +69,29 @@ func (d *Deployment) Prepare(ctx context.Context, store *artifact.Store, accept 
 	}
 	p := &Prepared{Deployment: d, Binaries: map[string]Binary{}, Lock: &Lock{}, First: lock == nil}
 	held := lock != nil && !accept
+	// Hashing and asking are of each plugin by itself.
+	found := make([]look, len(d.Plugins))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, plugin := range d.Plugins {
+		g.Go(func() (err error) {
+			if found[i], err = plugin.look(gctx, store, lock, held); err != nil {
+				return fmt.Errorf("plugin %s: %w", plugin.Name, err)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
 	var changed []string
-	for _, g := range d.Plugins {
-		path, sum, err := store.Put(g.Path, "")
-		if err != nil {
-			return nil, fmt.Errorf("plugin %s: %w", g.Name, err)
-		}
-		locked, known := lock.find(g.Name)
-		switch {
-		case held && !known:
-			changed = append(changed, fmt.Sprintf("plugin %q is new: sha256 %s", g.Name, short(sum)))
-			continue
-		case held && locked.SHA256 != sum:
-			changed = append(changed, fmt.Sprintf("plugin %q: sha256 was %s, is %s (%s)", g.Name, short(locked.SHA256), short(sum), g.Path))
+	for i, plugin := range d.Plugins {
+		if found[i].change != "" {
+			changed = append(changed, found[i].change)
 			continue
 		}
-		m, err := ReadManifest(ctx, path)
-		if err != nil {
-			return nil, fmt.Errorf("plugin %s: %w", g.Name, err)
-		}
-		p.Binaries[g.Name] = Binary{Path: path, SHA256: sum, Manifest: m}
-		p.Lock.Plugins = append(p.Lock.Plugins, pin(m, sum))
+		p.Binaries[plugin.Name] = found[i].Binary
+		p.Lock.Plugins = append(p.Lock.Plugins, pin(found[i].Manifest, found[i].SHA256))
 	}
 	if len(changed) == 0 && lock != nil {
 		p.Changes = lock.Compare(p.Lock)
@@ -98,6 +103,30 @@ func (d *Deployment) Prepare(ctx context.Context, store *artifact.Store, accept 
 		return nil, fmt.Errorf("%w:\n  %s\nLook at what changed with `entrepot lock --dry-run %s`; accept it with `entrepot lock %[3]s` or `entrepot serve --accept %[3]s`", ErrLocked, strings.Join(changed, "\n  "), filepath.Base(d.File))
 	}
 	return p, p.check()
+}
+
+// look is what was found of a plugin: its binary, or what the lock file has
+// against it.
+type look struct {
+	Binary
+	change string
+}
+
+// look copies a plugin's binary into the store and asks it for its manifest. A
+// binary that is held to the lock file and is not the one is not run.
+func (g *Plugin) look(ctx context.Context, store *artifact.Store, lock *Lock, held bool) (look, error) {
+	path, sum, err := store.Put(g.Path, "")
+	if err != nil {
+		return look{}, err
+	}
+	switch locked, known := lock.find(g.Name); {
+	case held && !known:
+		return look{change: fmt.Sprintf("plugin %q is new: sha256 %s", g.Name, short(sum))}, nil
+	case held && locked.SHA256 != sum:
+		return look{change: fmt.Sprintf("plugin %q: sha256 was %s, is %s (%s)", g.Name, short(locked.SHA256), short(sum), g.Path)}, nil
+	}
+	m, err := ReadManifest(ctx, path)
+	return look{Binary: Binary{Path: path, SHA256: sum, Manifest: m}}, err
 }
 
 // check compares the operator's file with the manifests.
