@@ -32,7 +32,7 @@ func whose(ctx context.Context, named string) (string, error) {
 // instance.
 const balances = `SELECT split_part(account, ':', 2), currency, instance,
   coalesce(sum(amount) FILTER (WHERE place = 'pending'), 0)::bigint, coalesce(sum(amount) FILTER (WHERE place = 'available'), 0)::bigint,
-  coalesce(sum(amount) FILTER (WHERE place = 'payout'), 0)::bigint, coalesce(-sum(amount) FILTER (WHERE kind = 'payout_paid'), 0)::bigint
+  coalesce(sum(amount) FILTER (WHERE place = 'payout'), 0)::bigint, coalesce(-sum(amount) FILTER (WHERE kind IN ('payout_paid', 'payout_owed')), 0)::bigint
  FROM (SELECT t.*, split_part(account, ':', 3) AS place FROM (
    SELECT credit AS account, currency, instance, kind, amount FROM transfer
     WHERE credit LIKE 'merchant:%' AND ($1 = '' OR credit = ANY (ARRAY['merchant:' || $1 || ':pending', 'merchant:' || $1 || ':available', 'merchant:' || $1 || ':payout']))

@@ -29,7 +29,7 @@ const checkLedger = `WITH l AS (SELECT payment, min(currency) AS currency, count
   coalesce(sum(CASE WHEN kind IN ('unshare', 'recover', 'dispute_unshare', 'dispute_recover') THEN amount
                     WHEN kind IN ('dispute_reshare', 'dispute_restore') THEN -amount END), 0) AS unshared,
   sum(CASE WHEN credit = 'consumer:' || payment THEN amount WHEN debit = 'consumer:' || payment THEN -amount ELSE 0 END) AS held
-  FROM transfer WHERE kind NOT IN ('payout', 'payout_paid', 'payout_back', 'dispute_cost', 'dispute_cost_back', 'dispute_charge') GROUP BY payment),
+  FROM transfer WHERE kind NOT IN ('payout', 'payout_paid', 'payout_back', 'payout_owed', 'dispute_cost', 'dispute_cost_back', 'dispute_charge') GROUP BY payment),
 k AS (SELECT account, currency, instance, sum(amount) AS amount FROM (
     SELECT credit AS account, currency, instance, amount FROM transfer WHERE credit LIKE 'merchant:%:available'
     UNION ALL SELECT debit, currency, instance, -amount FROM transfer WHERE debit LIKE 'merchant:%:available') x GROUP BY 1, 2, 3)

@@ -90,7 +90,7 @@ REVOKE DELETE, TRUNCATE ON attempt FROM p_payment;
 CREATE TABLE transfer (
   id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   kind     text NOT NULL CHECK (kind IN ('authorize', 'settle', 'capture', 'share', 'void', 'refund', 'unshare',
-    'release', 'commission', 'recover', 'fee_return', 'payout', 'payout_paid', 'payout_back',
+    'release', 'commission', 'recover', 'fee_return', 'payout', 'payout_paid', 'payout_back', 'payout_owed',
     'dispute', 'dispute_unshare', 'dispute_recover', 'dispute_fee_return', 'dispute_won', 'dispute_reshare', 'dispute_restore', 'dispute_commission',
     'dispute_cost', 'dispute_cost_back', 'dispute_charge')),
   key      text NOT NULL,                          -- of the attempt, with shares also the merchant
