@@ -49,18 +49,10 @@ func (s *service) onBackordered(ctx context.Context, tx *store.Tx, events []even
 }
 
 // onPaymentRefused tells each time that an order's turn had come.
-func (s *service) onPaymentRefused(ctx context.Context, tx *store.Tx, events []event.Of[*orderv1.BackorderPaymentRefused]) error {
-	var all []*news
-	for _, e := range events {
-		all = append(all, ofBackorder(e.Meta, "backorder.payment_refused", fmt.Sprintf("%s/%d", e.Body.GetOrderId(), e.Position), e.Body, nil))
-	}
-	return s.file(ctx, tx, all)
+func onPaymentRefused(e event.Of[*orderv1.BackorderPaymentRefused]) []*news {
+	return []*news{ofBackorder(e.Meta, "backorder.payment_refused", fmt.Sprintf("%s/%d", e.Body.GetOrderId(), e.Position), e.Body, nil)}
 }
 
-func (s *service) onBackorderCancelled(ctx context.Context, tx *store.Tx, events []event.Of[*orderv1.BackorderCancelled]) error {
-	var all []*news
-	for _, e := range events {
-		all = append(all, ofBackorder(e.Meta, "backorder.cancelled", e.Body.GetOrderId(), e.Body, facts{"reason": e.Body.GetReason()}))
-	}
-	return s.file(ctx, tx, all)
+func onBackorderCancelled(e event.Of[*orderv1.BackorderCancelled]) []*news {
+	return []*news{ofBackorder(e.Meta, "backorder.cancelled", e.Body.GetOrderId(), e.Body, facts{"reason": e.Body.GetReason()})}
 }

@@ -1,43 +1,37 @@
 package main
 
 import (
-	"context"
 	"time"
 
 	paymentv1 "github.com/entrepot/entrepot/proto/entrepot/payment/v1"
 	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
 	"github.com/entrepot/entrepot/sdk/event"
-	"github.com/entrepot/entrepot/sdk/store"
 )
 
 // onDisputed tells each merchant what was taken of its own.
-func (s *service) onDisputed(ctx context.Context, tx *store.Tx, events []event.Of[*paymentv1.DisputeOpened]) error {
+func onDisputed(e event.Of[*paymentv1.DisputeOpened]) []*news {
+	d := e.Body
 	var all []*news
-	for _, e := range events {
-		d := e.Body
-		due := ""
-		if d.GetEvidenceDueAt() != nil {
-			due = d.GetEvidenceDueAt().AsTime().Format(time.RFC3339)
-		}
-		for _, share := range d.GetShares() {
-			all = append(all, ofDispute(e.Meta, "dispute.opened", d.GetDisputeId(), share.GetMerchantId(), d.GetReference(), facts{
-				"amount": price(&typev1.Money{CurrencyCode: d.GetAmount().GetCurrencyCode(), MinorUnits: share.GetMinorUnits()}),
-				"reason": word(d.GetReason(), "REASON_"), "due": due,
-			}))
-		}
+	due := ""
+	if d.GetEvidenceDueAt() != nil {
+		due = d.GetEvidenceDueAt().AsTime().Format(time.RFC3339)
 	}
-	return s.file(ctx, tx, owned(all))
+	for _, share := range d.GetShares() {
+		all = append(all, ofDispute(e.Meta, "dispute.opened", d.GetDisputeId(), share.GetMerchantId(), d.GetReference(), facts{
+			"amount": price(&typev1.Money{CurrencyCode: d.GetAmount().GetCurrencyCode(), MinorUnits: share.GetMinorUnits()}),
+			"reason": word(d.GetReason(), "REASON_"), "due": due,
+		}))
+	}
+	return all
 }
 
-func (s *service) onDisputeClosed(ctx context.Context, tx *store.Tx, events []event.Of[*paymentv1.DisputeClosed]) error {
+func onDisputeClosed(e event.Of[*paymentv1.DisputeClosed]) []*news {
+	d := e.Body
 	var all []*news
-	for _, e := range events {
-		d := e.Body
-		for _, share := range d.GetShares() {
-			all = append(all, ofDispute(e.Meta, "dispute.closed", d.GetDisputeId(), share.GetMerchantId(), d.GetReference(), facts{"outcome": word(d.GetState(), "STATE_")}))
-		}
+	for _, share := range d.GetShares() {
+		all = append(all, ofDispute(e.Meta, "dispute.closed", d.GetDisputeId(), share.GetMerchantId(), d.GetReference(), facts{"outcome": word(d.GetState(), "STATE_")}))
 	}
-	return s.file(ctx, tx, owned(all))
+	return all
 }
 
 // ofDispute is news of a dispute, that begins and ends once.

@@ -12,21 +12,19 @@ import (
 )
 
 // onEditProposed tells those whose answer a change waits for.
-func (s *service) onEditProposed(ctx context.Context, tx *store.Tx, events []event.Of[*orderv1.OrderEditProposed]) error {
+func onEditProposed(e event.Of[*orderv1.OrderEditProposed]) []*news {
+	p := e.Body
 	var all []*news
-	for _, e := range events {
-		p := e.Body
-		for _, who := range p.GetAwaits() {
-			n := &news{Order: p.GetOrderId(), Topic: "order.edit_proposed", Reference: p.GetEditId(), At: when(e.Meta)}
-			if who != "consumer" {
-				n.Topic = "sale.edit_proposed"
-				n.toMerchant(who)
-			}
-			n.Source, n.Facts = n.Topic+"/"+p.GetEditId()+"/"+who, facts{"order_id": p.GetOrderId(), "edit_id": p.GetEditId()}
-			all = append(all, n)
+	for _, who := range p.GetAwaits() {
+		n := &news{Order: p.GetOrderId(), Topic: "order.edit_proposed", Reference: p.GetEditId(), At: when(e.Meta)}
+		if who != "consumer" {
+			n.Topic = "sale.edit_proposed"
+			n.toMerchant(who)
 		}
+		n.Source, n.Facts = n.Topic+"/"+p.GetEditId()+"/"+who, facts{"order_id": p.GetOrderId(), "edit_id": p.GetEditId()}
+		all = append(all, n)
 	}
-	return s.file(ctx, tx, addressed(all))
+	return all
 }
 
 // onEdited confirms what an order now is, as its placing was confirmed, and

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	inspectionv1 "github.com/entrepot/entrepot/proto/entrepot/inspection/v1"
 	orderv1 "github.com/entrepot/entrepot/proto/entrepot/order/v1"
 	paymentv1 "github.com/entrepot/entrepot/proto/entrepot/payment/v1"
@@ -15,6 +17,18 @@ import (
 	"github.com/entrepot/entrepot/sdk/event"
 	"github.com/entrepot/entrepot/sdk/store"
 )
+
+// told is a handler of events each of which is news by itself: what it says is
+// filed for whom it is, and what it says to nobody is left out.
+func told[M proto.Message](s *service, says func(event.Of[M]) []*news) event.Handler {
+	return event.OnBatch(func(ctx context.Context, tx *store.Tx, events []event.Of[M]) error {
+		var all []*news
+		for _, e := range events {
+			all = append(all, says(e)...)
+		}
+		return s.file(ctx, tx, slices.DeleteFunc(all, func(n *news) bool { return n.Order == "" && n.Account == "" && n.Merchant == "" }))
+	})
+}
 
 // when an event happened, by the log.
 func when(m event.Meta) time.Time {
@@ -90,14 +104,12 @@ func (s *service) onPlaced(ctx context.Context, tx *store.Tx, events []event.Of[
 	return s.file(ctx, tx, append(all, waited...))
 }
 
-func (s *service) onAccepted(ctx context.Context, tx *store.Tx, events []event.Of[*orderv1.OrderAccepted]) error {
+func onAccepted(e event.Of[*orderv1.OrderAccepted]) []*news {
 	var all []*news
-	for _, e := range events {
-		if e.Body.GetComplete() {
-			all = append(all, ofOrder(e.Meta, "order.accepted", e.Body.GetOrderId(), facts{}))
-		}
+	if e.Body.GetComplete() {
+		all = append(all, ofOrder(e.Meta, "order.accepted", e.Body.GetOrderId(), facts{}))
 	}
-	return s.file(ctx, tx, all)
+	return all
 }
 
 // ofOrder is news of an order that come once.
@@ -156,94 +168,65 @@ func (s *service) onCancelled(ctx context.Context, tx *store.Tx, events []event.
 
 // onRefunded tells of each refund of an order's payment: how much was refunded
 // in all says which it is.
-func (s *service) onRefunded(ctx context.Context, tx *store.Tx, events []event.Of[*paymentv1.PaymentRefunded]) error {
-	var all []*news
-	for _, e := range events {
-		p := e.Body
-		if !strings.HasPrefix(p.GetReference(), "ord_") {
-			continue
-		}
-		all = append(all, &news{
-			Source: fmt.Sprintf("payment.refunded/%s/%d", p.GetPaymentId(), p.GetRefunded().GetMinorUnits()), Topic: "payment.refunded",
-			Order: p.GetReference(), Reference: p.GetReference(), At: when(e.Meta),
-			Facts: facts{"order_id": p.GetReference(), "amount": price(p.GetAmount()), "refunded": price(p.GetRefunded())},
-		})
+func onRefunded(e event.Of[*paymentv1.PaymentRefunded]) []*news {
+	p := e.Body
+	if !strings.HasPrefix(p.GetReference(), "ord_") {
+		return nil
 	}
-	return s.file(ctx, tx, all)
+	return []*news{{
+		Source: fmt.Sprintf("payment.refunded/%s/%d", p.GetPaymentId(), p.GetRefunded().GetMinorUnits()), Topic: "payment.refunded",
+		Order: p.GetReference(), Reference: p.GetReference(), At: when(e.Meta),
+		Facts: facts{"order_id": p.GetReference(), "amount": price(p.GetAmount()), "refunded": price(p.GetRefunded())},
+	}}
 }
 
-// owned leaves out what is no merchant's.
-func owned(all []*news) []*news {
-	return slices.DeleteFunc(all, func(n *news) bool { return n.Merchant == "" })
+func onReturned(e event.Of[*warehousev1.ReturnReceived]) []*news {
+	r := e.Body
+	goods := []any{}
+	for _, l := range r.GetLines() {
+		goods = append(goods, map[string]any{"sku": l.GetSku(), "quantity": l.GetQuantity()})
+	}
+	return []*news{{
+		Source: "return.received/" + r.GetReturnId(), Topic: "return.received", Merchant: r.GetMerchantId(), Reference: r.GetReturnId(), At: when(e.Meta),
+		Facts: facts{"return_id": r.GetReturnId(), "reference": r.GetReference(), "lines": goods},
+	}}
 }
 
-func (s *service) onReturned(ctx context.Context, tx *store.Tx, events []event.Of[*warehousev1.ReturnReceived]) error {
-	var all []*news
-	for _, e := range events {
-		r := e.Body
-		goods := []any{}
-		for _, l := range r.GetLines() {
-			goods = append(goods, map[string]any{"sku": l.GetSku(), "quantity": l.GetQuantity()})
-		}
-		all = append(all, &news{
-			Source: "return.received/" + r.GetReturnId(), Topic: "return.received", Merchant: r.GetMerchantId(), Reference: r.GetReturnId(), At: when(e.Meta),
-			Facts: facts{"return_id": r.GetReturnId(), "reference": r.GetReference(), "lines": goods},
-		})
-	}
-	return s.file(ctx, tx, owned(all))
+func onReturnClosed(e event.Of[*warehousev1.ReturnClosed]) []*news {
+	r := e.Body
+	return []*news{{
+		Source: "return.closed/" + r.GetReturnId(), Topic: "return.closed", Merchant: r.GetMerchantId(), Reference: r.GetReturnId(), At: when(e.Meta),
+		Facts: facts{"return_id": r.GetReturnId(), "reference": r.GetReference()},
+	}}
 }
 
-func (s *service) onReturnClosed(ctx context.Context, tx *store.Tx, events []event.Of[*warehousev1.ReturnClosed]) error {
-	var all []*news
-	for _, e := range events {
-		r := e.Body
-		all = append(all, &news{
-			Source: "return.closed/" + r.GetReturnId(), Topic: "return.closed", Merchant: r.GetMerchantId(), Reference: r.GetReturnId(), At: when(e.Meta),
-			Facts: facts{"return_id": r.GetReturnId(), "reference": r.GetReference()},
-		})
-	}
-	return s.file(ctx, tx, owned(all))
-}
-
-func (s *service) onConsignment(ctx context.Context, tx *store.Tx, events []event.Of[*inspectionv1.ConsignmentReceived]) error {
-	var all []*news
-	for _, e := range events {
-		c := e.Body
-		all = append(all, &news{
-			Source: "consignment.received/" + c.GetConsignmentId(), Topic: "consignment.received", Merchant: c.GetMerchantId(), Reference: c.GetConsignmentId(),
-			At: when(e.Meta), Facts: facts{"consignment_id": c.GetConsignmentId(), "cases": len(c.GetCaseIds())},
-		})
-	}
-	return s.file(ctx, tx, owned(all))
+func onConsignment(e event.Of[*inspectionv1.ConsignmentReceived]) []*news {
+	c := e.Body
+	return []*news{{
+		Source: "consignment.received/" + c.GetConsignmentId(), Topic: "consignment.received", Merchant: c.GetMerchantId(), Reference: c.GetConsignmentId(),
+		At: when(e.Meta), Facts: facts{"consignment_id": c.GetConsignmentId(), "cases": len(c.GetCaseIds())},
+	}}
 }
 
 // onVerdict tells of each verdict on a case: one that is appealed gets another.
-func (s *service) onVerdict(ctx context.Context, tx *store.Tx, events []event.Of[*inspectionv1.VerdictConfirmed]) error {
-	var all []*news
-	for _, e := range events {
-		v := e.Body
-		verdict := word(v.GetVerdict(), "VERDICT_")
-		all = append(all, &news{
-			Source: "inspection.verdict/" + v.GetCaseId() + "/" + verdict, Topic: "inspection.verdict", Merchant: v.GetMerchantId(), Reference: v.GetCaseId(),
-			At: when(e.Meta), Facts: facts{
-				"case_id": v.GetCaseId(), "sku": v.GetSku(), "lot": v.GetLot(), "quantity": v.GetQuantity(), "verdict": verdict, "reference": v.GetReference(),
-			},
-		})
-	}
-	return s.file(ctx, tx, owned(all))
+func onVerdict(e event.Of[*inspectionv1.VerdictConfirmed]) []*news {
+	v := e.Body
+	verdict := word(v.GetVerdict(), "VERDICT_")
+	return []*news{{
+		Source: "inspection.verdict/" + v.GetCaseId() + "/" + verdict, Topic: "inspection.verdict", Merchant: v.GetMerchantId(), Reference: v.GetCaseId(),
+		At: when(e.Meta), Facts: facts{
+			"case_id": v.GetCaseId(), "sku": v.GetSku(), "lot": v.GetLot(), "quantity": v.GetQuantity(), "verdict": verdict, "reference": v.GetReference(),
+		},
+	}}
 }
 
-func (s *service) onDestroyed(ctx context.Context, tx *store.Tx, events []event.Of[*inspectionv1.GoodsDestroyed]) error {
-	var all []*news
-	for _, e := range events {
-		d := e.Body
-		all = append(all, &news{
-			Source: "goods.destroyed/" + d.GetDestructionId(), Topic: "goods.destroyed", Merchant: d.GetMerchantId(), Reference: d.GetCaseId(), At: when(e.Meta),
-			Facts: facts{
-				"destruction_id": d.GetDestructionId(), "case_id": d.GetCaseId(), "sku": d.GetSku(), "quantity": d.GetQuantity(),
-				"ground": word(d.GetGround(), "GROUND_"),
-			},
-		})
-	}
-	return s.file(ctx, tx, owned(all))
+func onDestroyed(e event.Of[*inspectionv1.GoodsDestroyed]) []*news {
+	d := e.Body
+	return []*news{{
+		Source: "goods.destroyed/" + d.GetDestructionId(), Topic: "goods.destroyed", Merchant: d.GetMerchantId(), Reference: d.GetCaseId(), At: when(e.Meta),
+		Facts: facts{
+			"destruction_id": d.GetDestructionId(), "case_id": d.GetCaseId(), "sku": d.GetSku(), "quantity": d.GetQuantity(),
+			"ground": word(d.GetGround(), "GROUND_"),
+		},
+	}}
 }

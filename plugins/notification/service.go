@@ -122,15 +122,15 @@ func open(in *plugin.Instance) (*service, error) {
 	notificationv1connect.RegisterWebhookServiceHandler(in.Server, s)
 	notificationv1connect.RegisterTemplateServiceHandler(in.Server, s)
 	if err := in.Subscribe("trade",
-		event.OnBatch(s.onPlaced), event.OnBatch(s.onAccepted), event.OnBatch(s.onDelivered), event.OnBatch(s.onCancelled), event.OnBatch(s.onRefunded),
-		event.OnBatch(s.onBooked), event.OnBatch(s.onMoved), event.OnBatch(s.onLow), event.OnBatch(s.onShort), event.OnBatch(s.onBack), event.OnBatch(s.onPaidOut), event.OnBatch(s.onNotPaidOut),
-		event.OnBatch(s.onDisputed), event.OnBatch(s.onDisputeClosed),
-		event.OnBatch(s.onDoubted), event.OnBatch(s.onCleared),
-		event.OnBatch(s.onBackordered), event.OnBatch(s.onPaymentRefused), event.OnBatch(s.onBackorderCancelled), event.OnBatch(s.onReturned), event.OnBatch(s.onReturnClosed),
-		event.OnBatch(s.onConsignment), event.OnBatch(s.onVerdict), event.OnBatch(s.onDestroyed), event.OnBatch(s.onOverdue),
-		event.OnBatch(s.onEditProposed), event.OnBatch(s.onEdited),
-		event.OnBatch(s.onApplication), event.OnBatch(s.onOffer), event.OnBatch(s.onDecision), event.OnBatch(s.onEscalation), event.OnBatch(s.onAssessment),
-		event.OnBatch(s.onSettlement), event.OnBatch(s.onMessage), event.OnBatch(s.onUnanswered), event.OnBatch(s.onRecommendations),
+		event.OnBatch(s.onPlaced), told(s, onAccepted), event.OnBatch(s.onDelivered), event.OnBatch(s.onCancelled), told(s, onRefunded),
+		event.OnBatch(s.onBooked), event.OnBatch(s.onMoved), told(s, onLow), told(s, onShort), told(s, onBack), told(s, onPaidOut), told(s, onNotPaidOut),
+		told(s, onDisputed), told(s, onDisputeClosed),
+		told(s, onDoubted), told(s, onCleared),
+		event.OnBatch(s.onBackordered), told(s, onPaymentRefused), told(s, onBackorderCancelled), told(s, onReturned), told(s, onReturnClosed),
+		told(s, onConsignment), told(s, onVerdict), told(s, onDestroyed), told(s, onOverdue),
+		told(s, onEditProposed), event.OnBatch(s.onEdited),
+		told(s, onApplication), told(s, onOffer), told(s, onDecision), told(s, onEscalation), told(s, onAssessment),
+		told(s, onSettlement), told(s, onMessage), told(s, onUnanswered), told(s, onRecommendations),
 	); err != nil {
 		return nil, err
 	}
