@@ -158,10 +158,15 @@ func (r *reaper) wildly(steps []step, wild *rand.Rand) {
 
 // tell has everything happen side by side that leads through the sagas.
 func (p *proof) tell(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	stop := make(chan struct{})
 	var floor sync.WaitGroup
-	var floorErr error
-	floor.Go(func() { floorErr = p.workFloor(ctx, stop) })
+	floor.Go(func() {
+		if err := p.workFloor(ctx, stop); err != nil {
+			cancel(fmt.Errorf("the floor: %w", err)) // nobody gets anything any more
+		}
+	})
 	g, gctx := errgroup.WithContext(ctx)
 	for name, story := range p.stories() {
 		p.telling.Store(name, true)
@@ -176,10 +181,7 @@ func (p *proof) tell(ctx context.Context) error {
 	err := g.Wait()
 	close(stop)
 	floor.Wait()
-	if err == nil {
-		err = floorErr
-	}
-	return err
+	return errors.Join(context.Cause(ctx), err)
 }
 
 // untold are the stories that have not come to their end.
@@ -210,6 +212,10 @@ func left(t *testing.T, ctx context.Context, url string) { //nolint:revive // th
 		`SELECT format('set aside of %s at %s, attempt %s, due in %s: %s', name, key, attempt, due - now(), error) FROM bus.parked p JOIN bus.subscription s ON s.id = p.sub`,
 		`SELECT format('not told %s: %s of %s', s.name, l.topic, l.key) FROM bus.subscription s JOIN bus.cursor c ON c.sub = s.id JOIN bus.log l ON l.lane = c.lane AND l.pos > c.pos
 		   WHERE l.topic = ANY (s.topics) AND s.state = 'on'`,
+		`SELECT format('order %s: state %s; %s', o.id, o.state, (SELECT jsonb_agg(to_jsonb(c) - 'total') FROM p_order.consignment c WHERE c.order_id = o.id))
+		   FROM p_order.orders o WHERE o.state NOT IN (6, 7)`,
+		`SELECT format('fulfilment %s', to_jsonb(f)) FROM p_warehouse.fulfilment f WHERE state NOT IN (7, 8)`,
+		`SELECT format('shipment %s', to_jsonb(s) - 'request') FROM p_logistics.shipment s WHERE delivered_at IS NULL`,
 		`SELECT format('waits: %s %s: %s', usename, wait_event, left(query, 200)) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()`,
 	} {
 		rows, err := db.Query(ctx, sql)
