@@ -74,14 +74,18 @@ type line struct {
 const lineColumns = `key, subject, operation, state, amount, currency, unposted, sent_at`
 
 // ours are the operations that an instance was asked for: attempts, and
-// payouts, whose state is told in the words of attempts. What follows says
-// which.
+// payouts, whose state is told in the words of attempts. One that was settled
+// is what the person found to have been paid; where the company paid in
+// another currency, which that person turned into the payout's, it is what the
+// company told. What follows says which.
 const ours = `SELECT ` + lineColumns + ` FROM (
   SELECT key, payment AS subject, operation, state, CASE WHEN x THEN amount ELSE processed END AS amount, CASE WHEN x THEN currency ELSE processed_currency END AS currency,
          x AS unposted, sent_at, ended_at, instance
     FROM attempt, LATERAL (SELECT conflict AND posted = 0 AND amount > 0) c(x)
   UNION ALL
-  SELECT id, id, 5, CASE state WHEN 1 THEN 4 WHEN 3 THEN 3 ELSE 2 END, amount, currency, state = 4, sent_at, ended_at, instance FROM payout) o
+  SELECT id, id, 5, CASE WHEN state = 1 THEN 4 WHEN state = 3 OR paid = 0 THEN 3 ELSE 2 END, CASE WHEN f THEN processed ELSE coalesce(paid, amount) END,
+         CASE WHEN f THEN processed_currency ELSE currency END, state = 4, sent_at, ended_at, instance
+    FROM payout, LATERAL (SELECT state = 5 AND processed_currency <> currency) c(f)) o
  WHERE instance = $1 `
 
 func (l *line) scan(row interface{ Scan(...any) error }) error {

@@ -26,6 +26,7 @@ const (
 	payoutPaid       = paymentv1.Payout_STATE_PAID
 	payoutDeclined   = paymentv1.Payout_STATE_DECLINED
 	payoutConflicted = paymentv1.Payout_STATE_CONFLICTED
+	payoutSettled    = paymentv1.Payout_STATE_SETTLED
 )
 
 // payout is a row of the table payout.
@@ -38,14 +39,18 @@ type payout struct {
 	processedCurrency                string
 	at, sentAt                       time.Time
 	endedAt                          sql.NullTime
+	scheduledOn                      sql.NullTime
+	// paid is what a person found who settled it.
+	paid            sql.NullInt64
+	settledBy, note string
 }
 
 const payoutColumns = `o.id, o.merchant, o.instance, o.currency, o.amount, o.state, o.code, o.provider_reference, o.processed, o.processed_currency,
-  o.at, o.sent_at, o.ended_at`
+  o.at, o.sent_at, o.ended_at, o.scheduled_on, o.paid, o.settled_by, o.note`
 
 func (p *payout) scan(row interface{ Scan(...any) error }) error {
 	return row.Scan(&p.id, &p.merchant, &p.instance, &p.currency, &p.amount, &p.state, &p.code, &p.reference, &p.processed, &p.processedCurrency,
-		&p.at, &p.sentAt, &p.endedAt)
+		&p.at, &p.sentAt, &p.endedAt, &p.scheduledOn, &p.paid, &p.settledBy, &p.note)
 }
 
 func payouts(rows *sql.Rows, err error) (out []*payout, _ error) {
@@ -63,13 +68,19 @@ func (p *payout) money() *typev1.Money {
 func (p *payout) proto() *paymentv1.Payout {
 	out := &paymentv1.Payout{
 		PayoutId: p.id, MerchantId: p.merchant, Instance: p.instance, Amount: p.money(), State: p.state, ProviderReference: p.reference, Code: p.code,
-		RequestedAt: timestamppb.New(p.at),
+		RequestedAt: timestamppb.New(p.at), SettledBy: p.settledBy, Note: p.note,
+	}
+	if p.scheduledOn.Valid {
+		out.ScheduledOn = p.scheduledOn.Time.Format(time.DateOnly)
 	}
 	if p.endedAt.Valid {
 		out.EndedAt = timestamppb.New(p.endedAt.Time)
 	}
-	if p.state == payoutConflicted {
+	switch p.state {
+	case payoutConflicted:
 		out.Processed = &typev1.Money{CurrencyCode: p.processedCurrency, MinorUnits: p.processed}
+	case payoutSettled:
+		out.Processed = &typev1.Money{CurrencyCode: p.currency, MinorUnits: p.paid.Int64}
 	}
 	return out
 }
@@ -83,7 +94,7 @@ func (p *payout) attempt() *attempt {
 func (p *payout) told() *attempt {
 	a := p.attempt()
 	a.state, a.processed, a.processedCurrency = map[paymentv1.Payout_State]attemptState{
-		payoutOpen: unknown, payoutPaid: succeeded, payoutDeclined: declined, payoutConflicted: succeeded,
+		payoutOpen: unknown, payoutPaid: succeeded, payoutDeclined: declined, payoutConflicted: succeeded, payoutSettled: succeeded,
 	}[p.state], p.processed, p.processedCurrency
 	return a
 }
@@ -154,6 +165,10 @@ func (s *service) RequestPayout(ctx context.Context, req *paymentv1.RequestPayou
 		return nil, fault.New(connect.CodeFailedPrecondition, "PAYOUT_DECLINED", "the payment provider declined the payout", "code", p.code)
 	case payoutConflicted:
 		return nil, fault.New(connect.CodeFailedPrecondition, "PAYOUT_CONFLICTED", "the provider paid another amount than was asked; a person must settle it", "payout", p.id)
+	case payoutSettled:
+		if p.paid.Int64 != p.amount {
+			return nil, fault.New(connect.CodeFailedPrecondition, "PAYOUT_SETTLED", "a person found that another amount was paid than was asked; ListPayouts tells it", "payout", p.id)
+		}
 	}
 	return &paymentv1.RequestPayoutResponse{ProviderReference: p.reference}, nil
 }

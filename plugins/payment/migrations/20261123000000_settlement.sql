@@ -75,7 +75,7 @@ CREATE TABLE payout (
   instance  text NOT NULL,
   currency  text NOT NULL,
   amount    bigint NOT NULL CHECK (amount > 0),
-  state     smallint NOT NULL DEFAULT 1 CHECK (state BETWEEN 1 AND 4), -- open, paid, declined, conflicted
+  state     smallint NOT NULL DEFAULT 1 CHECK (state BETWEEN 1 AND 5), -- open, paid, declined, conflicted, settled
   code      text NOT NULL DEFAULT '',
   provider_reference text NOT NULL DEFAULT '',
   processed bigint NOT NULL DEFAULT 0,             -- what the company says it paid
@@ -88,11 +88,43 @@ CREATE TABLE payout (
   -- When the company is next asked what became of it, and how often it was.
   next_try  timestamptz NOT NULL DEFAULT now() + interval '20 s',
   tries     integer NOT NULL DEFAULT 0,
-  CHECK ((state <> 1) = (ended_at IS NOT NULL)));
+  -- By a schedule: of which day.
+  scheduled_on date,
+  -- What a person found to have been paid, when the company told otherwise
+  -- than was asked; who, and why so.
+  paid      bigint CHECK (paid >= 0),
+  settled_by text NOT NULL DEFAULT '',
+  note      text NOT NULL DEFAULT '',
+  CHECK ((state <> 1) = (ended_at IS NOT NULL)),
+  CHECK ((state = 5) = (paid IS NOT NULL) AND (state = 5) = (settled_by <> '') AND (state = 5) = (note <> '')));
 CREATE INDEX payout_open ON payout (next_try) WHERE state = 1;
 CREATE INDEX payout_list ON payout (at, id);
 CREATE INDEX payout_merchant ON payout (merchant, at, id);
 REVOKE DELETE, TRUNCATE ON payout FROM p_payment;
+-- A payout ends once, and one in conflict is settled once: nothing else of it
+-- changes then.
 CREATE TRIGGER payout_ends_once BEFORE UPDATE ON payout FOR EACH ROW
-  WHEN (OLD.state <> 1 OR (OLD.id, OLD.merchant, OLD.instance, OLD.currency, OLD.amount) IS DISTINCT FROM (NEW.id, NEW.merchant, NEW.instance, NEW.currency, NEW.amount))
+  WHEN ((OLD.id, OLD.merchant, OLD.instance, OLD.currency, OLD.amount, OLD.at, OLD.scheduled_on)
+      IS DISTINCT FROM (NEW.id, NEW.merchant, NEW.instance, NEW.currency, NEW.amount, NEW.at, NEW.scheduled_on)
+    OR OLD.state NOT IN (1, 4) OR OLD.state = 1 AND NEW.state = 5
+    OR OLD.state = 4 AND (NEW.state <> 5 OR to_jsonb(OLD) - '{state,paid,settled_by,note}'::text[] IS DISTINCT FROM to_jsonb(NEW) - '{state,paid,settled_by,note}'::text[]))
   EXECUTE FUNCTION refuse_change('a payout ends once');
+
+-- One payout a day by a schedule. One that the company never saw did not
+-- happen: the day may have another.
+CREATE UNIQUE INDEX payout_of_a_day ON payout (merchant, currency, instance, scheduled_on)
+  WHERE scheduled_on IS NOT NULL AND NOT (state = 3 AND code = 'NEVER_SEEN');
+CREATE INDEX payout_scheduled ON payout (merchant, currency, instance, scheduled_on) WHERE scheduled_on IS NOT NULL;
+
+-- When merchants are paid out by themselves; '' is every merchant without a
+-- schedule of its own.
+CREATE TABLE payout_schedule (
+  merchant  text NOT NULL,
+  currency  text NOT NULL,
+  every     smallint NOT NULL CHECK (every BETWEEN 1 AND 4), -- manual, daily, weekly, monthly
+  day       smallint NOT NULL CHECK (CASE every WHEN 3 THEN day BETWEEN 1 AND 7 WHEN 4 THEN day BETWEEN 1 AND 28 ELSE day = 0 END),
+  minimum   bigint NOT NULL CHECK (minimum >= 0),
+  first_day date NOT NULL,                         -- holds from the day after it was set
+  set_by    text NOT NULL,
+  PRIMARY KEY (merchant, currency));
+REVOKE DELETE, TRUNCATE ON payout_schedule FROM p_payment;

@@ -900,11 +900,12 @@ type Payout struct {
 	RequestedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=requested_at,json=requestedAt,proto3" json:"requested_at,omitempty"`
 	// Unset while it is open.
 	EndedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
-	// What the company paid, when that is another amount.
+	// In conflict: what the company says it paid; settled: what was paid in
+	// truth.
 	Processed *v1.Money `protobuf:"bytes,10,opt,name=processed,proto3" json:"processed,omitempty"`
-	// By a schedule: of which day.
+	// By a schedule: of which day, "2026-11-23" (ISO 8601, UTC).
 	ScheduledOn string `protobuf:"bytes,11,opt,name=scheduled_on,json=scheduledOn,proto3" json:"scheduled_on,omitempty"`
-	// Who settled a conflict, and why so.
+	// Who settled a conflict, and why so; the merchant may read it.
 	SettledBy     string `protobuf:"bytes,12,opt,name=settled_by,json=settledBy,proto3" json:"settled_by,omitempty"`
 	Note          string `protobuf:"bytes,13,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1139,7 +1140,9 @@ func (x *SettlePayoutResponse) GetPayout() *Payout {
 
 // When a merchant is paid out, in one currency: all that is available at each
 // instance, if it is at least the minimum, once a day that the schedule names,
-// by UTC. A merchant's own goes before the one of all.
+// by UTC. A merchant's own goes before the one of all. What the company
+// declined is not tried again that day; what it never saw is, up to six times,
+// also when the day is over meanwhile.
 type PayoutSchedule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty, which staff may name alone: of every merchant without one.
@@ -1147,8 +1150,10 @@ type PayoutSchedule struct {
 	Interval   PayoutSchedule_Interval `protobuf:"varint,2,opt,name=interval,proto3,enum=entrepot.payment.v1.PayoutSchedule_Interval" json:"interval,omitempty"`
 	// Zero for manual and daily.
 	Day int32 `protobuf:"varint,3,opt,name=day,proto3" json:"day,omitempty"`
-	// Its currency is the schedule's.
-	Minimum       *v1.Money `protobuf:"bytes,4,opt,name=minimum,proto3" json:"minimum,omitempty"`
+	// Its currency is the schedule's. Zero: whatever there is.
+	Minimum *v1.Money `protobuf:"bytes,4,opt,name=minimum,proto3" json:"minimum,omitempty"`
+	// Told, not taken: from which day on it holds, "2026-11-24".
+	FirstDay      string `protobuf:"bytes,5,opt,name=first_day,json=firstDay,proto3" json:"first_day,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1209,6 +1214,13 @@ func (x *PayoutSchedule) GetMinimum() *v1.Money {
 		return x.Minimum
 	}
 	return nil
+}
+
+func (x *PayoutSchedule) GetFirstDay() string {
+	if x != nil {
+		return x.FirstDay
+	}
+	return ""
 }
 
 type PutPayoutScheduleRequest struct {
@@ -1505,7 +1517,8 @@ func (x *ListPayoutsResponse) GetNextPageToken() string {
 	return ""
 }
 
-// Money was sent to a merchant.
+// Money was sent to a merchant: what was paid, also where that is another amount
+// than was asked and a person has settled it.
 type PayoutPaid struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	MerchantId    string                 `protobuf:"bytes,1,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
@@ -1574,14 +1587,16 @@ func (x *PayoutPaid) GetInstance() string {
 	return ""
 }
 
-// The company refused; the money is available again.
+// Nothing was paid; the money is available again.
 type PayoutFailed struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	MerchantId    string                 `protobuf:"bytes,1,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
-	PayoutId      string                 `protobuf:"bytes,2,opt,name=payout_id,json=payoutId,proto3" json:"payout_id,omitempty"`
-	Amount        *v1.Money              `protobuf:"bytes,3,opt,name=amount,proto3" json:"amount,omitempty"`
-	Instance      string                 `protobuf:"bytes,4,opt,name=instance,proto3" json:"instance,omitempty"`
-	Code          string                 `protobuf:"bytes,5,opt,name=code,proto3" json:"code,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	MerchantId string                 `protobuf:"bytes,1,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
+	PayoutId   string                 `protobuf:"bytes,2,opt,name=payout_id,json=payoutId,proto3" json:"payout_id,omitempty"`
+	Amount     *v1.Money              `protobuf:"bytes,3,opt,name=amount,proto3" json:"amount,omitempty"`
+	Instance   string                 `protobuf:"bytes,4,opt,name=instance,proto3" json:"instance,omitempty"`
+	// The company's, why it refused; NEVER_SEEN when it did not get it; NOT_PAID
+	// when a person found so.
+	Code          string `protobuf:"bytes,5,opt,name=code,proto3" json:"code,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2384,14 +2399,16 @@ const file_entrepot_payment_v1_settlement_proto_rawDesc = "" +
 	"\x04note\x18\x03 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xf4\x03R\x04note\"K\n" +
 	"\x14SettlePayoutResponse\x123\n" +
-	"\x06payout\x18\x01 \x01(\v2\x1b.entrepot.payment.v1.PayoutR\x06payout\"\xec\x02\n" +
+	"\x06payout\x18\x01 \x01(\v2\x1b.entrepot.payment.v1.PayoutR\x06payout\"\x92\x03\n" +
 	"\x0ePayoutSchedule\x122\n" +
 	"\vmerchant_id\x18\x01 \x01(\tB\x11\xbaH\x0er\f\x18@2\b^[^:/]*$R\n" +
 	"merchantId\x12T\n" +
 	"\binterval\x18\x02 \x01(\x0e2,.entrepot.payment.v1.PayoutSchedule.IntervalB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\binterval\x12\x1b\n" +
 	"\x03day\x18\x03 \x01(\x05B\t\xbaH\x06\x1a\x04\x18\x1c(\x00R\x03day\x129\n" +
-	"\aminimum\x18\x04 \x01(\v2\x17.entrepot.type.v1.MoneyB\x06\xbaH\x03\xc8\x01\x01R\aminimum\"x\n" +
+	"\aminimum\x18\x04 \x01(\v2\x17.entrepot.type.v1.MoneyB\x06\xbaH\x03\xc8\x01\x01R\aminimum\x12$\n" +
+	"\tfirst_day\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18\n" +
+	"R\bfirstDay\"x\n" +
 	"\bInterval\x12\x18\n" +
 	"\x14INTERVAL_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fINTERVAL_MANUAL\x10\x01\x12\x12\n" +

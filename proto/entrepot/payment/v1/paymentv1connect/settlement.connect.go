@@ -173,18 +173,21 @@ type SettlementServiceClient interface {
 	// More than that: failed_precondition, reason PAYOUT_EXCEEDS_BALANCE. The
 	// company's no: failed_precondition, PAYOUT_DECLINED, and the money is
 	// available again. Another amount paid than was asked: failed_precondition,
-	// PAYOUT_CONFLICTED; a person must settle it. Outcome unknown: unavailable,
+	// PAYOUT_CONFLICTED; a person must settle it; if that person finds another
+	// amount paid, PAYOUT_SETTLED from then on. Outcome unknown: unavailable,
 	// OUTCOME_UNKNOWN; repeating the call asks the provider by key and never
 	// pays twice. Nobody has to repeat it: the module itself goes on asking.
 	RequestPayout(context.Context, *v1.RequestPayoutRequest) (*v1.RequestPayoutResponse, error)
 	// SettlePayout ends a payout in conflict as a person found it to be: what was
 	// paid has left for good, the rest is available again, and what was paid
-	// beyond the amount is owed by the merchant. One that is in no conflict:
-	// failed_precondition, PAYOUT_NOT_CONFLICTED; one that was settled
-	// otherwise: already_exists, PAYOUT_DIFFERS.
+	// beyond the amount is owed by the merchant. None of that id: not_found,
+	// PAYOUT_UNKNOWN; one that is in no conflict: failed_precondition,
+	// PAYOUT_NOT_CONFLICTED; one that was settled with another amount or note:
+	// already_exists, PAYOUT_DIFFERS.
 	SettlePayout(context.Context, *v1.SettlePayoutRequest) (*v1.SettlePayoutResponse, error)
-	// PutPayoutSchedule has what is available paid out by itself. It holds from
-	// the next day that it names.
+	// PutPayoutSchedule has what is available paid out by itself. What was set
+	// before holds no more; this holds from the next day on, by UTC. Put again as
+	// it is, it goes on to hold.
 	PutPayoutSchedule(context.Context, *v1.PutPayoutScheduleRequest) (*v1.PutPayoutScheduleResponse, error)
 	// ListPayoutSchedules tells a merchant's own and those of every merchant.
 	ListPayoutSchedules(context.Context, *v1.ListPayoutSchedulesRequest) (*v1.ListPayoutSchedulesResponse, error)
@@ -245,18 +248,21 @@ type SettlementServiceHandler interface {
 	// More than that: failed_precondition, reason PAYOUT_EXCEEDS_BALANCE. The
 	// company's no: failed_precondition, PAYOUT_DECLINED, and the money is
 	// available again. Another amount paid than was asked: failed_precondition,
-	// PAYOUT_CONFLICTED; a person must settle it. Outcome unknown: unavailable,
+	// PAYOUT_CONFLICTED; a person must settle it; if that person finds another
+	// amount paid, PAYOUT_SETTLED from then on. Outcome unknown: unavailable,
 	// OUTCOME_UNKNOWN; repeating the call asks the provider by key and never
 	// pays twice. Nobody has to repeat it: the module itself goes on asking.
 	RequestPayout(context.Context, *v1.RequestPayoutRequest) (*v1.RequestPayoutResponse, error)
 	// SettlePayout ends a payout in conflict as a person found it to be: what was
 	// paid has left for good, the rest is available again, and what was paid
-	// beyond the amount is owed by the merchant. One that is in no conflict:
-	// failed_precondition, PAYOUT_NOT_CONFLICTED; one that was settled
-	// otherwise: already_exists, PAYOUT_DIFFERS.
+	// beyond the amount is owed by the merchant. None of that id: not_found,
+	// PAYOUT_UNKNOWN; one that is in no conflict: failed_precondition,
+	// PAYOUT_NOT_CONFLICTED; one that was settled with another amount or note:
+	// already_exists, PAYOUT_DIFFERS.
 	SettlePayout(context.Context, *v1.SettlePayoutRequest) (*v1.SettlePayoutResponse, error)
-	// PutPayoutSchedule has what is available paid out by itself. It holds from
-	// the next day that it names.
+	// PutPayoutSchedule has what is available paid out by itself. What was set
+	// before holds no more; this holds from the next day on, by UTC. Put again as
+	// it is, it goes on to hold.
 	PutPayoutSchedule(context.Context, *v1.PutPayoutScheduleRequest) (*v1.PutPayoutScheduleResponse, error)
 	// ListPayoutSchedules tells a merchant's own and those of every merchant.
 	ListPayoutSchedules(context.Context, *v1.ListPayoutSchedulesRequest) (*v1.ListPayoutSchedulesResponse, error)
