@@ -227,6 +227,10 @@ func (s *service) ReturnBackorder(ctx context.Context, req *orderv1.ReturnBackor
 				return nil, err
 			}
 		}
+		// The day may have moved while it had its turn.
+		if err := tellDays(ctx, tx, []string{sku}); err != nil {
+			return nil, err
+		}
 		return &orderv1.ReturnBackorderResponse{}, allotNext(ctx, tx, []string{sku})
 	})
 }

@@ -154,12 +154,14 @@ func (w *wishes) divide(o *order, ahead []byte) (later []line, err error) {
 }
 
 // queueUp counts what waits, where the listing allows it. The rows stay locked:
-// places in a queue are given in the order of the commits.
-const queueUp = `WITH u AS (SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) u(sku, merchant, quantity, allowed) ORDER BY sku)
+// places in a queue are given in the order of the commits. It tells of each
+// whether the listing has another day by now than the one that was accepted: a
+// cart knows it for half an hour.
+const queueUp = `WITH u AS (SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $6::date[]) u(sku, merchant, quantity, allowed, expected) ORDER BY sku)
 INSERT INTO backlog AS q (sku, market, merchant, waiting, allowed) SELECT sku, $5, merchant, quantity, allowed FROM u
   ON CONFLICT (sku, market) DO UPDATE SET waiting = q.waiting + excluded.waiting, allowed = excluded.allowed, merchant = excluded.merchant,
     since = CASE WHEN q.waiting = 0 THEN now() ELSE q.since END
-   WHERE q.waiting + excluded.waiting <= excluded.allowed RETURNING sku`
+   WHERE q.waiting + excluded.waiting <= excluded.allowed RETURNING sku, coalesce(q.expected_on <> (SELECT u.expected FROM u WHERE u.sku = q.sku), false)`
 
 const insertBackorders = `WITH u AS MATERIALIZED (SELECT * FROM ROWS FROM (unnest($1::text[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]),
     unnest($5::text[]), unnest($6::text[]), unnest($7::bigint[]), unnest($8::bigint[]), unnest($9::boolean[]), unnest($10::int[]), unnest($11::text[]),
@@ -196,8 +198,16 @@ func (o *order) queue(ctx context.Context, tx *store.Tx, later []line, token, wh
 		authenticated[i], weights[i], codes[i], origins[i], expected[i], allowed[i] = l.Authenticated, l.Weight, l.HSCode, l.Origin, l.ExpectedOn, l.allowed()
 	}
 	counted := 0
-	rows, err := tx.Rows(ctx, queueUp, skus, merchants, quantities, allowed, o.market)
-	if err := each(rows, err, func(*sql.Rows) error { counted++; return nil }); err != nil {
+	rows, err := tx.Rows(ctx, queueUp, skus, merchants, quantities, allowed, o.market, expected)
+	if err := each(rows, err, func(rows *sql.Rows) error {
+		counted++
+		var sku string
+		var stale bool
+		if err := rows.Scan(&sku, &stale); err != nil || !stale {
+			return err
+		}
+		return tellDayLater(tx, sku, now().Add(dayGrace))
+	}); err != nil {
 		return err
 	}
 	if counted < n {

@@ -110,6 +110,9 @@ func (s *service) agree(ctx context.Context, tx *store.Tx, o *order, e *edit, si
 	if err := o.editable(ctx, tx, e, nil); err != nil {
 		return nil, err
 	}
+	if err := e.behind(ctx, tx, o.market); err != nil {
+		return nil, err
+	}
 	before, _, err := o.settled(ctx, tx)
 	if err != nil {
 		return nil, err

@@ -215,6 +215,32 @@ func (o *order) editable(ctx context.Context, tx *store.Tx, e *edit, but []strin
 	return nil
 }
 
+// behind refuses an edit that adds pieces for which orders wait: what is added
+// would be reserved past them. Who wants them orders them by themselves, and
+// waits in the same queue.
+func (e *edit) behind(ctx context.Context, tx *store.Tx, market string) error {
+	var skus, waiting []string
+	for _, l := range e.lines {
+		if l.Quantity > l.Before {
+			skus = append(skus, l.SKU)
+		}
+	}
+	if len(skus) == 0 {
+		return nil
+	}
+	rows, err := tx.Rows(ctx, `SELECT sku, waiting::text FROM backlog WHERE sku = ANY ($1) AND market = $2 AND waiting > 0 ORDER BY sku`, skus, market)
+	if err := each(rows, err, func(rows *sql.Rows) error {
+		var sku, n string
+		err := rows.Scan(&sku, &n)
+		waiting = append(waiting, sku, n)
+		return err
+	}); err != nil || len(waiting) == 0 {
+		return err
+	}
+	return fault.New(connect.CodeFailedPrecondition, "EDIT_BEHIND_WAITING",
+		"others wait for some of what is added, and come first; order it by itself, and it waits behind them", waiting...)
+}
+
 const insertEdit = `WITH e AS (INSERT INTO order_edit (id, order_id, proposed_by, awaits, asked, version, lines, ship_to_ref, carrier, reason, fingerprint, expires_at)
   VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING RETURNING order_id),
 t AS (INSERT INTO timeline (order_id, what, who, note) SELECT order_id, 'edit.proposed', $12, $9 FROM e)
@@ -240,6 +266,9 @@ func (s *service) propose(ctx context.Context, tx *store.Tx, seen *order, e *edi
 		return fault.Retry(fault.New(connect.CodeAborted, "ORDER_BUSY", "the order was changed at this moment; try again"), 100*time.Millisecond)
 	}
 	if err := o.editable(ctx, tx, e, nil); err != nil {
+		return err
+	}
+	if err := e.behind(ctx, tx, o.market); err != nil {
 		return err
 	}
 	lines, err := json.Marshal(append([]editLine{}, e.lines...))

@@ -27,6 +27,8 @@ publishes = [
   "entrepot.order.v1.BackInStock",
   "entrepot.order.v1.OrderEditTimedOut",
   "entrepot.order.v1.BackorderPlaced",
+  "entrepot.order.v1.BackorderRescheduled",
+  "entrepot.order.v1.BackorderDayDue",
   "entrepot.order.v1.BackorderAllotted",
   "entrepot.order.v1.BackorderPaymentRefused",
   "entrepot.order.v1.BackorderCancelled",
@@ -71,8 +73,17 @@ subscription "stock" {
   ]
 }
 
+# For which day goods are expected that orders wait for.
+subscription "listings" {
+  gather = "200ms"
+  topics = ["entrepot.catalog.v1.ListingChanged"]
+}
+
 subscription "timers" {
-  topics = ["entrepot.order.v1.OrderEditTimedOut"]
+  topics = [
+    "entrepot.order.v1.OrderEditTimedOut",
+    "entrepot.order.v1.BackorderDayDue",
+  ]
 }
 
 reveals = ["show-to-owner"]

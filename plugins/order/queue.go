@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"encoding/base64"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,7 +44,62 @@ func (s *service) ListQueue(ctx context.Context, req *orderv1.ListQueueRequest) 
 	for _, o := range found {
 		res.Orders = append(res.Orders, o.part(merchant).proto())
 	}
-	return res, nil
+	if req.GetBackordered() {
+		err = s.why(ctx, found, res.GetOrders())
+	}
+	return res, err
+}
+
+// places tells of waiting orders how many pieces wait before each.
+const places = `WITH mine AS (SELECT sku, market FROM backorder WHERE order_id = ANY ($1)),
+line AS (SELECT b.order_id, b.state, sum(b.quantity) FILTER (WHERE b.state IN (2, 3)) OVER (PARTITION BY b.sku, b.market ORDER BY b.n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS ahead
+  FROM backorder b WHERE b.state < 5 AND (b.sku, b.market) IN (SELECT sku, market FROM mine))
+SELECT order_id, coalesce(ahead, 0)::bigint FROM line WHERE order_id = ANY ($1) AND state = 2`
+
+// why shows a merchant what orders in their place in a queue wait for: those
+// before them, or pieces that have not come. told are the orders found, as they
+// are answered.
+func (s *service) why(ctx context.Context, found []*order, told []*orderv1.Order) error {
+	at, ids := make(map[string]int, len(found)), make([]string, len(found))
+	for i, o := range found {
+		at[o.id], ids[i] = i, o.id
+	}
+	type shelf struct {
+		market string
+		strict bool
+	}
+	waiting := make(map[shelf][]int)
+	rows, err := s.db.Rows(ctx, places, ids)
+	if err := each(rows, err, func(rows *sql.Rows) error {
+		var orderID string
+		var ahead int64
+		if err := rows.Scan(&orderID, &ahead); err != nil {
+			return err
+		}
+		i := at[orderID]
+		told[i].Backorder.Ahead = ahead
+		of := shelf{found[i].market, found[i].lines[0].Authenticated}
+		waiting[of] = append(waiting[of], i)
+		return nil
+	}); err != nil {
+		return store.Wrap(err)
+	}
+	for of, orders := range waiting {
+		var asked []line
+		for _, i := range orders {
+			if l := found[i].lines[0]; !slices.ContainsFunc(asked, func(a line) bool { return a.SKU == l.SKU }) {
+				asked = append(asked, l)
+			}
+		}
+		there, err := s.there(ctx, of.market, asked)
+		if err != nil {
+			return err
+		}
+		for _, i := range orders {
+			told[i].Backorder.Available = there[found[i].lines[0].SKU]
+		}
+	}
+	return nil
 }
 
 // queueToken is when the last consignment shown was due, and its order's id.

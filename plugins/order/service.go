@@ -60,7 +60,8 @@ func register(ctx context.Context, in *plugin.Instance) error {
 		in.Subscribe("shipments", event.On(booked), event.On(moved)),
 		in.Subscribe("stock", onLevels[*warehousev1.StockReceived](), onLevels[*warehousev1.StockPutAway](), onLevels[*warehousev1.StockMoved](),
 			onLevels[*warehousev1.ReservationReleased](), event.On(onAdjusted)),
-		in.Subscribe("timers", event.On(timedOut)),
+		in.Subscribe("listings", event.OnBatch(onListings)),
+		in.Subscribe("timers", event.On(timedOut), event.On(dayDue)),
 		in.Subscribe("schedules", event.OnBatch(onTicks)))
 }
 

@@ -101,6 +101,7 @@ func TestShortagesAreSummedRemindedOfAndToldWhenTheyEnd(t *testing.T) {
 	require.Len(t, back, 1, "each who waits for what is there, once")
 	require.Equal(t, consumer.Account, back[0].GetAccountId())
 	require.EqualValues(t, 9, back[0].GetQuantity())
+	require.Equal(t, "sku_cup", back[0].GetTitle(), "as the cart had it")
 	_, err = s.DB.ExecContext(t.Context(), "UPDATE gap SET remind_at = now()")
 	require.NoError(t, err)
 	tick()
@@ -124,6 +125,15 @@ func TestWhoTakesItBackIsNotTold(t *testing.T) {
 	_, back := s.told(t)
 	require.Len(t, back, 1)
 	require.Equal(t, consumer.Account, back[0].GetAccountId())
+	require.Equal(t, "sku_cup", back[0].GetTitle(), "as the catalog has it")
+
+	// What the catalog does not show has no title, and is told all the same.
+	_, err = s.shortages(consumer).WatchStock(t.Context(), &orderv1.WatchStockRequest{Sku: "sku_moon", Quantity: 1})
+	require.NoError(t, err)
+	require.NoError(t, s.Deliver(t.Context(), "stock", &warehousev1.StockAdjusted{Sku: "sku_moon", Level: &warehousev1.StockLevel{Sku: "sku_moon", Sellable: 1}}))
+	_, back = s.told(t)
+	require.Len(t, back, 2)
+	require.Empty(t, back[1].GetTitle())
 }
 
 func TestASuggestionCoversWhatSellsAndWhatWasMissing(t *testing.T) {

@@ -146,8 +146,9 @@ CREATE TABLE gap (
 CREATE INDEX gap_sku ON gap (sku);
 CREATE INDEX gap_due ON gap (remind_at);
 
--- How many wait for a sku in a market. The queue of a sku changes under the
--- locks of its rows here, taken in the order of the markets.
+-- How many wait for a sku in a market, and for which day it is expected there:
+-- a row for each listing of which any may wait, or might. The queue of a sku
+-- changes under the locks of its rows here, taken in the order of the markets.
 CREATE TABLE backlog (
   sku      text NOT NULL,
   market   text NOT NULL,
@@ -155,6 +156,8 @@ CREATE TABLE backlog (
   waiting  bigint NOT NULL CHECK (waiting >= 0),
   allowed  bigint NOT NULL,                        -- by the listing, when the last one came
   since    timestamptz NOT NULL DEFAULT now(),
+  listing  bigint NOT NULL DEFAULT 0,              -- position of the event that told the day: an older one tells nothing
+  expected_on date,                                -- as the listing has it; NULL: not heard of
   PRIMARY KEY (sku, market)) WITH (fillfactor = 80);
 CREATE INDEX backlog_merchant ON backlog (merchant) WHERE waiting > 0;
 
@@ -176,6 +179,7 @@ CREATE TABLE backorder (
 CREATE INDEX backorder_queue ON backorder (sku, n) WHERE state = 2;
 -- Of a sku one is allotted at a time.
 CREATE UNIQUE INDEX backorder_turn ON backorder (sku) WHERE state = 3;
+CREATE INDEX backorder_open ON backorder (sku, market, n) WHERE state < 5;
 CREATE INDEX backorder_placing ON backorder (of_order) WHERE state = 1;
 CREATE INDEX backorder_asked ON backorder (asked_at) WHERE state = 2;
 
@@ -185,6 +189,7 @@ CREATE TABLE waiter (
   market   text NOT NULL,
   sku      text NOT NULL,
   quantity bigint NOT NULL,
+  title    text NOT NULL DEFAULT '',               -- as the catalog had it in the market
   since    timestamptz NOT NULL DEFAULT now(),
   arrived  boolean NOT NULL DEFAULT false,
   PRIMARY KEY (account, market, sku)) WITH (fillfactor = 80);

@@ -634,6 +634,167 @@ func (x *BackorderPlaced) GetEmailRef() string {
 	return ""
 }
 
+// The merchant expects the goods of a waiting order on another day than the one
+// that was told last. Both are told: a consumer who was told of a later day may
+// count on the earlier one that follows. Of a later day the consumer is told of
+// the right to end the contract, at no cost: nothing was paid or held. Directive
+// 2011/83/EU, article 18(2), gives it where goods are not delivered at the time
+// agreed; CancelOrder gives it at any time of the wait, to everybody.
+type BackorderRescheduled struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	OrderId    string                 `protobuf:"bytes,1,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
+	Market     string                 `protobuf:"bytes,2,opt,name=market,proto3" json:"market,omitempty"`
+	MerchantId string                 `protobuf:"bytes,3,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
+	Sku        string                 `protobuf:"bytes,4,opt,name=sku,proto3" json:"sku,omitempty"`
+	Quantity   int64                  `protobuf:"varint,5,opt,name=quantity,proto3" json:"quantity,omitempty"`
+	// YYYY-MM-DD: as it was told before, and now.
+	ToldOn        string `protobuf:"bytes,6,opt,name=told_on,json=toldOn,proto3" json:"told_on,omitempty"`
+	ExpectedOn    string `protobuf:"bytes,7,opt,name=expected_on,json=expectedOn,proto3" json:"expected_on,omitempty"`
+	AccountId     string `protobuf:"bytes,8,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	EmailRef      string `protobuf:"bytes,9,opt,name=email_ref,json=emailRef,proto3" json:"email_ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackorderRescheduled) Reset() {
+	*x = BackorderRescheduled{}
+	mi := &file_entrepot_order_v1_backorder_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackorderRescheduled) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackorderRescheduled) ProtoMessage() {}
+
+func (x *BackorderRescheduled) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_order_v1_backorder_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackorderRescheduled.ProtoReflect.Descriptor instead.
+func (*BackorderRescheduled) Descriptor() ([]byte, []int) {
+	return file_entrepot_order_v1_backorder_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *BackorderRescheduled) GetOrderId() string {
+	if x != nil {
+		return x.OrderId
+	}
+	return ""
+}
+
+func (x *BackorderRescheduled) GetMarket() string {
+	if x != nil {
+		return x.Market
+	}
+	return ""
+}
+
+func (x *BackorderRescheduled) GetMerchantId() string {
+	if x != nil {
+		return x.MerchantId
+	}
+	return ""
+}
+
+func (x *BackorderRescheduled) GetSku() string {
+	if x != nil {
+		return x.Sku
+	}
+	return ""
+}
+
+func (x *BackorderRescheduled) GetQuantity() int64 {
+	if x != nil {
+		return x.Quantity
+	}
+	return 0
+}
+
+func (x *BackorderRescheduled) GetToldOn() string {
+	if x != nil {
+		return x.ToldOn
+	}
+	return ""
+}
+
+func (x *BackorderRescheduled) GetExpectedOn() string {
+	if x != nil {
+		return x.ExpectedOn
+	}
+	return ""
+}
+
+func (x *BackorderRescheduled) GetAccountId() string {
+	if x != nil {
+		return x.AccountId
+	}
+	return ""
+}
+
+func (x *BackorderRescheduled) GetEmailRef() string {
+	if x != nil {
+		return x.EmailRef
+	}
+	return ""
+}
+
+// Orders wait for a sku that may have been told another day than the listing's.
+// The module's own timer.
+type BackorderDayDue struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sku           string                 `protobuf:"bytes,1,opt,name=sku,proto3" json:"sku,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackorderDayDue) Reset() {
+	*x = BackorderDayDue{}
+	mi := &file_entrepot_order_v1_backorder_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackorderDayDue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackorderDayDue) ProtoMessage() {}
+
+func (x *BackorderDayDue) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_order_v1_backorder_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackorderDayDue.ProtoReflect.Descriptor instead.
+func (*BackorderDayDue) Descriptor() ([]byte, []int) {
+	return file_entrepot_order_v1_backorder_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *BackorderDayDue) GetSku() string {
+	if x != nil {
+		return x.Sku
+	}
+	return ""
+}
+
 // Stock came, and an order that waited has its share, and its money is held.
 type BackorderAllotted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -650,7 +811,7 @@ type BackorderAllotted struct {
 
 func (x *BackorderAllotted) Reset() {
 	*x = BackorderAllotted{}
-	mi := &file_entrepot_order_v1_backorder_proto_msgTypes[12]
+	mi := &file_entrepot_order_v1_backorder_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -662,7 +823,7 @@ func (x *BackorderAllotted) String() string {
 func (*BackorderAllotted) ProtoMessage() {}
 
 func (x *BackorderAllotted) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_backorder_proto_msgTypes[12]
+	mi := &file_entrepot_order_v1_backorder_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -675,7 +836,7 @@ func (x *BackorderAllotted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackorderAllotted.ProtoReflect.Descriptor instead.
 func (*BackorderAllotted) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_backorder_proto_rawDescGZIP(), []int{12}
+	return file_entrepot_order_v1_backorder_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *BackorderAllotted) GetOrderId() string {
@@ -744,7 +905,7 @@ type BackorderPaymentRefused struct {
 
 func (x *BackorderPaymentRefused) Reset() {
 	*x = BackorderPaymentRefused{}
-	mi := &file_entrepot_order_v1_backorder_proto_msgTypes[13]
+	mi := &file_entrepot_order_v1_backorder_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -756,7 +917,7 @@ func (x *BackorderPaymentRefused) String() string {
 func (*BackorderPaymentRefused) ProtoMessage() {}
 
 func (x *BackorderPaymentRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_backorder_proto_msgTypes[13]
+	mi := &file_entrepot_order_v1_backorder_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -769,7 +930,7 @@ func (x *BackorderPaymentRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackorderPaymentRefused.ProtoReflect.Descriptor instead.
 func (*BackorderPaymentRefused) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_backorder_proto_rawDescGZIP(), []int{13}
+	return file_entrepot_order_v1_backorder_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *BackorderPaymentRefused) GetOrderId() string {
@@ -840,7 +1001,7 @@ type BackorderCancelled struct {
 
 func (x *BackorderCancelled) Reset() {
 	*x = BackorderCancelled{}
-	mi := &file_entrepot_order_v1_backorder_proto_msgTypes[14]
+	mi := &file_entrepot_order_v1_backorder_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +1013,7 @@ func (x *BackorderCancelled) String() string {
 func (*BackorderCancelled) ProtoMessage() {}
 
 func (x *BackorderCancelled) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_order_v1_backorder_proto_msgTypes[14]
+	mi := &file_entrepot_order_v1_backorder_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,7 +1026,7 @@ func (x *BackorderCancelled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackorderCancelled.ProtoReflect.Descriptor instead.
 func (*BackorderCancelled) Descriptor() ([]byte, []int) {
-	return file_entrepot_order_v1_backorder_proto_rawDescGZIP(), []int{14}
+	return file_entrepot_order_v1_backorder_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *BackorderCancelled) GetOrderId() string {
@@ -976,7 +1137,25 @@ const file_entrepot_order_v1_backorder_proto_rawDesc = "" +
 	"account_id\x18\b \x01(\tR\taccountId\x12\x1b\n" +
 	"\temail_ref\x18\t \x01(\tR\bemailRef:\x0e\xe2\xb5\x18\n" +
 	"\n" +
-	"\border_id\"\xe1\x01\n" +
+	"\border_id\"\x9e\x02\n" +
+	"\x14BackorderRescheduled\x12\x19\n" +
+	"\border_id\x18\x01 \x01(\tR\aorderId\x12\x16\n" +
+	"\x06market\x18\x02 \x01(\tR\x06market\x12\x1f\n" +
+	"\vmerchant_id\x18\x03 \x01(\tR\n" +
+	"merchantId\x12\x10\n" +
+	"\x03sku\x18\x04 \x01(\tR\x03sku\x12\x1a\n" +
+	"\bquantity\x18\x05 \x01(\x03R\bquantity\x12\x17\n" +
+	"\atold_on\x18\x06 \x01(\tR\x06toldOn\x12\x1f\n" +
+	"\vexpected_on\x18\a \x01(\tR\n" +
+	"expectedOn\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\b \x01(\tR\taccountId\x12\x1b\n" +
+	"\temail_ref\x18\t \x01(\tR\bemailRef:\x0e\xe2\xb5\x18\n" +
+	"\n" +
+	"\border_id\".\n" +
+	"\x0fBackorderDayDue\x12\x10\n" +
+	"\x03sku\x18\x01 \x01(\tR\x03sku:\t\xe2\xb5\x18\x05\n" +
+	"\x03sku\"\xe1\x01\n" +
 	"\x11BackorderAllotted\x12\x19\n" +
 	"\border_id\x18\x01 \x01(\tR\aorderId\x12\x16\n" +
 	"\x06market\x18\x02 \x01(\tR\x06market\x12\x1f\n" +
@@ -1050,7 +1229,7 @@ func file_entrepot_order_v1_backorder_proto_rawDescGZIP() []byte {
 	return file_entrepot_order_v1_backorder_proto_rawDescData
 }
 
-var file_entrepot_order_v1_backorder_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_entrepot_order_v1_backorder_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_entrepot_order_v1_backorder_proto_goTypes = []any{
 	(*CancelBackordersRequest)(nil),       // 0: entrepot.order.v1.CancelBackordersRequest
 	(*CancelBackordersResponse)(nil),      // 1: entrepot.order.v1.CancelBackordersResponse
@@ -1064,14 +1243,16 @@ var file_entrepot_order_v1_backorder_proto_goTypes = []any{
 	(*ReturnBackorderRequest)(nil),        // 9: entrepot.order.v1.ReturnBackorderRequest
 	(*ReturnBackorderResponse)(nil),       // 10: entrepot.order.v1.ReturnBackorderResponse
 	(*BackorderPlaced)(nil),               // 11: entrepot.order.v1.BackorderPlaced
-	(*BackorderAllotted)(nil),             // 12: entrepot.order.v1.BackorderAllotted
-	(*BackorderPaymentRefused)(nil),       // 13: entrepot.order.v1.BackorderPaymentRefused
-	(*BackorderCancelled)(nil),            // 14: entrepot.order.v1.BackorderCancelled
-	(*Order)(nil),                         // 15: entrepot.order.v1.Order
+	(*BackorderRescheduled)(nil),          // 12: entrepot.order.v1.BackorderRescheduled
+	(*BackorderDayDue)(nil),               // 13: entrepot.order.v1.BackorderDayDue
+	(*BackorderAllotted)(nil),             // 14: entrepot.order.v1.BackorderAllotted
+	(*BackorderPaymentRefused)(nil),       // 15: entrepot.order.v1.BackorderPaymentRefused
+	(*BackorderCancelled)(nil),            // 16: entrepot.order.v1.BackorderCancelled
+	(*Order)(nil),                         // 17: entrepot.order.v1.Order
 }
 var file_entrepot_order_v1_backorder_proto_depIdxs = []int32{
 	2,  // 0: entrepot.order.v1.CancelBackordersResponse.results:type_name -> entrepot.order.v1.CancelBackorderResult
-	15, // 1: entrepot.order.v1.RenewBackorderPaymentResponse.order:type_name -> entrepot.order.v1.Order
+	17, // 1: entrepot.order.v1.RenewBackorderPaymentResponse.order:type_name -> entrepot.order.v1.Order
 	0,  // 2: entrepot.order.v1.BackorderService.CancelBackorders:input_type -> entrepot.order.v1.CancelBackordersRequest
 	3,  // 3: entrepot.order.v1.BackorderService.RenewBackorderPayment:input_type -> entrepot.order.v1.RenewBackorderPaymentRequest
 	5,  // 4: entrepot.order.v1.BackorderStepService.MarkBackorder:input_type -> entrepot.order.v1.MarkBackorderRequest
@@ -1101,7 +1282,7 @@ func file_entrepot_order_v1_backorder_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_order_v1_backorder_proto_rawDesc), len(file_entrepot_order_v1_backorder_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -1434,8 +1434,14 @@ type Backorder struct {
 	State Backorder_State        `protobuf:"varint,1,opt,name=state,proto3,enum=entrepot.order.v1.Backorder_State" json:"state,omitempty"`
 	// Order of the same checkout with what was there; empty: nothing was.
 	OfOrderId string `protobuf:"bytes,2,opt,name=of_order_id,json=ofOrderId,proto3" json:"of_order_id,omitempty"`
-	// The day that was told, YYYY-MM-DD.
-	ExpectedOn    string `protobuf:"bytes,3,opt,name=expected_on,json=expectedOn,proto3" json:"expected_on,omitempty"`
+	// The day that was told last, YYYY-MM-DD (BackorderRescheduled).
+	ExpectedOn string `protobuf:"bytes,3,opt,name=expected_on,json=expectedOn,proto3" json:"expected_on,omitempty"`
+	// To the merchant, in ListQueue, of an order in its place in the queue: pieces
+	// of the sku that wait before it in the market, and how many could be allotted
+	// to it now if none did. It waits for its turn while ahead is not 0, else for
+	// the pieces that available is short of its quantity.
+	Ahead         int64 `protobuf:"varint,4,opt,name=ahead,proto3" json:"ahead,omitempty"`
+	Available     int64 `protobuf:"varint,5,opt,name=available,proto3" json:"available,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1489,6 +1495,20 @@ func (x *Backorder) GetExpectedOn() string {
 		return x.ExpectedOn
 	}
 	return ""
+}
+
+func (x *Backorder) GetAhead() int64 {
+	if x != nil {
+		return x.Ahead
+	}
+	return 0
+}
+
+func (x *Backorder) GetAvailable() int64 {
+	if x != nil {
+		return x.Available
+	}
+	return 0
 }
 
 // One merchant's part of an order.
@@ -3638,12 +3658,14 @@ const file_entrepot_order_v1_order_proto_rawDesc = "" +
 	"\x0eSTATE_REJECTED\x10\x06\x12\x15\n" +
 	"\x11STATE_HANDED_OVER\x10\a\x12\x13\n" +
 	"\x0fSTATE_DELIVERED\x10\b\x12\x15\n" +
-	"\x11STATE_BACKORDERED\x10\t\"\xa6\x02\n" +
+	"\x11STATE_BACKORDERED\x10\t\"\xda\x02\n" +
 	"\tBackorder\x128\n" +
 	"\x05state\x18\x01 \x01(\x0e2\".entrepot.order.v1.Backorder.StateR\x05state\x12\x1e\n" +
 	"\vof_order_id\x18\x02 \x01(\tR\tofOrderId\x12\x1f\n" +
 	"\vexpected_on\x18\x03 \x01(\tR\n" +
-	"expectedOn\"\x9d\x01\n" +
+	"expectedOn\x12\x14\n" +
+	"\x05ahead\x18\x04 \x01(\x03R\x05ahead\x12\x1c\n" +
+	"\tavailable\x18\x05 \x01(\x03R\tavailable\"\x9d\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_PLACING\x10\x01\x12\x11\n" +

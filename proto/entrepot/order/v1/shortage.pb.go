@@ -620,11 +620,14 @@ func (x *ShortageReminder) GetNumber() int32 {
 
 // A sku that somebody waits for is there. Once for each who waits.
 type BackInStock struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	AccountId     string                 `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	Sku           string                 `protobuf:"bytes,2,opt,name=sku,proto3" json:"sku,omitempty"`
-	Market        string                 `protobuf:"bytes,3,opt,name=market,proto3" json:"market,omitempty"`
-	Quantity      int64                  `protobuf:"varint,4,opt,name=quantity,proto3" json:"quantity,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	AccountId string                 `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	Sku       string                 `protobuf:"bytes,2,opt,name=sku,proto3" json:"sku,omitempty"`
+	Market    string                 `protobuf:"bytes,3,opt,name=market,proto3" json:"market,omitempty"`
+	Quantity  int64                  `protobuf:"varint,4,opt,name=quantity,proto3" json:"quantity,omitempty"`
+	// As the catalog had it in the market when the consumer asked to be told; empty
+	// when it could not say.
+	Title         string `protobuf:"bytes,5,opt,name=title,proto3" json:"title,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -687,6 +690,13 @@ func (x *BackInStock) GetQuantity() int64 {
 	return 0
 }
 
+func (x *BackInStock) GetTitle() string {
+	if x != nil {
+		return x.Title
+	}
+	return ""
+}
+
 var File_entrepot_order_v1_shortage_proto protoreflect.FileDescriptor
 
 const file_entrepot_order_v1_shortage_proto_rawDesc = "" +
@@ -737,13 +747,14 @@ const file_entrepot_order_v1_shortage_proto_rawDesc = "" +
 	"\vshort_since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"shortSince\x12\x16\n" +
 	"\x06number\x18\x05 \x01(\x05R\x06number:\x11\xe2\xb5\x18\r\n" +
-	"\vmerchant_id\"\x84\x01\n" +
+	"\vmerchant_id\"\x9a\x01\n" +
 	"\vBackInStock\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x12\x10\n" +
 	"\x03sku\x18\x02 \x01(\tR\x03sku\x12\x16\n" +
 	"\x06market\x18\x03 \x01(\tR\x06market\x12\x1a\n" +
-	"\bquantity\x18\x04 \x01(\x03R\bquantity:\x10\xe2\xb5\x18\f\n" +
+	"\bquantity\x18\x04 \x01(\x03R\bquantity\x12\x14\n" +
+	"\x05title\x18\x05 \x01(\tR\x05title:\x10\xe2\xb5\x18\f\n" +
 	"\n" +
 	"account_id2\xf5\x03\n" +
 	"\x0fShortageService\x12k\n" +

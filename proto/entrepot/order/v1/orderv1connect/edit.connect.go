@@ -102,14 +102,18 @@ type OrderEditServiceClient interface {
 	//	                     FULFILMENT_SPLIT (a part of them waits for stock),
 	//	                     PRICE_CHANGED (a line's price is another now: order
 	//	                     it anew), NOT_LISTED, EDIT_EMPTY (nothing would be
-	//	                     left: cancel the order), NO_CHANGE
+	//	                     left: cancel the order), NO_CHANGE,
+	//	                     EDIT_BEHIND_WAITING (pieces are added of a sku for
+	//	                     which orders of the market wait, and nobody is
+	//	                     overtaken; metadata has the skus, and how many
+	//	                     pieces of each wait: order them by themselves)
 	ProposeEdit(context.Context, *v1.ProposeEditRequest) (*v1.ProposeEditResponse, error)
 	// AcceptEdit agrees for the caller's side. The last who must agree starts
 	// the change and waits for it.
 	//
 	//	failed_precondition  EDIT_STALE (the order changed since: propose anew),
 	//	                     EDIT_ENDED, PAYMENT_METHOD_REQUIRED, OUT_OF_STOCK,
-	//	                     PAYMENT_DECLINED, PACKED
+	//	                     EDIT_BEHIND_WAITING, PAYMENT_DECLINED, PACKED
 	//	aborted              ORDER_BUSY (another change is under way)
 	AcceptEdit(context.Context, *v1.AcceptEditRequest) (*v1.AcceptEditResponse, error)
 	// DeclineEdit ends a proposal that is not agreed on, of either side's.
@@ -134,14 +138,18 @@ type OrderEditServiceHandler interface {
 	//	                     FULFILMENT_SPLIT (a part of them waits for stock),
 	//	                     PRICE_CHANGED (a line's price is another now: order
 	//	                     it anew), NOT_LISTED, EDIT_EMPTY (nothing would be
-	//	                     left: cancel the order), NO_CHANGE
+	//	                     left: cancel the order), NO_CHANGE,
+	//	                     EDIT_BEHIND_WAITING (pieces are added of a sku for
+	//	                     which orders of the market wait, and nobody is
+	//	                     overtaken; metadata has the skus, and how many
+	//	                     pieces of each wait: order them by themselves)
 	ProposeEdit(context.Context, *v1.ProposeEditRequest) (*v1.ProposeEditResponse, error)
 	// AcceptEdit agrees for the caller's side. The last who must agree starts
 	// the change and waits for it.
 	//
 	//	failed_precondition  EDIT_STALE (the order changed since: propose anew),
 	//	                     EDIT_ENDED, PAYMENT_METHOD_REQUIRED, OUT_OF_STOCK,
-	//	                     PAYMENT_DECLINED, PACKED
+	//	                     EDIT_BEHIND_WAITING, PAYMENT_DECLINED, PACKED
 	//	aborted              ORDER_BUSY (another change is under way)
 	AcceptEdit(context.Context, *v1.AcceptEditRequest) (*v1.AcceptEditResponse, error)
 	// DeclineEdit ends a proposal that is not agreed on, of either side's.
