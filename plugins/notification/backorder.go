@@ -48,6 +48,15 @@ func (s *service) onBackordered(ctx context.Context, tx *store.Tx, events []even
 	return s.file(ctx, tx, append(all, waited...))
 }
 
+// onRescheduled tells of each other day: of a later one with the right to end
+// the contract, as is owed (Directive 2011/83/EU, article 18).
+func onRescheduled(e event.Of[*orderv1.BackorderRescheduled]) []*news {
+	b := e.Body
+	return []*news{ofBackorder(e.Meta, "backorder.rescheduled", fmt.Sprintf("%s/%d", b.GetOrderId(), e.Position), b, facts{
+		"told_on": b.GetToldOn(), "expected_on": b.GetExpectedOn(), "later": b.GetExpectedOn() > b.GetToldOn(),
+	})}
+}
+
 // onPaymentRefused tells each time that an order's turn had come.
 func onPaymentRefused(e event.Of[*orderv1.BackorderPaymentRefused]) []*news {
 	return []*news{ofBackorder(e.Meta, "backorder.payment_refused", fmt.Sprintf("%s/%d", e.Body.GetOrderId(), e.Position), e.Body, nil)}

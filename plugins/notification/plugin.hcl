@@ -28,6 +28,7 @@ subscription "trade" {
     "entrepot.order.v1.ShortageReminder",
     "entrepot.order.v1.BackInStock",
     "entrepot.order.v1.BackorderPlaced",
+    "entrepot.order.v1.BackorderRescheduled",
     "entrepot.order.v1.BackorderPaymentRefused",
     "entrepot.order.v1.BackorderCancelled",
     "entrepot.payment.v1.PaymentRefunded",

@@ -126,7 +126,7 @@ func open(in *plugin.Instance) (*service, error) {
 		event.OnBatch(s.onBooked), event.OnBatch(s.onMoved), told(s, onLow), told(s, onShort), told(s, onBack), told(s, onPaidOut), told(s, onNotPaidOut),
 		told(s, onDisputed), told(s, onDisputeClosed),
 		told(s, onDoubted), told(s, onCleared),
-		event.OnBatch(s.onBackordered), told(s, onPaymentRefused), told(s, onBackorderCancelled), told(s, onReturned), told(s, onReturnClosed),
+		event.OnBatch(s.onBackordered), told(s, onRescheduled), told(s, onPaymentRefused), told(s, onBackorderCancelled), told(s, onReturned), told(s, onReturnClosed),
 		told(s, onConsignment), told(s, onVerdict), told(s, onDestroyed), told(s, onOverdue),
 		told(s, onEditProposed), event.OnBatch(s.onEdited),
 		told(s, onApplication), told(s, onOffer), told(s, onDecision), told(s, onEscalation), told(s, onAssessment),

@@ -35,6 +35,6 @@ func onBack(e event.Of[*orderv1.BackInStock]) []*news {
 	return []*news{{
 		Source: fmt.Sprintf("stock.available/%s/%s/%s/%d", b.GetAccountId(), b.GetSku(), b.GetMarket(), e.Position), Topic: "stock.available",
 		Account: b.GetAccountId(), Market: b.GetMarket(), Reference: b.GetSku(), At: when(e.Meta),
-		Facts: facts{"sku": b.GetSku(), "title": "", "market": b.GetMarket(), "quantity": b.GetQuantity()},
+		Facts: facts{"sku": b.GetSku(), "title": b.GetTitle(), "market": b.GetMarket(), "quantity": b.GetQuantity()},
 	}}
 }

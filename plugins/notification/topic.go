@@ -37,6 +37,7 @@ var catalogue = []topic{
 	{name: "order.edited", category: legal, inbox: true, mail: true},
 	{name: "backorder.placed", category: legal, inbox: true, mail: true},
 	{name: "backorder.cancelled", category: legal, inbox: true, mail: true},
+	{name: "backorder.rescheduled", category: legal, inbox: true, mail: true},
 	{name: "order.cancelled", category: legal, inbox: true, mail: true},
 	{name: "payment.refunded", category: legal, inbox: true, mail: true},
 	{name: "withdrawal.received", category: legal, inbox: true, mail: true},

@@ -278,13 +278,14 @@ func TestWhoWaitedForGoodsIsToldEachTimeTheyAreThere(t *testing.T) {
 	s := openShop(t, nil)
 	back := &orderv1.BackInStock{AccountId: "acc_ann", Sku: "sku_1", Market: "GB", Quantity: 3}
 	s.logs(t, time.Now(), back)
+	back.Title = "Tea pot"
 	s.logs(t, time.Now(), back)
 	require.Equal(t, map[string]string{"inbox acc_ann stock.available": "DELIVERED"}, s.settles(t))
 	var told []string
 	for _, n := range s.reads(t, consumer("acc_ann")) {
 		told = append(told, n.GetTopic()+": "+n.GetTitle())
 	}
-	require.Equal(t, []string{"stock.available: Article sku_1 is here again", "stock.available: Article sku_1 is here again"}, told)
+	require.Equal(t, []string{"stock.available: Tea pot is here again", "stock.available: Article sku_1 is here again"}, told, "by its title where one is known")
 }
 
 func TestAnOrderThatWaitsForStockTellsOfItselfBeforeItIsPlaced(t *testing.T) {
@@ -298,18 +299,23 @@ func TestAnOrderThatWaitsForStockTellsOfItselfBeforeItIsPlaced(t *testing.T) {
 			&orderv1.BackorderCancelled{OrderId: "ord_1", Market: "DE", MerchantId: "mrc_a", Sku: "sku_1", Quantity: 2, EmailRef: email, Reason: "zu spät"}))
 	}
 	require.NoError(t, s.Deliver(t.Context(), "trade",
-		&orderv1.BackorderPaymentRefused{OrderId: "ord_2", Market: "GB", MerchantId: "mrc_a", Sku: "sku_1", Quantity: 1, AccountId: "acc_ann", EmailRef: email}))
+		&orderv1.BackorderRescheduled{OrderId: "ord_2", Market: "GB", MerchantId: "mrc_a", Sku: "sku_1", Quantity: 1, ToldOn: "2026-12-24", ExpectedOn: "2027-01-15"},
+		&orderv1.BackorderPaymentRefused{OrderId: "ord_2", Market: "GB", MerchantId: "mrc_a", Sku: "sku_1", Quantity: 1, AccountId: "acc_ann", EmailRef: email},
+		&orderv1.BackorderRescheduled{OrderId: "ord_2", Market: "GB", MerchantId: "mrc_a", Sku: "sku_1", Quantity: 1, ToldOn: "2027-01-15", ExpectedOn: "2026-12-30"}))
 	require.Equal(t, map[string]string{
 		"inbox mrc_a sale.backordered": "DELIVERED", "mail ord_1 backorder.placed": "SENT", "mail ord_1 backorder.cancelled": "SENT",
 		"inbox acc_ann backorder.placed": "DELIVERED", "mail acc_ann backorder.placed": "SENT",
 		"inbox acc_ann backorder.payment_refused": "DELIVERED", "mail acc_ann backorder.payment_refused": "SENT",
+		"inbox acc_ann backorder.rescheduled": "DELIVERED", "mail acc_ann backorder.rescheduled": "SENT",
 	}, s.settles(t))
 	mails := s.to("guest@example.com")
-	require.Len(t, mails, 4)
+	require.Len(t, mails, 6)
 	all := ""
 	for _, m := range mails {
 		all += m.GetMessage().GetText()
 	}
 	require.Contains(t, all, "wird für den 2026-12-24 erwartet")
 	require.Contains(t, all, "Grund: zu spät")
+	require.Contains(t, all, "are now expected on 2027-01-15, and not on 2026-12-24 as we told you.\n\nThat is later than agreed.")
+	require.Equal(t, 1, strings.Count(all, "you may cancel the order at any time"), "an earlier day gives nobody a right")
 }
