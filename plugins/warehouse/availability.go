@@ -9,7 +9,8 @@ import (
 	"github.com/entrepot/entrepot/sdk/store"
 )
 
-// offered is what reserve would give now, by the same rules, without its locks.
+// offered is what reserve would give now, by the same rule (StockPolicy in the
+// contract tells it), without its locks.
 const offered = `WITH may AS (SELECT i.sku, least(coalesce(sum(b.sellable), 0) - coalesce(p.safety_stock, 0), p.on_shelf) AS n,
     least(coalesce(sum(b.sellable) FILTER (WHERE b.authenticated), 0) - coalesce(p.safety_stock, 0), p.on_shelf) AS passed
   FROM stock_item i LEFT JOIN stock_policy p ON p.sku = i.sku AND p.market = $2

@@ -13,6 +13,7 @@ publishes = [
   "entrepot.warehouse.v1.StockPutAway",
   "entrepot.warehouse.v1.StockMoved",
   "entrepot.warehouse.v1.StockLow",
+  "entrepot.warehouse.v1.StockPoliciesSet",
   "entrepot.warehouse.v1.GoodsAdmitted",
   "entrepot.warehouse.v1.DestructionUnmatched",
   "entrepot.warehouse.v1.InspectionRequested",

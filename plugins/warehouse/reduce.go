@@ -16,8 +16,9 @@ import (
 // giveShelf puts what a reservation no longer holds back on the merchant's
 // shelf in its market, unless the merchant has said since what is to stand
 // there.
-const giveShelf = `UPDATE stock_policy p SET on_shelf = p.on_shelf + u.n FROM reservation r, ROWS FROM (unnest($2::text[]), unnest($3::bigint[])) u(sku, n)
-  WHERE r.id = $1 AND r.market <> '' AND p.sku = u.sku AND p.market = r.market AND p.on_shelf IS NOT NULL AND p.set_at <= r.created_at`
+const giveShelf = `UPDATE stock_policy p SET on_shelf = p.on_shelf + u.n, version = p.version + 1 FROM reservation r, ROWS FROM (unnest($2::text[]), unnest($3::bigint[])) u(sku, n)
+  WHERE r.id = $1 AND r.market <> '' AND p.sku = u.sku AND p.market = r.market AND p.on_shelf IS NOT NULL AND p.set_at <= r.created_at
+ RETURNING ` + policyColumns
 
 // ReduceReservation gives a part of what is reserved back.
 func (s *service) ReduceReservation(ctx context.Context, req *warehousev1.ReduceReservationRequest) (*warehousev1.ReduceReservationResponse, error) {
@@ -51,11 +52,13 @@ func (s *service) ReduceReservation(ctx context.Context, req *warehousev1.Reduce
 		for i, l := range req.GetLines() {
 			skus[i], quantities[i] = l.GetSku(), l.GetQuantity()
 		}
-		if _, err := tx.Do(ctx, giveShelf, req.GetReservationId(), skus, quantities); err != nil {
+		var after shelves
+		rows, err := tx.Rows(ctx, giveShelf, req.GetReservationId(), skus, quantities)
+		if err := scan(rows, err, after.scan); err != nil {
 			return nil, err
 		}
 		// A copy of the levels wants to know; the reservation itself goes on.
-		return res, tx.Publish(&warehousev1.ReservationReleased{ReservationId: req.GetReservationId(), Levels: levels})
+		return res, tx.Publish(&warehousev1.ReservationReleased{ReservationId: req.GetReservationId(), Levels: levels, Policies: after})
 	})
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"database/sql"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -14,8 +15,8 @@ import (
 )
 
 // giveBack moves what the reservations of the CTE "ended" still hold back to
-// sellable, and onto the merchant's shelf in the market, unless the merchant
-// has said since what is to stand there. The reservations are locked by a
+// sellable, and onto the merchant's shelf in the market, but for those of which
+// the merchant has said since what is to stand there. The reservations are locked by a
 // statement before it: one that waited would not see what somebody else took
 // out of them meanwhile, and give back what others hold.
 func giveBack(ended, reason string) string {
@@ -26,11 +27,15 @@ held AS (SELECT m.sku, m.site, m.lot, m.authenticated, ended.id, sum(CASE WHEN m
 entry AS MATERIALIZED (SELECT p.* FROM (SELECT array_agg(h.sku) AS skus, array_agg(h.site) AS sites, array_agg(h.lot) AS lots,
     array_agg(h.authenticated) AS kinds, array_agg(h.quantity) AS quantities, array_agg(h.id) AS ids FROM held h WHERE h.quantity > 0) a,
   post('` + reason + `', 'reserved', 'sellable', a.skus, a.sites, a.lots, a.kinds, '{}', a.quantities, a.ids, '', '', $2) p),
-shelf AS (UPDATE stock_policy p SET on_shelf = p.on_shelf + g.n FROM
-  (SELECT e.sku, ended.market, min(ended.created_at) AS since, sum(e.quantity)::bigint AS n FROM entry e JOIN ended ON ended.id = e.reference
-    WHERE ended.market <> '' GROUP BY 1, 2) g WHERE p.sku = g.sku AND p.market = g.market AND p.on_shelf IS NOT NULL AND p.set_at <= g.since)
-SELECT ended.reference, ended.created_at, ended.expires_at, e.* FROM entry e JOIN ended ON ended.id = e.reference
- ORDER BY e.reference, e.sku, e.site <> 'main', e.site, e.expires_on = '', e.expires_on, e.lot, e.authenticated`
+shelf AS (UPDATE stock_policy p SET on_shelf = p.on_shelf + (SELECT sum(u.n) FROM unnest(g.quantities, g.made) u(n, at) WHERE u.at >= p.set_at)::bigint,
+    version = p.version + 1
+  FROM (SELECT e.sku, ended.market, array_agg(e.quantity) AS quantities, array_agg(ended.created_at) AS made, max(ended.created_at) AS last
+          FROM entry e JOIN ended ON ended.id = e.reference WHERE ended.market <> '' GROUP BY 1, 2) g
+ WHERE p.sku = g.sku AND p.market = g.market AND p.on_shelf IS NOT NULL AND p.set_at <= g.last
+ RETURNING ` + policyColumns + `)
+SELECT ended.reference, ended.created_at, ended.expires_at, e.*, h.* FROM entry e JOIN ended ON ended.id = e.reference
+  LEFT JOIN shelf h ON h.p_sku = e.sku AND h.p_market = ended.market
+ ORDER BY e.reference, ` + asGoodsGo
 }
 
 var release = giveBack(`UPDATE reservation r SET state = 2, ended_at = now(), reason = $3 WHERE r.id = ANY ($1::text[]) AND r.state = 1`, "release")
@@ -44,11 +49,12 @@ var expire = giveBack(`UPDATE reservation r SET state = 3, ended_at = now(), rea
 // bury leaves a tombstone for a reservation that never was.
 const bury = `INSERT INTO reservation (id, reference, state, ended_at, reason) VALUES ($1, '', 2, now(), $2) ON CONFLICT DO NOTHING`
 
-// ended is a reservation that has just ended, and what stands where its goods
-// were.
+// ended is a reservation that has just ended, what stands where its goods were,
+// and the shelves that they were put on again.
 type ended struct {
 	*warehousev1.Reservation
-	levels []*warehousev1.StockLevel
+	levels  []*warehousev1.StockLevel
+	shelves shelves
 }
 
 // releaseNow locks a reservation and runs release.
@@ -68,7 +74,8 @@ func end(ctx context.Context, tx *store.Tx, statement string, state warehousev1.
 		var created time.Time
 		var expires *time.Time
 		var quantity int64
-		if err := rows.Scan(append([]any{&e.Reference, &created, &expires}, posted(&e.ReservationId, &quantity, l)...)...); err != nil {
+		var p policyAfter
+		if err := rows.Scan(slices.Concat([]any{&e.Reference, &created, &expires}, posted(&e.ReservationId, &quantity, l), p.columns())...); err != nil {
 			return err
 		}
 		if n := len(out); n > 0 && out[n-1].GetReservationId() == e.GetReservationId() {
@@ -79,6 +86,7 @@ func end(ctx context.Context, tx *store.Tx, statement string, state warehousev1.
 		}
 		e.Lines = append(e.Lines, reservedLine(l, quantity))
 		e.levels = append(e.levels, l)
+		e.shelves.add(p)
 		return nil
 	})
 	return out, err
@@ -93,7 +101,8 @@ func (e *ended) times(created time.Time, expires *time.Time) {
 
 func (e *ended) event() *warehousev1.ReservationReleased {
 	return &warehousev1.ReservationReleased{
-		ReservationId: e.GetReservationId(), Reference: e.GetReference(), Expired: e.GetState() == warehousev1.Reservation_STATE_EXPIRED, Levels: e.levels,
+		ReservationId: e.GetReservationId(), Reference: e.GetReference(), Expired: e.GetState() == warehousev1.Reservation_STATE_EXPIRED,
+		Levels: e.levels, Policies: e.shelves,
 	}
 }
 

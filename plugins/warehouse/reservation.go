@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"maps"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -20,7 +21,10 @@ import (
 // takes it in the order in which goods go, and either makes the reservation
 // with its moves or answers what is short. It answers nothing when there is a
 // reservation of that id. What the merchant holds back in the market is not
-// promised, and no more than it put on its shelf there.
+// promised, and no more than it put on its shelf there: the rule of StockPolicy
+// in the contract. The shelf always holds what is taken from it; but PostgreSQL
+// holds the row's CHECK first against what the row was before the lock was
+// waited for, and then makes it anew.
 const reserve = `WITH want AS MATERIALIZED (SELECT u.sku, u.quantity, u.authenticated
   FROM unnest($2::text[], $3::bigint[], $7::boolean[]) u(sku, quantity, authenticated)),
 fit AS MATERIALIZED (
@@ -38,9 +42,11 @@ entry AS MATERIALIZED (SELECT p.* FROM made,
           array_agg(least(f.sellable, f.wanted - f.before)) AS quantities, array_agg($1::text) AS ids
      FROM (SELECT * FROM fit WHERE before < wanted ORDER BY n) f) a,
   post('reservation', 'sellable', 'reserved', a.skus, a.sites, a.lots, a.kinds, '{}', a.quantities, a.ids, '', '', $6) p),
-shelf AS (UPDATE stock_policy p SET on_shelf = p.on_shelf - f.wanted FROM made, (SELECT DISTINCT sku, wanted FROM fit WHERE on_shelf IS NOT NULL) f
-  WHERE p.sku = f.sku AND p.market = $8)
-SELECT true, now(), e.* FROM entry e UNION ALL SELECT false, now(), '', s.available, '', s.sku, '', '', 0, 0, 0, 0, 0, 0, '', '', false FROM short s`
+shelf AS (UPDATE stock_policy p SET on_shelf = greatest(p.on_shelf - f.wanted, 0), version = p.version + 1
+  FROM made, (SELECT DISTINCT sku, wanted FROM fit WHERE on_shelf IS NOT NULL) f WHERE p.sku = f.sku AND p.market = $8
+  RETURNING ` + policyColumns + `)
+(SELECT true, now(), e.*, h.* FROM entry e LEFT JOIN shelf h ON h.p_sku = e.sku ORDER BY ` + asGoodsGo + `)
+UNION ALL SELECT false, now(), '', s.available, '', s.sku, '', '', 0, 0, 0, 0, 0, 0, '', '', false, NULL, NULL, NULL, NULL, NULL, NULL FROM short s`
 
 // ReserveStock promises all lines or none.
 func (s *service) ReserveStock(ctx context.Context, req *warehousev1.ReserveStockRequest) (*warehousev1.ReserveStockResponse, error) {
@@ -67,16 +73,19 @@ func (s *service) ReserveStock(ctx context.Context, req *warehousev1.ReserveStoc
 		}
 		short := make(map[string]int64)
 		levels := make([]*warehousev1.StockLevel, 0, len(lines.skus))
+		var after shelves
 		rows, err := tx.Rows(ctx, reserve, r.GetReservationId(), lines.skus, lines.amounts, r.GetReference(), expiry(req), actor(ctx),
 			authenticated, market)
 		if err := scan(rows, err, func(rows *sql.Rows) error {
 			var taken bool
 			var at time.Time
 			var quantity int64
+			var p policyAfter
 			l := &warehousev1.StockLevel{}
-			if err := rows.Scan(append([]any{&taken, &at}, posted(new(string), &quantity, l)...)...); err != nil {
+			if err := rows.Scan(slices.Concat([]any{&taken, &at}, posted(new(string), &quantity, l), p.columns())...); err != nil {
 				return err
 			}
+			after.add(p)
 			if !taken {
 				short[l.GetSku()] = quantity
 				return nil
@@ -92,7 +101,7 @@ func (s *service) ReserveStock(ctx context.Context, req *warehousev1.ReserveStoc
 			return reservedBefore(ctx, tx, req, want, strict, short)
 		}
 		return &warehousev1.ReserveStockResponse{Reservation: r}, tx.Publish(&warehousev1.StockReserved{
-			ReservationId: r.GetReservationId(), Reference: r.GetReference(), Lines: r.GetLines(), Levels: levels,
+			ReservationId: r.GetReservationId(), Reference: r.GetReference(), Lines: r.GetLines(), Levels: levels, Policies: after,
 		})
 	})
 }

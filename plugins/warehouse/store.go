@@ -42,6 +42,10 @@ func posted(reference *string, quantity *int64, l *warehousev1.StockLevel) []any
 	}
 }
 
+// asGoodsGo sorts what post answers, as e, in the order in which goods go: that
+// of promisable.
+const asGoodsGo = `e.sku, e.site <> 'main', e.site, e.expires_on = '', e.expires_on, e.lot, e.authenticated`
+
 // scan reads every row of an answer and closes it.
 func scan(rows *sql.Rows, err error, each func(*sql.Rows) error) error {
 	if err != nil {

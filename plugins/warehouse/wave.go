@@ -294,8 +294,9 @@ func (f *fulfilment) reserveAgain(ctx context.Context, tx *store.Tx) error {
 	if err := scan(rows, err, func(rows *sql.Rows) error {
 		var taken bool
 		var quantity int64
+		var p policyAfter // of no market: there is none
 		l := &warehousev1.StockLevel{}
-		if err := rows.Scan(append([]any{&taken, new(any)}, posted(new(string), &quantity, l)...)...); err != nil {
+		if err := rows.Scan(slices.Concat([]any{&taken, new(any)}, posted(new(string), &quantity, l), p.columns())...); err != nil {
 			return err
 		}
 		if short = short || !taken; taken {

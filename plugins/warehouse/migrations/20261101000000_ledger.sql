@@ -180,7 +180,9 @@ CREATE INDEX stock_move_merchant ON stock_move (merchant, id);
 CREATE INDEX stock_move_unit ON stock_move (unit, id) WHERE unit <> '';
 REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON stock_move FROM p_warehouse;
 
--- What merchants want on their shelves in a market.
+-- What merchants want on their shelves in a market. Who changes what is offered
+-- holds the lock of the sku's own row, as who promises it does, and raises the
+-- version.
 CREATE TABLE stock_policy (
   sku           text NOT NULL REFERENCES stock_item,
   market        text NOT NULL,
@@ -188,7 +190,8 @@ CREATE TABLE stock_policy (
   safety_stock  bigint NOT NULL CHECK (safety_stock >= 0),
   reorder_point bigint NOT NULL CHECK (reorder_point >= 0),
   low           boolean NOT NULL DEFAULT false,    -- StockLow was told since it was above
-  set_at        timestamptz NOT NULL DEFAULT now(),
+  set_at        timestamptz NOT NULL DEFAULT clock_timestamp(), -- under the lock: after every reservation that it sees
+  version       bigint NOT NULL DEFAULT 1,         -- rises with each change of what is offered
   PRIMARY KEY (sku, market));
 CREATE INDEX stock_policy_reorder ON stock_policy (sku) WHERE reorder_point > 0;
 

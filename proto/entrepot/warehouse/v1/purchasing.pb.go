@@ -122,7 +122,7 @@ func (x Count_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Count_State.Descriptor instead.
 func (Count_State) EnumDescriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{32, 0}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{31, 0}
 }
 
 type PurchaseOrderLine struct {
@@ -1715,85 +1715,6 @@ func (x *RefuseGoodsResponse) GetMoved() int64 {
 	return 0
 }
 
-type StockPolicy struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Sku    string                 `protobuf:"bytes,1,opt,name=sku,proto3" json:"sku,omitempty"`
-	Market string                 `protobuf:"bytes,2,opt,name=market,proto3" json:"market,omitempty"`
-	// Most that is still to be sold there; each sale lowers it. Unset: no bound.
-	OnShelf *int64 `protobuf:"varint,3,opt,name=on_shelf,json=onShelf,proto3,oneof" json:"on_shelf,omitempty"`
-	// Sellable units that are never promised there.
-	SafetyStock int64 `protobuf:"varint,4,opt,name=safety_stock,json=safetyStock,proto3" json:"safety_stock,omitempty"`
-	// At or below this much sellable in all, StockLow is told. 0: never.
-	ReorderPoint  int64 `protobuf:"varint,5,opt,name=reorder_point,json=reorderPoint,proto3" json:"reorder_point,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *StockPolicy) Reset() {
-	*x = StockPolicy{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[25]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *StockPolicy) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*StockPolicy) ProtoMessage() {}
-
-func (x *StockPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[25]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use StockPolicy.ProtoReflect.Descriptor instead.
-func (*StockPolicy) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{25}
-}
-
-func (x *StockPolicy) GetSku() string {
-	if x != nil {
-		return x.Sku
-	}
-	return ""
-}
-
-func (x *StockPolicy) GetMarket() string {
-	if x != nil {
-		return x.Market
-	}
-	return ""
-}
-
-func (x *StockPolicy) GetOnShelf() int64 {
-	if x != nil && x.OnShelf != nil {
-		return *x.OnShelf
-	}
-	return 0
-}
-
-func (x *StockPolicy) GetSafetyStock() int64 {
-	if x != nil {
-		return x.SafetyStock
-	}
-	return 0
-}
-
-func (x *StockPolicy) GetReorderPoint() int64 {
-	if x != nil {
-		return x.ReorderPoint
-	}
-	return 0
-}
-
 type SetStockPoliciesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Policies      []*StockPolicy         `protobuf:"bytes,1,rep,name=policies,proto3" json:"policies,omitempty"`
@@ -1803,7 +1724,7 @@ type SetStockPoliciesRequest struct {
 
 func (x *SetStockPoliciesRequest) Reset() {
 	*x = SetStockPoliciesRequest{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[26]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1815,7 +1736,7 @@ func (x *SetStockPoliciesRequest) String() string {
 func (*SetStockPoliciesRequest) ProtoMessage() {}
 
 func (x *SetStockPoliciesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[26]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1828,7 +1749,7 @@ func (x *SetStockPoliciesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetStockPoliciesRequest.ProtoReflect.Descriptor instead.
 func (*SetStockPoliciesRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{26}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SetStockPoliciesRequest) GetPolicies() []*StockPolicy {
@@ -1846,7 +1767,7 @@ type SetStockPoliciesResponse struct {
 
 func (x *SetStockPoliciesResponse) Reset() {
 	*x = SetStockPoliciesResponse{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[27]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1858,7 +1779,7 @@ func (x *SetStockPoliciesResponse) String() string {
 func (*SetStockPoliciesResponse) ProtoMessage() {}
 
 func (x *SetStockPoliciesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[27]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1871,7 +1792,7 @@ func (x *SetStockPoliciesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetStockPoliciesResponse.ProtoReflect.Descriptor instead.
 func (*SetStockPoliciesResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{27}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{26}
 }
 
 type GetStockPoliciesRequest struct {
@@ -1883,7 +1804,7 @@ type GetStockPoliciesRequest struct {
 
 func (x *GetStockPoliciesRequest) Reset() {
 	*x = GetStockPoliciesRequest{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[28]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +1816,7 @@ func (x *GetStockPoliciesRequest) String() string {
 func (*GetStockPoliciesRequest) ProtoMessage() {}
 
 func (x *GetStockPoliciesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[28]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +1829,7 @@ func (x *GetStockPoliciesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStockPoliciesRequest.ProtoReflect.Descriptor instead.
 func (*GetStockPoliciesRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{28}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetStockPoliciesRequest) GetSkus() []string {
@@ -1927,7 +1848,7 @@ type GetStockPoliciesResponse struct {
 
 func (x *GetStockPoliciesResponse) Reset() {
 	*x = GetStockPoliciesResponse{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[29]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1939,7 +1860,7 @@ func (x *GetStockPoliciesResponse) String() string {
 func (*GetStockPoliciesResponse) ProtoMessage() {}
 
 func (x *GetStockPoliciesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[29]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1952,7 +1873,7 @@ func (x *GetStockPoliciesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStockPoliciesResponse.ProtoReflect.Descriptor instead.
 func (*GetStockPoliciesResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{29}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetStockPoliciesResponse) GetPolicies() []*StockPolicy {
@@ -1975,7 +1896,7 @@ type CountPlace struct {
 
 func (x *CountPlace) Reset() {
 	*x = CountPlace{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[30]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1987,7 +1908,7 @@ func (x *CountPlace) String() string {
 func (*CountPlace) ProtoMessage() {}
 
 func (x *CountPlace) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[30]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2000,7 +1921,7 @@ func (x *CountPlace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountPlace.ProtoReflect.Descriptor instead.
 func (*CountPlace) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{30}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CountPlace) GetSku() string {
@@ -2052,7 +1973,7 @@ type CountLine struct {
 
 func (x *CountLine) Reset() {
 	*x = CountLine{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[31]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2064,7 +1985,7 @@ func (x *CountLine) String() string {
 func (*CountLine) ProtoMessage() {}
 
 func (x *CountLine) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[31]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2077,7 +1998,7 @@ func (x *CountLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountLine.ProtoReflect.Descriptor instead.
 func (*CountLine) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{31}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CountLine) GetSku() string {
@@ -2145,7 +2066,7 @@ type Count struct {
 
 func (x *Count) Reset() {
 	*x = Count{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[32]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2157,7 +2078,7 @@ func (x *Count) String() string {
 func (*Count) ProtoMessage() {}
 
 func (x *Count) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[32]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2170,7 +2091,7 @@ func (x *Count) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Count.ProtoReflect.Descriptor instead.
 func (*Count) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{32}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Count) GetCountId() string {
@@ -2233,7 +2154,7 @@ type OpenCountRequest struct {
 
 func (x *OpenCountRequest) Reset() {
 	*x = OpenCountRequest{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[33]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2245,7 +2166,7 @@ func (x *OpenCountRequest) String() string {
 func (*OpenCountRequest) ProtoMessage() {}
 
 func (x *OpenCountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[33]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2258,7 +2179,7 @@ func (x *OpenCountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenCountRequest.ProtoReflect.Descriptor instead.
 func (*OpenCountRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{33}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *OpenCountRequest) GetCountId() string {
@@ -2291,7 +2212,7 @@ type OpenCountResponse struct {
 
 func (x *OpenCountResponse) Reset() {
 	*x = OpenCountResponse{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[34]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2303,7 +2224,7 @@ func (x *OpenCountResponse) String() string {
 func (*OpenCountResponse) ProtoMessage() {}
 
 func (x *OpenCountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[34]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2316,7 +2237,7 @@ func (x *OpenCountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenCountResponse.ProtoReflect.Descriptor instead.
 func (*OpenCountResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{34}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *OpenCountResponse) GetCount() *Count {
@@ -2340,7 +2261,7 @@ type SubmitCountRequest struct {
 
 func (x *SubmitCountRequest) Reset() {
 	*x = SubmitCountRequest{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[35]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2352,7 +2273,7 @@ func (x *SubmitCountRequest) String() string {
 func (*SubmitCountRequest) ProtoMessage() {}
 
 func (x *SubmitCountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[35]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2365,7 +2286,7 @@ func (x *SubmitCountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitCountRequest.ProtoReflect.Descriptor instead.
 func (*SubmitCountRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{35}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SubmitCountRequest) GetCountId() string {
@@ -2391,7 +2312,7 @@ type SubmitCountResponse struct {
 
 func (x *SubmitCountResponse) Reset() {
 	*x = SubmitCountResponse{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[36]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2403,7 +2324,7 @@ func (x *SubmitCountResponse) String() string {
 func (*SubmitCountResponse) ProtoMessage() {}
 
 func (x *SubmitCountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[36]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2416,7 +2337,7 @@ func (x *SubmitCountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitCountResponse.ProtoReflect.Descriptor instead.
 func (*SubmitCountResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{36}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SubmitCountResponse) GetCount() *Count {
@@ -2436,7 +2357,7 @@ type ApproveCountRequest struct {
 
 func (x *ApproveCountRequest) Reset() {
 	*x = ApproveCountRequest{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[37]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2448,7 +2369,7 @@ func (x *ApproveCountRequest) String() string {
 func (*ApproveCountRequest) ProtoMessage() {}
 
 func (x *ApproveCountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[37]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2461,7 +2382,7 @@ func (x *ApproveCountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveCountRequest.ProtoReflect.Descriptor instead.
 func (*ApproveCountRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{37}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ApproveCountRequest) GetCountId() string {
@@ -2487,7 +2408,7 @@ type ApproveCountResponse struct {
 
 func (x *ApproveCountResponse) Reset() {
 	*x = ApproveCountResponse{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[38]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2499,7 +2420,7 @@ func (x *ApproveCountResponse) String() string {
 func (*ApproveCountResponse) ProtoMessage() {}
 
 func (x *ApproveCountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[38]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2512,7 +2433,7 @@ func (x *ApproveCountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveCountResponse.ProtoReflect.Descriptor instead.
 func (*ApproveCountResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{38}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ApproveCountResponse) GetCount() *Count {
@@ -2540,7 +2461,7 @@ type MoveStockRequest struct {
 
 func (x *MoveStockRequest) Reset() {
 	*x = MoveStockRequest{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[39]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2552,7 +2473,7 @@ func (x *MoveStockRequest) String() string {
 func (*MoveStockRequest) ProtoMessage() {}
 
 func (x *MoveStockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[39]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2565,7 +2486,7 @@ func (x *MoveStockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveStockRequest.ProtoReflect.Descriptor instead.
 func (*MoveStockRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{39}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *MoveStockRequest) GetMoveId() string {
@@ -2647,7 +2568,7 @@ type MoveStockResponse struct {
 
 func (x *MoveStockResponse) Reset() {
 	*x = MoveStockResponse{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[40]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2659,7 +2580,7 @@ func (x *MoveStockResponse) String() string {
 func (*MoveStockResponse) ProtoMessage() {}
 
 func (x *MoveStockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[40]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2672,7 +2593,7 @@ func (x *MoveStockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveStockResponse.ProtoReflect.Descriptor instead.
 func (*MoveStockResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{40}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *MoveStockResponse) GetLevels() []*StockLevel {
@@ -2691,7 +2612,7 @@ type GetUnitStockRequest struct {
 
 func (x *GetUnitStockRequest) Reset() {
 	*x = GetUnitStockRequest{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[41]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2703,7 +2624,7 @@ func (x *GetUnitStockRequest) String() string {
 func (*GetUnitStockRequest) ProtoMessage() {}
 
 func (x *GetUnitStockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[41]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2716,7 +2637,7 @@ func (x *GetUnitStockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUnitStockRequest.ProtoReflect.Descriptor instead.
 func (*GetUnitStockRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{41}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GetUnitStockRequest) GetUnitIds() []string {
@@ -2735,7 +2656,7 @@ type GetUnitStockResponse struct {
 
 func (x *GetUnitStockResponse) Reset() {
 	*x = GetUnitStockResponse{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[42]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2747,7 +2668,7 @@ func (x *GetUnitStockResponse) String() string {
 func (*GetUnitStockResponse) ProtoMessage() {}
 
 func (x *GetUnitStockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[42]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2760,7 +2681,7 @@ func (x *GetUnitStockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUnitStockResponse.ProtoReflect.Descriptor instead.
 func (*GetUnitStockResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{42}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GetUnitStockResponse) GetUnits() []*UnitStock {
@@ -2786,7 +2707,7 @@ type UnitStock struct {
 
 func (x *UnitStock) Reset() {
 	*x = UnitStock{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[43]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2798,7 +2719,7 @@ func (x *UnitStock) String() string {
 func (*UnitStock) ProtoMessage() {}
 
 func (x *UnitStock) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[43]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2811,7 +2732,7 @@ func (x *UnitStock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnitStock.ProtoReflect.Descriptor instead.
 func (*UnitStock) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{43}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *UnitStock) GetUnitId() string {
@@ -2874,7 +2795,7 @@ type GoodsAdmitted struct {
 
 func (x *GoodsAdmitted) Reset() {
 	*x = GoodsAdmitted{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[44]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2886,7 +2807,7 @@ func (x *GoodsAdmitted) String() string {
 func (*GoodsAdmitted) ProtoMessage() {}
 
 func (x *GoodsAdmitted) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[44]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2899,7 +2820,7 @@ func (x *GoodsAdmitted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoodsAdmitted.ProtoReflect.Descriptor instead.
 func (*GoodsAdmitted) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{44}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GoodsAdmitted) GetCaseId() string {
@@ -2979,7 +2900,7 @@ type DestructionUnmatched struct {
 
 func (x *DestructionUnmatched) Reset() {
 	*x = DestructionUnmatched{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[45]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2991,7 +2912,7 @@ func (x *DestructionUnmatched) String() string {
 func (*DestructionUnmatched) ProtoMessage() {}
 
 func (x *DestructionUnmatched) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[45]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3004,7 +2925,7 @@ func (x *DestructionUnmatched) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestructionUnmatched.ProtoReflect.Descriptor instead.
 func (*DestructionUnmatched) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{45}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DestructionUnmatched) GetCaseId() string {
@@ -3067,7 +2988,7 @@ type StockPutAway struct {
 
 func (x *StockPutAway) Reset() {
 	*x = StockPutAway{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[46]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3079,7 +3000,7 @@ func (x *StockPutAway) String() string {
 func (*StockPutAway) ProtoMessage() {}
 
 func (x *StockPutAway) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[46]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3092,7 +3013,7 @@ func (x *StockPutAway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StockPutAway.ProtoReflect.Descriptor instead.
 func (*StockPutAway) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{46}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *StockPutAway) GetPutAwayId() string {
@@ -3127,7 +3048,7 @@ type StockMoved struct {
 
 func (x *StockMoved) Reset() {
 	*x = StockMoved{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[47]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3139,7 +3060,7 @@ func (x *StockMoved) String() string {
 func (*StockMoved) ProtoMessage() {}
 
 func (x *StockMoved) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[47]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3152,7 +3073,7 @@ func (x *StockMoved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StockMoved.ProtoReflect.Descriptor instead.
 func (*StockMoved) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{47}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *StockMoved) GetMoveId() string {
@@ -3220,7 +3141,7 @@ type StockLow struct {
 
 func (x *StockLow) Reset() {
 	*x = StockLow{}
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[48]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3232,7 +3153,7 @@ func (x *StockLow) String() string {
 func (*StockLow) ProtoMessage() {}
 
 func (x *StockLow) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[48]
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3245,7 +3166,7 @@ func (x *StockLow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StockLow.ProtoReflect.Descriptor instead.
 func (*StockLow) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{48}
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *StockLow) GetSku() string {
@@ -3281,6 +3202,62 @@ func (x *StockLow) GetReorderPoint() int64 {
 		return x.ReorderPoint
 	}
 	return 0
+}
+
+// A merchant set what is offered in markets, and when to buy again. What sales
+// and releases do to a shelf after that, StockReserved and ReservationReleased
+// tell.
+type StockPoliciesSet struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	MerchantId string                 `protobuf:"bytes,1,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
+	// At most 500, by sku and market.
+	Policies      []*StockPolicy `protobuf:"bytes,2,rep,name=policies,proto3" json:"policies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StockPoliciesSet) Reset() {
+	*x = StockPoliciesSet{}
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StockPoliciesSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StockPoliciesSet) ProtoMessage() {}
+
+func (x *StockPoliciesSet) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_warehouse_v1_purchasing_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StockPoliciesSet.ProtoReflect.Descriptor instead.
+func (*StockPoliciesSet) Descriptor() ([]byte, []int) {
+	return file_entrepot_warehouse_v1_purchasing_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *StockPoliciesSet) GetMerchantId() string {
+	if x != nil {
+		return x.MerchantId
+	}
+	return ""
+}
+
+func (x *StockPoliciesSet) GetPolicies() []*StockPolicy {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
 }
 
 var File_entrepot_warehouse_v1_purchasing_proto protoreflect.FileDescriptor
@@ -3424,18 +3401,7 @@ const file_entrepot_warehouse_v1_purchasing_proto_rawDesc = "" +
 	"\bunit_ids\x18\a \x03(\tB\v\xbaH\b\x92\x01\x05\x10\xf4\x03\x18\x01R\aunitIds\x12%\n" +
 	"\treference\x18\b \x01(\tB\a\xbaH\x04r\x02\x18@R\treference\"+\n" +
 	"\x13RefuseGoodsResponse\x12\x14\n" +
-	"\x05moved\x18\x01 \x01(\x03R\x05moved\"\xf7\x01\n" +
-	"\vStockPolicy\x12\x1b\n" +
-	"\x03sku\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x03sku\x12)\n" +
-	"\x06market\x18\x02 \x01(\tB\x11\xbaH\x0er\f2\n" +
-	"^[A-Z]{2}$R\x06market\x12-\n" +
-	"\bon_shelf\x18\x03 \x01(\x03B\r\xbaH\n" +
-	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00H\x00R\aonShelf\x88\x01\x01\x120\n" +
-	"\fsafety_stock\x18\x04 \x01(\x03B\r\xbaH\n" +
-	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00R\vsafetyStock\x122\n" +
-	"\rreorder_point\x18\x05 \x01(\x03B\r\xbaH\n" +
-	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00R\freorderPointB\v\n" +
-	"\t_on_shelf\"f\n" +
+	"\x05moved\x18\x01 \x01(\x03R\x05moved\"f\n" +
 	"\x17SetStockPoliciesRequest\x12K\n" +
 	"\bpolicies\x18\x01 \x03(\v2\".entrepot.warehouse.v1.StockPolicyB\v\xbaH\b\x92\x01\x05\b\x01\x10\xf4\x03R\bpolicies\"\x1a\n" +
 	"\x18SetStockPoliciesResponse\":\n" +
@@ -3559,7 +3525,12 @@ const file_entrepot_warehouse_v1_purchasing_proto_rawDesc = "" +
 	"\x06market\x18\x03 \x01(\tR\x06market\x12\x1a\n" +
 	"\bsellable\x18\x04 \x01(\x03R\bsellable\x12#\n" +
 	"\rreorder_point\x18\x05 \x01(\x03R\freorderPoint:\t\xe2\xb5\x18\x05\n" +
-	"\x03sku2\xc0\t\n" +
+	"\x03sku\"\x86\x01\n" +
+	"\x10StockPoliciesSet\x12\x1f\n" +
+	"\vmerchant_id\x18\x01 \x01(\tR\n" +
+	"merchantId\x12>\n" +
+	"\bpolicies\x18\x02 \x03(\v2\".entrepot.warehouse.v1.StockPolicyR\bpolicies:\x11\xe2\xb5\x18\r\n" +
+	"\vmerchant_id2\xc0\t\n" +
 	"\x11PurchasingService\x12\xa1\x01\n" +
 	"\x10PutPurchaseOrder\x12..entrepot.warehouse.v1.PutPurchaseOrderRequest\x1a/.entrepot.warehouse.v1.PutPurchaseOrderResponse\",ҵ\x18\x11\n" +
 	"\x02\x03\x04\x12\vstock.writeڵ\x18\x13\n" +
@@ -3662,33 +3633,34 @@ var file_entrepot_warehouse_v1_purchasing_proto_goTypes = []any{
 	(*AdmitGoodsResponse)(nil),         // 24: entrepot.warehouse.v1.AdmitGoodsResponse
 	(*RefuseGoodsRequest)(nil),         // 25: entrepot.warehouse.v1.RefuseGoodsRequest
 	(*RefuseGoodsResponse)(nil),        // 26: entrepot.warehouse.v1.RefuseGoodsResponse
-	(*StockPolicy)(nil),                // 27: entrepot.warehouse.v1.StockPolicy
-	(*SetStockPoliciesRequest)(nil),    // 28: entrepot.warehouse.v1.SetStockPoliciesRequest
-	(*SetStockPoliciesResponse)(nil),   // 29: entrepot.warehouse.v1.SetStockPoliciesResponse
-	(*GetStockPoliciesRequest)(nil),    // 30: entrepot.warehouse.v1.GetStockPoliciesRequest
-	(*GetStockPoliciesResponse)(nil),   // 31: entrepot.warehouse.v1.GetStockPoliciesResponse
-	(*CountPlace)(nil),                 // 32: entrepot.warehouse.v1.CountPlace
-	(*CountLine)(nil),                  // 33: entrepot.warehouse.v1.CountLine
-	(*Count)(nil),                      // 34: entrepot.warehouse.v1.Count
-	(*OpenCountRequest)(nil),           // 35: entrepot.warehouse.v1.OpenCountRequest
-	(*OpenCountResponse)(nil),          // 36: entrepot.warehouse.v1.OpenCountResponse
-	(*SubmitCountRequest)(nil),         // 37: entrepot.warehouse.v1.SubmitCountRequest
-	(*SubmitCountResponse)(nil),        // 38: entrepot.warehouse.v1.SubmitCountResponse
-	(*ApproveCountRequest)(nil),        // 39: entrepot.warehouse.v1.ApproveCountRequest
-	(*ApproveCountResponse)(nil),       // 40: entrepot.warehouse.v1.ApproveCountResponse
-	(*MoveStockRequest)(nil),           // 41: entrepot.warehouse.v1.MoveStockRequest
-	(*MoveStockResponse)(nil),          // 42: entrepot.warehouse.v1.MoveStockResponse
-	(*GetUnitStockRequest)(nil),        // 43: entrepot.warehouse.v1.GetUnitStockRequest
-	(*GetUnitStockResponse)(nil),       // 44: entrepot.warehouse.v1.GetUnitStockResponse
-	(*UnitStock)(nil),                  // 45: entrepot.warehouse.v1.UnitStock
-	(*GoodsAdmitted)(nil),              // 46: entrepot.warehouse.v1.GoodsAdmitted
-	(*DestructionUnmatched)(nil),       // 47: entrepot.warehouse.v1.DestructionUnmatched
-	(*StockPutAway)(nil),               // 48: entrepot.warehouse.v1.StockPutAway
-	(*StockMoved)(nil),                 // 49: entrepot.warehouse.v1.StockMoved
-	(*StockLow)(nil),                   // 50: entrepot.warehouse.v1.StockLow
+	(*SetStockPoliciesRequest)(nil),    // 27: entrepot.warehouse.v1.SetStockPoliciesRequest
+	(*SetStockPoliciesResponse)(nil),   // 28: entrepot.warehouse.v1.SetStockPoliciesResponse
+	(*GetStockPoliciesRequest)(nil),    // 29: entrepot.warehouse.v1.GetStockPoliciesRequest
+	(*GetStockPoliciesResponse)(nil),   // 30: entrepot.warehouse.v1.GetStockPoliciesResponse
+	(*CountPlace)(nil),                 // 31: entrepot.warehouse.v1.CountPlace
+	(*CountLine)(nil),                  // 32: entrepot.warehouse.v1.CountLine
+	(*Count)(nil),                      // 33: entrepot.warehouse.v1.Count
+	(*OpenCountRequest)(nil),           // 34: entrepot.warehouse.v1.OpenCountRequest
+	(*OpenCountResponse)(nil),          // 35: entrepot.warehouse.v1.OpenCountResponse
+	(*SubmitCountRequest)(nil),         // 36: entrepot.warehouse.v1.SubmitCountRequest
+	(*SubmitCountResponse)(nil),        // 37: entrepot.warehouse.v1.SubmitCountResponse
+	(*ApproveCountRequest)(nil),        // 38: entrepot.warehouse.v1.ApproveCountRequest
+	(*ApproveCountResponse)(nil),       // 39: entrepot.warehouse.v1.ApproveCountResponse
+	(*MoveStockRequest)(nil),           // 40: entrepot.warehouse.v1.MoveStockRequest
+	(*MoveStockResponse)(nil),          // 41: entrepot.warehouse.v1.MoveStockResponse
+	(*GetUnitStockRequest)(nil),        // 42: entrepot.warehouse.v1.GetUnitStockRequest
+	(*GetUnitStockResponse)(nil),       // 43: entrepot.warehouse.v1.GetUnitStockResponse
+	(*UnitStock)(nil),                  // 44: entrepot.warehouse.v1.UnitStock
+	(*GoodsAdmitted)(nil),              // 45: entrepot.warehouse.v1.GoodsAdmitted
+	(*DestructionUnmatched)(nil),       // 46: entrepot.warehouse.v1.DestructionUnmatched
+	(*StockPutAway)(nil),               // 47: entrepot.warehouse.v1.StockPutAway
+	(*StockMoved)(nil),                 // 48: entrepot.warehouse.v1.StockMoved
+	(*StockLow)(nil),                   // 49: entrepot.warehouse.v1.StockLow
+	(*StockPoliciesSet)(nil),           // 50: entrepot.warehouse.v1.StockPoliciesSet
 	(*timestamppb.Timestamp)(nil),      // 51: google.protobuf.Timestamp
 	(*StockLevel)(nil),                 // 52: entrepot.warehouse.v1.StockLevel
 	(Disposition)(0),                   // 53: entrepot.warehouse.v1.Disposition
+	(*StockPolicy)(nil),                // 54: entrepot.warehouse.v1.StockPolicy
 }
 var file_entrepot_warehouse_v1_purchasing_proto_depIdxs = []int32{
 	0,  // 0: entrepot.warehouse.v1.PurchaseOrder.state:type_name -> entrepot.warehouse.v1.PurchaseOrder.State
@@ -3708,63 +3680,64 @@ var file_entrepot_warehouse_v1_purchasing_proto_depIdxs = []int32{
 	19, // 14: entrepot.warehouse.v1.ListPutAwaysResponse.lines:type_name -> entrepot.warehouse.v1.PutAwayLine
 	53, // 15: entrepot.warehouse.v1.AdmitGoodsRequest.from:type_name -> entrepot.warehouse.v1.Disposition
 	53, // 16: entrepot.warehouse.v1.RefuseGoodsRequest.to:type_name -> entrepot.warehouse.v1.Disposition
-	27, // 17: entrepot.warehouse.v1.SetStockPoliciesRequest.policies:type_name -> entrepot.warehouse.v1.StockPolicy
-	27, // 18: entrepot.warehouse.v1.GetStockPoliciesResponse.policies:type_name -> entrepot.warehouse.v1.StockPolicy
+	54, // 17: entrepot.warehouse.v1.SetStockPoliciesRequest.policies:type_name -> entrepot.warehouse.v1.StockPolicy
+	54, // 18: entrepot.warehouse.v1.GetStockPoliciesResponse.policies:type_name -> entrepot.warehouse.v1.StockPolicy
 	1,  // 19: entrepot.warehouse.v1.Count.state:type_name -> entrepot.warehouse.v1.Count.State
-	33, // 20: entrepot.warehouse.v1.Count.lines:type_name -> entrepot.warehouse.v1.CountLine
-	32, // 21: entrepot.warehouse.v1.Count.places:type_name -> entrepot.warehouse.v1.CountPlace
-	34, // 22: entrepot.warehouse.v1.OpenCountResponse.count:type_name -> entrepot.warehouse.v1.Count
-	33, // 23: entrepot.warehouse.v1.SubmitCountRequest.lines:type_name -> entrepot.warehouse.v1.CountLine
-	34, // 24: entrepot.warehouse.v1.SubmitCountResponse.count:type_name -> entrepot.warehouse.v1.Count
-	34, // 25: entrepot.warehouse.v1.ApproveCountResponse.count:type_name -> entrepot.warehouse.v1.Count
+	32, // 20: entrepot.warehouse.v1.Count.lines:type_name -> entrepot.warehouse.v1.CountLine
+	31, // 21: entrepot.warehouse.v1.Count.places:type_name -> entrepot.warehouse.v1.CountPlace
+	33, // 22: entrepot.warehouse.v1.OpenCountResponse.count:type_name -> entrepot.warehouse.v1.Count
+	32, // 23: entrepot.warehouse.v1.SubmitCountRequest.lines:type_name -> entrepot.warehouse.v1.CountLine
+	33, // 24: entrepot.warehouse.v1.SubmitCountResponse.count:type_name -> entrepot.warehouse.v1.Count
+	33, // 25: entrepot.warehouse.v1.ApproveCountResponse.count:type_name -> entrepot.warehouse.v1.Count
 	53, // 26: entrepot.warehouse.v1.MoveStockRequest.from:type_name -> entrepot.warehouse.v1.Disposition
 	53, // 27: entrepot.warehouse.v1.MoveStockRequest.to:type_name -> entrepot.warehouse.v1.Disposition
 	52, // 28: entrepot.warehouse.v1.MoveStockResponse.levels:type_name -> entrepot.warehouse.v1.StockLevel
-	45, // 29: entrepot.warehouse.v1.GetUnitStockResponse.units:type_name -> entrepot.warehouse.v1.UnitStock
+	44, // 29: entrepot.warehouse.v1.GetUnitStockResponse.units:type_name -> entrepot.warehouse.v1.UnitStock
 	53, // 30: entrepot.warehouse.v1.UnitStock.disposition:type_name -> entrepot.warehouse.v1.Disposition
 	52, // 31: entrepot.warehouse.v1.StockPutAway.levels:type_name -> entrepot.warehouse.v1.StockLevel
 	53, // 32: entrepot.warehouse.v1.StockMoved.from:type_name -> entrepot.warehouse.v1.Disposition
 	53, // 33: entrepot.warehouse.v1.StockMoved.to:type_name -> entrepot.warehouse.v1.Disposition
 	52, // 34: entrepot.warehouse.v1.StockMoved.levels:type_name -> entrepot.warehouse.v1.StockLevel
-	4,  // 35: entrepot.warehouse.v1.PurchasingService.PutPurchaseOrder:input_type -> entrepot.warehouse.v1.PutPurchaseOrderRequest
-	6,  // 36: entrepot.warehouse.v1.PurchasingService.ClosePurchaseOrder:input_type -> entrepot.warehouse.v1.ClosePurchaseOrderRequest
-	8,  // 37: entrepot.warehouse.v1.PurchasingService.GetPurchaseOrder:input_type -> entrepot.warehouse.v1.GetPurchaseOrderRequest
-	10, // 38: entrepot.warehouse.v1.PurchasingService.ListPurchaseOrders:input_type -> entrepot.warehouse.v1.ListPurchaseOrdersRequest
-	13, // 39: entrepot.warehouse.v1.PurchasingService.AnnounceShipment:input_type -> entrepot.warehouse.v1.AnnounceShipmentRequest
-	15, // 40: entrepot.warehouse.v1.PurchasingService.ReceiveShipment:input_type -> entrepot.warehouse.v1.ReceiveShipmentRequest
-	18, // 41: entrepot.warehouse.v1.PurchasingService.PutAway:input_type -> entrepot.warehouse.v1.PutAwayRequest
-	21, // 42: entrepot.warehouse.v1.PurchasingService.ListPutAways:input_type -> entrepot.warehouse.v1.ListPutAwaysRequest
-	23, // 43: entrepot.warehouse.v1.GoodsStepService.AdmitGoods:input_type -> entrepot.warehouse.v1.AdmitGoodsRequest
-	25, // 44: entrepot.warehouse.v1.GoodsStepService.RefuseGoods:input_type -> entrepot.warehouse.v1.RefuseGoodsRequest
-	28, // 45: entrepot.warehouse.v1.InventoryService.SetStockPolicies:input_type -> entrepot.warehouse.v1.SetStockPoliciesRequest
-	30, // 46: entrepot.warehouse.v1.InventoryService.GetStockPolicies:input_type -> entrepot.warehouse.v1.GetStockPoliciesRequest
-	35, // 47: entrepot.warehouse.v1.InventoryService.OpenCount:input_type -> entrepot.warehouse.v1.OpenCountRequest
-	37, // 48: entrepot.warehouse.v1.InventoryService.SubmitCount:input_type -> entrepot.warehouse.v1.SubmitCountRequest
-	39, // 49: entrepot.warehouse.v1.InventoryService.ApproveCount:input_type -> entrepot.warehouse.v1.ApproveCountRequest
-	41, // 50: entrepot.warehouse.v1.InventoryService.MoveStock:input_type -> entrepot.warehouse.v1.MoveStockRequest
-	43, // 51: entrepot.warehouse.v1.InventoryService.GetUnitStock:input_type -> entrepot.warehouse.v1.GetUnitStockRequest
-	5,  // 52: entrepot.warehouse.v1.PurchasingService.PutPurchaseOrder:output_type -> entrepot.warehouse.v1.PutPurchaseOrderResponse
-	7,  // 53: entrepot.warehouse.v1.PurchasingService.ClosePurchaseOrder:output_type -> entrepot.warehouse.v1.ClosePurchaseOrderResponse
-	9,  // 54: entrepot.warehouse.v1.PurchasingService.GetPurchaseOrder:output_type -> entrepot.warehouse.v1.GetPurchaseOrderResponse
-	11, // 55: entrepot.warehouse.v1.PurchasingService.ListPurchaseOrders:output_type -> entrepot.warehouse.v1.ListPurchaseOrdersResponse
-	14, // 56: entrepot.warehouse.v1.PurchasingService.AnnounceShipment:output_type -> entrepot.warehouse.v1.AnnounceShipmentResponse
-	16, // 57: entrepot.warehouse.v1.PurchasingService.ReceiveShipment:output_type -> entrepot.warehouse.v1.ReceiveShipmentResponse
-	20, // 58: entrepot.warehouse.v1.PurchasingService.PutAway:output_type -> entrepot.warehouse.v1.PutAwayResponse
-	22, // 59: entrepot.warehouse.v1.PurchasingService.ListPutAways:output_type -> entrepot.warehouse.v1.ListPutAwaysResponse
-	24, // 60: entrepot.warehouse.v1.GoodsStepService.AdmitGoods:output_type -> entrepot.warehouse.v1.AdmitGoodsResponse
-	26, // 61: entrepot.warehouse.v1.GoodsStepService.RefuseGoods:output_type -> entrepot.warehouse.v1.RefuseGoodsResponse
-	29, // 62: entrepot.warehouse.v1.InventoryService.SetStockPolicies:output_type -> entrepot.warehouse.v1.SetStockPoliciesResponse
-	31, // 63: entrepot.warehouse.v1.InventoryService.GetStockPolicies:output_type -> entrepot.warehouse.v1.GetStockPoliciesResponse
-	36, // 64: entrepot.warehouse.v1.InventoryService.OpenCount:output_type -> entrepot.warehouse.v1.OpenCountResponse
-	38, // 65: entrepot.warehouse.v1.InventoryService.SubmitCount:output_type -> entrepot.warehouse.v1.SubmitCountResponse
-	40, // 66: entrepot.warehouse.v1.InventoryService.ApproveCount:output_type -> entrepot.warehouse.v1.ApproveCountResponse
-	42, // 67: entrepot.warehouse.v1.InventoryService.MoveStock:output_type -> entrepot.warehouse.v1.MoveStockResponse
-	44, // 68: entrepot.warehouse.v1.InventoryService.GetUnitStock:output_type -> entrepot.warehouse.v1.GetUnitStockResponse
-	52, // [52:69] is the sub-list for method output_type
-	35, // [35:52] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	54, // 35: entrepot.warehouse.v1.StockPoliciesSet.policies:type_name -> entrepot.warehouse.v1.StockPolicy
+	4,  // 36: entrepot.warehouse.v1.PurchasingService.PutPurchaseOrder:input_type -> entrepot.warehouse.v1.PutPurchaseOrderRequest
+	6,  // 37: entrepot.warehouse.v1.PurchasingService.ClosePurchaseOrder:input_type -> entrepot.warehouse.v1.ClosePurchaseOrderRequest
+	8,  // 38: entrepot.warehouse.v1.PurchasingService.GetPurchaseOrder:input_type -> entrepot.warehouse.v1.GetPurchaseOrderRequest
+	10, // 39: entrepot.warehouse.v1.PurchasingService.ListPurchaseOrders:input_type -> entrepot.warehouse.v1.ListPurchaseOrdersRequest
+	13, // 40: entrepot.warehouse.v1.PurchasingService.AnnounceShipment:input_type -> entrepot.warehouse.v1.AnnounceShipmentRequest
+	15, // 41: entrepot.warehouse.v1.PurchasingService.ReceiveShipment:input_type -> entrepot.warehouse.v1.ReceiveShipmentRequest
+	18, // 42: entrepot.warehouse.v1.PurchasingService.PutAway:input_type -> entrepot.warehouse.v1.PutAwayRequest
+	21, // 43: entrepot.warehouse.v1.PurchasingService.ListPutAways:input_type -> entrepot.warehouse.v1.ListPutAwaysRequest
+	23, // 44: entrepot.warehouse.v1.GoodsStepService.AdmitGoods:input_type -> entrepot.warehouse.v1.AdmitGoodsRequest
+	25, // 45: entrepot.warehouse.v1.GoodsStepService.RefuseGoods:input_type -> entrepot.warehouse.v1.RefuseGoodsRequest
+	27, // 46: entrepot.warehouse.v1.InventoryService.SetStockPolicies:input_type -> entrepot.warehouse.v1.SetStockPoliciesRequest
+	29, // 47: entrepot.warehouse.v1.InventoryService.GetStockPolicies:input_type -> entrepot.warehouse.v1.GetStockPoliciesRequest
+	34, // 48: entrepot.warehouse.v1.InventoryService.OpenCount:input_type -> entrepot.warehouse.v1.OpenCountRequest
+	36, // 49: entrepot.warehouse.v1.InventoryService.SubmitCount:input_type -> entrepot.warehouse.v1.SubmitCountRequest
+	38, // 50: entrepot.warehouse.v1.InventoryService.ApproveCount:input_type -> entrepot.warehouse.v1.ApproveCountRequest
+	40, // 51: entrepot.warehouse.v1.InventoryService.MoveStock:input_type -> entrepot.warehouse.v1.MoveStockRequest
+	42, // 52: entrepot.warehouse.v1.InventoryService.GetUnitStock:input_type -> entrepot.warehouse.v1.GetUnitStockRequest
+	5,  // 53: entrepot.warehouse.v1.PurchasingService.PutPurchaseOrder:output_type -> entrepot.warehouse.v1.PutPurchaseOrderResponse
+	7,  // 54: entrepot.warehouse.v1.PurchasingService.ClosePurchaseOrder:output_type -> entrepot.warehouse.v1.ClosePurchaseOrderResponse
+	9,  // 55: entrepot.warehouse.v1.PurchasingService.GetPurchaseOrder:output_type -> entrepot.warehouse.v1.GetPurchaseOrderResponse
+	11, // 56: entrepot.warehouse.v1.PurchasingService.ListPurchaseOrders:output_type -> entrepot.warehouse.v1.ListPurchaseOrdersResponse
+	14, // 57: entrepot.warehouse.v1.PurchasingService.AnnounceShipment:output_type -> entrepot.warehouse.v1.AnnounceShipmentResponse
+	16, // 58: entrepot.warehouse.v1.PurchasingService.ReceiveShipment:output_type -> entrepot.warehouse.v1.ReceiveShipmentResponse
+	20, // 59: entrepot.warehouse.v1.PurchasingService.PutAway:output_type -> entrepot.warehouse.v1.PutAwayResponse
+	22, // 60: entrepot.warehouse.v1.PurchasingService.ListPutAways:output_type -> entrepot.warehouse.v1.ListPutAwaysResponse
+	24, // 61: entrepot.warehouse.v1.GoodsStepService.AdmitGoods:output_type -> entrepot.warehouse.v1.AdmitGoodsResponse
+	26, // 62: entrepot.warehouse.v1.GoodsStepService.RefuseGoods:output_type -> entrepot.warehouse.v1.RefuseGoodsResponse
+	28, // 63: entrepot.warehouse.v1.InventoryService.SetStockPolicies:output_type -> entrepot.warehouse.v1.SetStockPoliciesResponse
+	30, // 64: entrepot.warehouse.v1.InventoryService.GetStockPolicies:output_type -> entrepot.warehouse.v1.GetStockPoliciesResponse
+	35, // 65: entrepot.warehouse.v1.InventoryService.OpenCount:output_type -> entrepot.warehouse.v1.OpenCountResponse
+	37, // 66: entrepot.warehouse.v1.InventoryService.SubmitCount:output_type -> entrepot.warehouse.v1.SubmitCountResponse
+	39, // 67: entrepot.warehouse.v1.InventoryService.ApproveCount:output_type -> entrepot.warehouse.v1.ApproveCountResponse
+	41, // 68: entrepot.warehouse.v1.InventoryService.MoveStock:output_type -> entrepot.warehouse.v1.MoveStockResponse
+	43, // 69: entrepot.warehouse.v1.InventoryService.GetUnitStock:output_type -> entrepot.warehouse.v1.GetUnitStockResponse
+	53, // [53:70] is the sub-list for method output_type
+	36, // [36:53] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_warehouse_v1_purchasing_proto_init() }
@@ -3773,7 +3746,6 @@ func file_entrepot_warehouse_v1_purchasing_proto_init() {
 		return
 	}
 	file_entrepot_warehouse_v1_warehouse_proto_init()
-	file_entrepot_warehouse_v1_purchasing_proto_msgTypes[25].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -1214,6 +1214,103 @@ func (x *StockLevel) GetLocation() string {
 	return ""
 }
 
+// What a merchant wants sold of a sku in a market. What may be promised there
+// of some kind of goods (all, or authenticated units alone) is, over all sites
+// and lots that are not expired,
+//
+//	max(0, min(sellable - safety_stock, on_shelf))
+//
+// without safety_stock and bound where there is no policy. ReserveStock keeps
+// to this, and who shows what there is computes the same from the newest
+// StockLevel of each place and the newest StockPolicy of the market.
+type StockPolicy struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Sku    string                 `protobuf:"bytes,1,opt,name=sku,proto3" json:"sku,omitempty"`
+	Market string                 `protobuf:"bytes,2,opt,name=market,proto3" json:"market,omitempty"`
+	// Most that is still to be sold there; each sale lowers it. Unset: no bound.
+	OnShelf *int64 `protobuf:"varint,3,opt,name=on_shelf,json=onShelf,proto3,oneof" json:"on_shelf,omitempty"`
+	// Sellable units that are never promised there.
+	SafetyStock int64 `protobuf:"varint,4,opt,name=safety_stock,json=safetyStock,proto3" json:"safety_stock,omitempty"`
+	// At or below this much sellable in all, StockLow is told. 0: never.
+	ReorderPoint int64 `protobuf:"varint,5,opt,name=reorder_point,json=reorderPoint,proto3" json:"reorder_point,omitempty"`
+	// Output: rises with each change of this policy, also by sales and releases.
+	Version       int64 `protobuf:"varint,6,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StockPolicy) Reset() {
+	*x = StockPolicy{}
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StockPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StockPolicy) ProtoMessage() {}
+
+func (x *StockPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StockPolicy.ProtoReflect.Descriptor instead.
+func (*StockPolicy) Descriptor() ([]byte, []int) {
+	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *StockPolicy) GetSku() string {
+	if x != nil {
+		return x.Sku
+	}
+	return ""
+}
+
+func (x *StockPolicy) GetMarket() string {
+	if x != nil {
+		return x.Market
+	}
+	return ""
+}
+
+func (x *StockPolicy) GetOnShelf() int64 {
+	if x != nil && x.OnShelf != nil {
+		return *x.OnShelf
+	}
+	return 0
+}
+
+func (x *StockPolicy) GetSafetyStock() int64 {
+	if x != nil {
+		return x.SafetyStock
+	}
+	return 0
+}
+
+func (x *StockPolicy) GetReorderPoint() int64 {
+	if x != nil {
+		return x.ReorderPoint
+	}
+	return 0
+}
+
+func (x *StockPolicy) GetVersion() int64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 type GetAvailabilityRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty means the market of the call.
@@ -1225,7 +1322,7 @@ type GetAvailabilityRequest struct {
 
 func (x *GetAvailabilityRequest) Reset() {
 	*x = GetAvailabilityRequest{}
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[16]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1237,7 +1334,7 @@ func (x *GetAvailabilityRequest) String() string {
 func (*GetAvailabilityRequest) ProtoMessage() {}
 
 func (x *GetAvailabilityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[16]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1250,7 +1347,7 @@ func (x *GetAvailabilityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAvailabilityRequest.ProtoReflect.Descriptor instead.
 func (*GetAvailabilityRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{16}
+	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetAvailabilityRequest) GetMarket() string {
@@ -1277,7 +1374,7 @@ type GetAvailabilityResponse struct {
 
 func (x *GetAvailabilityResponse) Reset() {
 	*x = GetAvailabilityResponse{}
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[17]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1289,7 +1386,7 @@ func (x *GetAvailabilityResponse) String() string {
 func (*GetAvailabilityResponse) ProtoMessage() {}
 
 func (x *GetAvailabilityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[17]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1302,7 +1399,7 @@ func (x *GetAvailabilityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAvailabilityResponse.ProtoReflect.Descriptor instead.
 func (*GetAvailabilityResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{17}
+	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetAvailabilityResponse) GetAvailabilities() []*Availability {
@@ -1325,7 +1422,7 @@ type Availability struct {
 
 func (x *Availability) Reset() {
 	*x = Availability{}
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[18]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1337,7 +1434,7 @@ func (x *Availability) String() string {
 func (*Availability) ProtoMessage() {}
 
 func (x *Availability) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[18]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1350,7 +1447,7 @@ func (x *Availability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Availability.ProtoReflect.Descriptor instead.
 func (*Availability) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{18}
+	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Availability) GetSku() string {
@@ -1387,7 +1484,7 @@ type ListMovesRequest struct {
 
 func (x *ListMovesRequest) Reset() {
 	*x = ListMovesRequest{}
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[19]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1399,7 +1496,7 @@ func (x *ListMovesRequest) String() string {
 func (*ListMovesRequest) ProtoMessage() {}
 
 func (x *ListMovesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[19]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1412,7 +1509,7 @@ func (x *ListMovesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMovesRequest.ProtoReflect.Descriptor instead.
 func (*ListMovesRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{19}
+	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListMovesRequest) GetSku() string {
@@ -1453,7 +1550,7 @@ type ListMovesResponse struct {
 
 func (x *ListMovesResponse) Reset() {
 	*x = ListMovesResponse{}
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[20]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1465,7 +1562,7 @@ func (x *ListMovesResponse) String() string {
 func (*ListMovesResponse) ProtoMessage() {}
 
 func (x *ListMovesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[20]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1478,7 +1575,7 @@ func (x *ListMovesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMovesResponse.ProtoReflect.Descriptor instead.
 func (*ListMovesResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{20}
+	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListMovesResponse) GetMoves() []*StockMove {
@@ -1523,7 +1620,7 @@ type StockMove struct {
 
 func (x *StockMove) Reset() {
 	*x = StockMove{}
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[21]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1535,7 +1632,7 @@ func (x *StockMove) String() string {
 func (*StockMove) ProtoMessage() {}
 
 func (x *StockMove) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[21]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1548,7 +1645,7 @@ func (x *StockMove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StockMove.ProtoReflect.Descriptor instead.
 func (*StockMove) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{21}
+	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StockMove) GetMoveId() int64 {
@@ -1657,7 +1754,7 @@ type SumStockRequest struct {
 
 func (x *SumStockRequest) Reset() {
 	*x = SumStockRequest{}
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[22]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1669,7 +1766,7 @@ func (x *SumStockRequest) String() string {
 func (*SumStockRequest) ProtoMessage() {}
 
 func (x *SumStockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[22]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1682,7 +1779,7 @@ func (x *SumStockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SumStockRequest.ProtoReflect.Descriptor instead.
 func (*SumStockRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{22}
+	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{23}
 }
 
 type SumStockResponse struct {
@@ -1702,7 +1799,7 @@ type SumStockResponse struct {
 
 func (x *SumStockResponse) Reset() {
 	*x = SumStockResponse{}
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[23]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1714,7 +1811,7 @@ func (x *SumStockResponse) String() string {
 func (*SumStockResponse) ProtoMessage() {}
 
 func (x *SumStockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[23]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1727,7 +1824,7 @@ func (x *SumStockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SumStockResponse.ProtoReflect.Descriptor instead.
 func (*SumStockResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{23}
+	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SumStockResponse) GetUnits() map[string]int64 {
@@ -1778,7 +1875,7 @@ type StockReceived struct {
 
 func (x *StockReceived) Reset() {
 	*x = StockReceived{}
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[24]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1790,7 +1887,7 @@ func (x *StockReceived) String() string {
 func (*StockReceived) ProtoMessage() {}
 
 func (x *StockReceived) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[24]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1803,7 +1900,7 @@ func (x *StockReceived) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StockReceived.ProtoReflect.Descriptor instead.
 func (*StockReceived) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{24}
+	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StockReceived) GetReceiptId() string {
@@ -1834,14 +1931,17 @@ type StockReserved struct {
 	Reference     string                 `protobuf:"bytes,2,opt,name=reference,proto3" json:"reference,omitempty"`
 	Lines         []*ReservationLine     `protobuf:"bytes,3,rep,name=lines,proto3" json:"lines,omitempty"`
 	// Levels after it, so that who keeps a copy need not ask.
-	Levels        []*StockLevel `protobuf:"bytes,4,rep,name=levels,proto3" json:"levels,omitempty"`
+	Levels []*StockLevel `protobuf:"bytes,4,rep,name=levels,proto3" json:"levels,omitempty"`
+	// Policies after it, of the market it was made in: those with a bound, which
+	// it lowered. At most one of each line.
+	Policies      []*StockPolicy `protobuf:"bytes,5,rep,name=policies,proto3" json:"policies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StockReserved) Reset() {
 	*x = StockReserved{}
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[25]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1853,7 +1953,7 @@ func (x *StockReserved) String() string {
 func (*StockReserved) ProtoMessage() {}
 
 func (x *StockReserved) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[25]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1866,7 +1966,7 @@ func (x *StockReserved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StockReserved.ProtoReflect.Descriptor instead.
 func (*StockReserved) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{25}
+	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StockReserved) GetReservationId() string {
@@ -1897,21 +1997,30 @@ func (x *StockReserved) GetLevels() []*StockLevel {
 	return nil
 }
 
+func (x *StockReserved) GetPolicies() []*StockPolicy {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
 // A reservation ended and its units are sellable again.
 type ReservationReleased struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ReservationId string                 `protobuf:"bytes,1,opt,name=reservation_id,json=reservationId,proto3" json:"reservation_id,omitempty"`
 	Reference     string                 `protobuf:"bytes,2,opt,name=reference,proto3" json:"reference,omitempty"`
 	// True when it lapsed by itself.
-	Expired       bool          `protobuf:"varint,3,opt,name=expired,proto3" json:"expired,omitempty"`
-	Levels        []*StockLevel `protobuf:"bytes,4,rep,name=levels,proto3" json:"levels,omitempty"`
+	Expired bool          `protobuf:"varint,3,opt,name=expired,proto3" json:"expired,omitempty"`
+	Levels  []*StockLevel `protobuf:"bytes,4,rep,name=levels,proto3" json:"levels,omitempty"`
+	// Policies after it, where its units stand on the market's shelf again.
+	Policies      []*StockPolicy `protobuf:"bytes,5,rep,name=policies,proto3" json:"policies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReservationReleased) Reset() {
 	*x = ReservationReleased{}
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[26]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1923,7 +2032,7 @@ func (x *ReservationReleased) String() string {
 func (*ReservationReleased) ProtoMessage() {}
 
 func (x *ReservationReleased) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[26]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1936,7 +2045,7 @@ func (x *ReservationReleased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReservationReleased.ProtoReflect.Descriptor instead.
 func (*ReservationReleased) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{26}
+	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReservationReleased) GetReservationId() string {
@@ -1967,6 +2076,13 @@ func (x *ReservationReleased) GetLevels() []*StockLevel {
 	return nil
 }
 
+func (x *ReservationReleased) GetPolicies() []*StockPolicy {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
 // A count was corrected.
 type StockAdjusted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1980,7 +2096,7 @@ type StockAdjusted struct {
 
 func (x *StockAdjusted) Reset() {
 	*x = StockAdjusted{}
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[27]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1992,7 +2108,7 @@ func (x *StockAdjusted) String() string {
 func (*StockAdjusted) ProtoMessage() {}
 
 func (x *StockAdjusted) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[27]
+	mi := &file_entrepot_warehouse_v1_warehouse_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2005,7 +2121,7 @@ func (x *StockAdjusted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StockAdjusted.ProtoReflect.Descriptor instead.
 func (*StockAdjusted) Descriptor() ([]byte, []int) {
-	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{27}
+	return file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StockAdjusted) GetSku() string {
@@ -2132,7 +2248,19 @@ const file_entrepot_warehouse_v1_warehouse_proto_rawDesc = "" +
 	"\blocation\x18\x0e \x01(\tR\blocation\x1a:\n" +
 	"\fFurtherEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"q\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x91\x02\n" +
+	"\vStockPolicy\x12\x1b\n" +
+	"\x03sku\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x03sku\x12)\n" +
+	"\x06market\x18\x02 \x01(\tB\x11\xbaH\x0er\f2\n" +
+	"^[A-Z]{2}$R\x06market\x12-\n" +
+	"\bon_shelf\x18\x03 \x01(\x03B\r\xbaH\n" +
+	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00H\x00R\aonShelf\x88\x01\x01\x120\n" +
+	"\fsafety_stock\x18\x04 \x01(\x03B\r\xbaH\n" +
+	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00R\vsafetyStock\x122\n" +
+	"\rreorder_point\x18\x05 \x01(\x03B\r\xbaH\n" +
+	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00R\freorderPoint\x12\x18\n" +
+	"\aversion\x18\x06 \x01(\x03R\aversionB\v\n" +
+	"\t_on_shelf\"q\n" +
 	"\x16GetAvailabilityRequest\x12,\n" +
 	"\x06market\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f2\r^([A-Z]{2})?$R\x06market\x12)\n" +
 	"\x04skus\x18\x02 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\b\x01\x10\xf4\x03\x18\x01\"\x06r\x04\x10\x01\x18@R\x04skus\"f\n" +
@@ -2193,18 +2321,20 @@ const file_entrepot_warehouse_v1_warehouse_proto_rawDesc = "" +
 	"merchantId\x129\n" +
 	"\x06levels\x18\x03 \x03(\v2!.entrepot.warehouse.v1.StockLevelR\x06levels:\x10\xe2\xb5\x18\f\n" +
 	"\n" +
-	"receipt_id\"\xe3\x01\n" +
+	"receipt_id\"\xa3\x02\n" +
 	"\rStockReserved\x12%\n" +
 	"\x0ereservation_id\x18\x01 \x01(\tR\rreservationId\x12\x1c\n" +
 	"\treference\x18\x02 \x01(\tR\treference\x12<\n" +
 	"\x05lines\x18\x03 \x03(\v2&.entrepot.warehouse.v1.ReservationLineR\x05lines\x129\n" +
-	"\x06levels\x18\x04 \x03(\v2!.entrepot.warehouse.v1.StockLevelR\x06levels:\x14\xe2\xb5\x18\x10\n" +
-	"\x0ereservation_id\"\xc5\x01\n" +
+	"\x06levels\x18\x04 \x03(\v2!.entrepot.warehouse.v1.StockLevelR\x06levels\x12>\n" +
+	"\bpolicies\x18\x05 \x03(\v2\".entrepot.warehouse.v1.StockPolicyR\bpolicies:\x14\xe2\xb5\x18\x10\n" +
+	"\x0ereservation_id\"\x85\x02\n" +
 	"\x13ReservationReleased\x12%\n" +
 	"\x0ereservation_id\x18\x01 \x01(\tR\rreservationId\x12\x1c\n" +
 	"\treference\x18\x02 \x01(\tR\treference\x12\x18\n" +
 	"\aexpired\x18\x03 \x01(\bR\aexpired\x129\n" +
-	"\x06levels\x18\x04 \x03(\v2!.entrepot.warehouse.v1.StockLevelR\x06levels:\x14\xe2\xb5\x18\x10\n" +
+	"\x06levels\x18\x04 \x03(\v2!.entrepot.warehouse.v1.StockLevelR\x06levels\x12>\n" +
+	"\bpolicies\x18\x05 \x03(\v2\".entrepot.warehouse.v1.StockPolicyR\bpolicies:\x14\xe2\xb5\x18\x10\n" +
 	"\x0ereservation_id\"\x91\x01\n" +
 	"\rStockAdjusted\x12\x10\n" +
 	"\x03sku\x18\x01 \x01(\tR\x03sku\x12\x14\n" +
@@ -2274,7 +2404,7 @@ func file_entrepot_warehouse_v1_warehouse_proto_rawDescGZIP() []byte {
 }
 
 var file_entrepot_warehouse_v1_warehouse_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_entrepot_warehouse_v1_warehouse_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_entrepot_warehouse_v1_warehouse_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_entrepot_warehouse_v1_warehouse_proto_goTypes = []any{
 	(Disposition)(0),                   // 0: entrepot.warehouse.v1.Disposition
 	(Reservation_State)(0),             // 1: entrepot.warehouse.v1.Reservation.State
@@ -2294,73 +2424,76 @@ var file_entrepot_warehouse_v1_warehouse_proto_goTypes = []any{
 	(*GetStockRequest)(nil),            // 15: entrepot.warehouse.v1.GetStockRequest
 	(*GetStockResponse)(nil),           // 16: entrepot.warehouse.v1.GetStockResponse
 	(*StockLevel)(nil),                 // 17: entrepot.warehouse.v1.StockLevel
-	(*GetAvailabilityRequest)(nil),     // 18: entrepot.warehouse.v1.GetAvailabilityRequest
-	(*GetAvailabilityResponse)(nil),    // 19: entrepot.warehouse.v1.GetAvailabilityResponse
-	(*Availability)(nil),               // 20: entrepot.warehouse.v1.Availability
-	(*ListMovesRequest)(nil),           // 21: entrepot.warehouse.v1.ListMovesRequest
-	(*ListMovesResponse)(nil),          // 22: entrepot.warehouse.v1.ListMovesResponse
-	(*StockMove)(nil),                  // 23: entrepot.warehouse.v1.StockMove
-	(*SumStockRequest)(nil),            // 24: entrepot.warehouse.v1.SumStockRequest
-	(*SumStockResponse)(nil),           // 25: entrepot.warehouse.v1.SumStockResponse
-	(*StockReceived)(nil),              // 26: entrepot.warehouse.v1.StockReceived
-	(*StockReserved)(nil),              // 27: entrepot.warehouse.v1.StockReserved
-	(*ReservationReleased)(nil),        // 28: entrepot.warehouse.v1.ReservationReleased
-	(*StockAdjusted)(nil),              // 29: entrepot.warehouse.v1.StockAdjusted
-	nil,                                // 30: entrepot.warehouse.v1.StockLevel.FurtherEntry
-	nil,                                // 31: entrepot.warehouse.v1.SumStockResponse.UnitsEntry
-	nil,                                // 32: entrepot.warehouse.v1.SumStockResponse.MovedEntry
-	(*timestamppb.Timestamp)(nil),      // 33: google.protobuf.Timestamp
+	(*StockPolicy)(nil),                // 18: entrepot.warehouse.v1.StockPolicy
+	(*GetAvailabilityRequest)(nil),     // 19: entrepot.warehouse.v1.GetAvailabilityRequest
+	(*GetAvailabilityResponse)(nil),    // 20: entrepot.warehouse.v1.GetAvailabilityResponse
+	(*Availability)(nil),               // 21: entrepot.warehouse.v1.Availability
+	(*ListMovesRequest)(nil),           // 22: entrepot.warehouse.v1.ListMovesRequest
+	(*ListMovesResponse)(nil),          // 23: entrepot.warehouse.v1.ListMovesResponse
+	(*StockMove)(nil),                  // 24: entrepot.warehouse.v1.StockMove
+	(*SumStockRequest)(nil),            // 25: entrepot.warehouse.v1.SumStockRequest
+	(*SumStockResponse)(nil),           // 26: entrepot.warehouse.v1.SumStockResponse
+	(*StockReceived)(nil),              // 27: entrepot.warehouse.v1.StockReceived
+	(*StockReserved)(nil),              // 28: entrepot.warehouse.v1.StockReserved
+	(*ReservationReleased)(nil),        // 29: entrepot.warehouse.v1.ReservationReleased
+	(*StockAdjusted)(nil),              // 30: entrepot.warehouse.v1.StockAdjusted
+	nil,                                // 31: entrepot.warehouse.v1.StockLevel.FurtherEntry
+	nil,                                // 32: entrepot.warehouse.v1.SumStockResponse.UnitsEntry
+	nil,                                // 33: entrepot.warehouse.v1.SumStockResponse.MovedEntry
+	(*timestamppb.Timestamp)(nil),      // 34: google.protobuf.Timestamp
 }
 var file_entrepot_warehouse_v1_warehouse_proto_depIdxs = []int32{
 	3,  // 0: entrepot.warehouse.v1.ReceiveStockRequest.lines:type_name -> entrepot.warehouse.v1.ReceiptLine
 	17, // 1: entrepot.warehouse.v1.ReceiveStockResponse.levels:type_name -> entrepot.warehouse.v1.StockLevel
 	17, // 2: entrepot.warehouse.v1.AdjustStockResponse.level:type_name -> entrepot.warehouse.v1.StockLevel
 	8,  // 3: entrepot.warehouse.v1.ReserveStockRequest.lines:type_name -> entrepot.warehouse.v1.ReservationLine
-	33, // 4: entrepot.warehouse.v1.ReserveStockRequest.expires_at:type_name -> google.protobuf.Timestamp
+	34, // 4: entrepot.warehouse.v1.ReserveStockRequest.expires_at:type_name -> google.protobuf.Timestamp
 	10, // 5: entrepot.warehouse.v1.ReserveStockResponse.reservation:type_name -> entrepot.warehouse.v1.Reservation
 	1,  // 6: entrepot.warehouse.v1.Reservation.state:type_name -> entrepot.warehouse.v1.Reservation.State
 	8,  // 7: entrepot.warehouse.v1.Reservation.lines:type_name -> entrepot.warehouse.v1.ReservationLine
-	33, // 8: entrepot.warehouse.v1.Reservation.created_at:type_name -> google.protobuf.Timestamp
-	33, // 9: entrepot.warehouse.v1.Reservation.expires_at:type_name -> google.protobuf.Timestamp
+	34, // 8: entrepot.warehouse.v1.Reservation.created_at:type_name -> google.protobuf.Timestamp
+	34, // 9: entrepot.warehouse.v1.Reservation.expires_at:type_name -> google.protobuf.Timestamp
 	10, // 10: entrepot.warehouse.v1.ReleaseReservationResponse.reservation:type_name -> entrepot.warehouse.v1.Reservation
 	10, // 11: entrepot.warehouse.v1.GetReservationResponse.reservation:type_name -> entrepot.warehouse.v1.Reservation
 	17, // 12: entrepot.warehouse.v1.GetStockResponse.levels:type_name -> entrepot.warehouse.v1.StockLevel
-	30, // 13: entrepot.warehouse.v1.StockLevel.further:type_name -> entrepot.warehouse.v1.StockLevel.FurtherEntry
-	20, // 14: entrepot.warehouse.v1.GetAvailabilityResponse.availabilities:type_name -> entrepot.warehouse.v1.Availability
-	23, // 15: entrepot.warehouse.v1.ListMovesResponse.moves:type_name -> entrepot.warehouse.v1.StockMove
+	31, // 13: entrepot.warehouse.v1.StockLevel.further:type_name -> entrepot.warehouse.v1.StockLevel.FurtherEntry
+	21, // 14: entrepot.warehouse.v1.GetAvailabilityResponse.availabilities:type_name -> entrepot.warehouse.v1.Availability
+	24, // 15: entrepot.warehouse.v1.ListMovesResponse.moves:type_name -> entrepot.warehouse.v1.StockMove
 	0,  // 16: entrepot.warehouse.v1.StockMove.from:type_name -> entrepot.warehouse.v1.Disposition
 	0,  // 17: entrepot.warehouse.v1.StockMove.to:type_name -> entrepot.warehouse.v1.Disposition
-	33, // 18: entrepot.warehouse.v1.StockMove.at:type_name -> google.protobuf.Timestamp
-	31, // 19: entrepot.warehouse.v1.SumStockResponse.units:type_name -> entrepot.warehouse.v1.SumStockResponse.UnitsEntry
-	32, // 20: entrepot.warehouse.v1.SumStockResponse.moved:type_name -> entrepot.warehouse.v1.SumStockResponse.MovedEntry
+	34, // 18: entrepot.warehouse.v1.StockMove.at:type_name -> google.protobuf.Timestamp
+	32, // 19: entrepot.warehouse.v1.SumStockResponse.units:type_name -> entrepot.warehouse.v1.SumStockResponse.UnitsEntry
+	33, // 20: entrepot.warehouse.v1.SumStockResponse.moved:type_name -> entrepot.warehouse.v1.SumStockResponse.MovedEntry
 	17, // 21: entrepot.warehouse.v1.StockReceived.levels:type_name -> entrepot.warehouse.v1.StockLevel
 	8,  // 22: entrepot.warehouse.v1.StockReserved.lines:type_name -> entrepot.warehouse.v1.ReservationLine
 	17, // 23: entrepot.warehouse.v1.StockReserved.levels:type_name -> entrepot.warehouse.v1.StockLevel
-	17, // 24: entrepot.warehouse.v1.ReservationReleased.levels:type_name -> entrepot.warehouse.v1.StockLevel
-	17, // 25: entrepot.warehouse.v1.StockAdjusted.level:type_name -> entrepot.warehouse.v1.StockLevel
-	2,  // 26: entrepot.warehouse.v1.StockService.ReceiveStock:input_type -> entrepot.warehouse.v1.ReceiveStockRequest
-	5,  // 27: entrepot.warehouse.v1.StockService.AdjustStock:input_type -> entrepot.warehouse.v1.AdjustStockRequest
-	7,  // 28: entrepot.warehouse.v1.StockService.ReserveStock:input_type -> entrepot.warehouse.v1.ReserveStockRequest
-	11, // 29: entrepot.warehouse.v1.StockService.ReleaseReservation:input_type -> entrepot.warehouse.v1.ReleaseReservationRequest
-	13, // 30: entrepot.warehouse.v1.StockService.GetReservation:input_type -> entrepot.warehouse.v1.GetReservationRequest
-	15, // 31: entrepot.warehouse.v1.StockService.GetStock:input_type -> entrepot.warehouse.v1.GetStockRequest
-	18, // 32: entrepot.warehouse.v1.StockService.GetAvailability:input_type -> entrepot.warehouse.v1.GetAvailabilityRequest
-	21, // 33: entrepot.warehouse.v1.StockService.ListMoves:input_type -> entrepot.warehouse.v1.ListMovesRequest
-	24, // 34: entrepot.warehouse.v1.StockService.SumStock:input_type -> entrepot.warehouse.v1.SumStockRequest
-	4,  // 35: entrepot.warehouse.v1.StockService.ReceiveStock:output_type -> entrepot.warehouse.v1.ReceiveStockResponse
-	6,  // 36: entrepot.warehouse.v1.StockService.AdjustStock:output_type -> entrepot.warehouse.v1.AdjustStockResponse
-	9,  // 37: entrepot.warehouse.v1.StockService.ReserveStock:output_type -> entrepot.warehouse.v1.ReserveStockResponse
-	12, // 38: entrepot.warehouse.v1.StockService.ReleaseReservation:output_type -> entrepot.warehouse.v1.ReleaseReservationResponse
-	14, // 39: entrepot.warehouse.v1.StockService.GetReservation:output_type -> entrepot.warehouse.v1.GetReservationResponse
-	16, // 40: entrepot.warehouse.v1.StockService.GetStock:output_type -> entrepot.warehouse.v1.GetStockResponse
-	19, // 41: entrepot.warehouse.v1.StockService.GetAvailability:output_type -> entrepot.warehouse.v1.GetAvailabilityResponse
-	22, // 42: entrepot.warehouse.v1.StockService.ListMoves:output_type -> entrepot.warehouse.v1.ListMovesResponse
-	25, // 43: entrepot.warehouse.v1.StockService.SumStock:output_type -> entrepot.warehouse.v1.SumStockResponse
-	35, // [35:44] is the sub-list for method output_type
-	26, // [26:35] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	18, // 24: entrepot.warehouse.v1.StockReserved.policies:type_name -> entrepot.warehouse.v1.StockPolicy
+	17, // 25: entrepot.warehouse.v1.ReservationReleased.levels:type_name -> entrepot.warehouse.v1.StockLevel
+	18, // 26: entrepot.warehouse.v1.ReservationReleased.policies:type_name -> entrepot.warehouse.v1.StockPolicy
+	17, // 27: entrepot.warehouse.v1.StockAdjusted.level:type_name -> entrepot.warehouse.v1.StockLevel
+	2,  // 28: entrepot.warehouse.v1.StockService.ReceiveStock:input_type -> entrepot.warehouse.v1.ReceiveStockRequest
+	5,  // 29: entrepot.warehouse.v1.StockService.AdjustStock:input_type -> entrepot.warehouse.v1.AdjustStockRequest
+	7,  // 30: entrepot.warehouse.v1.StockService.ReserveStock:input_type -> entrepot.warehouse.v1.ReserveStockRequest
+	11, // 31: entrepot.warehouse.v1.StockService.ReleaseReservation:input_type -> entrepot.warehouse.v1.ReleaseReservationRequest
+	13, // 32: entrepot.warehouse.v1.StockService.GetReservation:input_type -> entrepot.warehouse.v1.GetReservationRequest
+	15, // 33: entrepot.warehouse.v1.StockService.GetStock:input_type -> entrepot.warehouse.v1.GetStockRequest
+	19, // 34: entrepot.warehouse.v1.StockService.GetAvailability:input_type -> entrepot.warehouse.v1.GetAvailabilityRequest
+	22, // 35: entrepot.warehouse.v1.StockService.ListMoves:input_type -> entrepot.warehouse.v1.ListMovesRequest
+	25, // 36: entrepot.warehouse.v1.StockService.SumStock:input_type -> entrepot.warehouse.v1.SumStockRequest
+	4,  // 37: entrepot.warehouse.v1.StockService.ReceiveStock:output_type -> entrepot.warehouse.v1.ReceiveStockResponse
+	6,  // 38: entrepot.warehouse.v1.StockService.AdjustStock:output_type -> entrepot.warehouse.v1.AdjustStockResponse
+	9,  // 39: entrepot.warehouse.v1.StockService.ReserveStock:output_type -> entrepot.warehouse.v1.ReserveStockResponse
+	12, // 40: entrepot.warehouse.v1.StockService.ReleaseReservation:output_type -> entrepot.warehouse.v1.ReleaseReservationResponse
+	14, // 41: entrepot.warehouse.v1.StockService.GetReservation:output_type -> entrepot.warehouse.v1.GetReservationResponse
+	16, // 42: entrepot.warehouse.v1.StockService.GetStock:output_type -> entrepot.warehouse.v1.GetStockResponse
+	20, // 43: entrepot.warehouse.v1.StockService.GetAvailability:output_type -> entrepot.warehouse.v1.GetAvailabilityResponse
+	23, // 44: entrepot.warehouse.v1.StockService.ListMoves:output_type -> entrepot.warehouse.v1.ListMovesResponse
+	26, // 45: entrepot.warehouse.v1.StockService.SumStock:output_type -> entrepot.warehouse.v1.SumStockResponse
+	37, // [37:46] is the sub-list for method output_type
+	28, // [28:37] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_warehouse_v1_warehouse_proto_init() }
@@ -2368,13 +2501,14 @@ func file_entrepot_warehouse_v1_warehouse_proto_init() {
 	if File_entrepot_warehouse_v1_warehouse_proto != nil {
 		return
 	}
+	file_entrepot_warehouse_v1_warehouse_proto_msgTypes[16].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_warehouse_v1_warehouse_proto_rawDesc), len(file_entrepot_warehouse_v1_warehouse_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   31,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

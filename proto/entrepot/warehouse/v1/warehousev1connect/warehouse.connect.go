@@ -138,8 +138,7 @@ type StockServiceClient interface {
 	// GetStock tells balances by disposition of the caller's own goods.
 	GetStock(context.Context, *v1.GetStockRequest) (*v1.GetStockResponse, error)
 	// GetAvailability tells how much of each sku could be reserved in a market
-	// at this moment: what is sellable and not expired, less what is held back
-	// there, and no more than the merchant put on its shelf there.
+	// at this moment, by the rule of StockPolicy.
 	GetAvailability(context.Context, *v1.GetAvailabilityRequest) (*v1.GetAvailabilityResponse, error)
 	// ListMoves pages through the ledger, newest first.
 	ListMoves(context.Context, *v1.ListMovesRequest) (*v1.ListMovesResponse, error)
@@ -172,8 +171,7 @@ type StockServiceHandler interface {
 	// GetStock tells balances by disposition of the caller's own goods.
 	GetStock(context.Context, *v1.GetStockRequest) (*v1.GetStockResponse, error)
 	// GetAvailability tells how much of each sku could be reserved in a market
-	// at this moment: what is sellable and not expired, less what is held back
-	// there, and no more than the merchant put on its shelf there.
+	// at this moment, by the rule of StockPolicy.
 	GetAvailability(context.Context, *v1.GetAvailabilityRequest) (*v1.GetAvailabilityResponse, error)
 	// ListMoves pages through the ledger, newest first.
 	ListMoves(context.Context, *v1.ListMovesRequest) (*v1.ListMovesResponse, error)
