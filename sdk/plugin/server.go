@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -148,6 +149,14 @@ func guard(log *slog.Logger) connect.ServerInterceptor {
 			err := next(ctx, spec, stream)
 			if err == nil {
 				return nil
+			}
+			// Who watches a stream leaves when it likes: that is no failure.
+			switch left := ctx.Err(); {
+			case left == nil || !errors.Is(err, left):
+			case errors.Is(left, context.DeadlineExceeded):
+				err = connect.NewError(connect.CodeDeadlineExceeded, "it took longer than the caller waits").WithCause(err)
+			default:
+				err = connect.NewError(connect.CodeCanceled, "the caller left").WithCause(err)
 			}
 			switch connect.CodeOf(err) {
 			case connect.CodeUnknown, connect.CodeInternal:

@@ -3,6 +3,8 @@ package plugin
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -51,6 +53,36 @@ func TestAClientsMistakeIsNoErrorInTheLog(t *testing.T) {
 	require.Equal(t, "3", w.Header().Get("Grpc-Status"), "invalid_argument: %v %q", w.Header(), w.Body)
 	require.Contains(t, log.String(), "level=DEBUG")
 	require.NotContains(t, log.String(), "level=ERROR")
+}
+
+// Who watches a stream ends it by leaving, at any moment.
+func TestACallerWhoLeavesIsNoErrorInTheLog(t *testing.T) {
+	t.Parallel()
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	late, stop := context.WithTimeout(t.Context(), 0)
+	defer stop()
+	for _, c := range []struct {
+		ctx  context.Context
+		err  error
+		code connect.Code
+		says string
+	}{
+		{gone, gone.Err(), connect.CodeCanceled, "level=DEBUG"},
+		{gone, fmt.Errorf("messages: %w", gone.Err()), connect.CodeCanceled, "level=DEBUG"},
+		{late, late.Err(), connect.CodeDeadlineExceeded, "level=DEBUG"},
+		// What broke by itself is told also when nobody waits any more.
+		{gone, errors.New("out of paper"), connect.CodeInternal, "level=ERROR"},
+		// Nobody has left: what was cancelled is the plugin's own.
+		{t.Context(), context.Canceled, connect.CodeInternal, "level=ERROR"},
+	} {
+		var log bytes.Buffer
+		err := guard(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))(
+			func(context.Context, connect.Spec, connect.ServerStream) error { return c.err },
+		)(c.ctx, connect.Spec{Procedure: "/x.v1.X/Watch"}, nil)
+		require.Equal(t, c.code, connect.CodeOf(err), "%v", c.err)
+		require.Contains(t, log.String(), c.says, "%v", c.err)
+	}
 }
 
 // A caller that is told "unknown" gives up; one that is told "unavailable"
