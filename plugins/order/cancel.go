@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"time"
 
@@ -159,9 +160,15 @@ func (s *service) KeepOrder(ctx context.Context, req *orderv1.KeepOrderRequest) 
 		return nil, err
 	}
 	return store.Mutate(ctx, s.db, req, func(ctx context.Context, tx *store.Tx) (*orderv1.KeepOrderResponse, error) {
-		_, err := tx.Do(ctx, `WITH o AS (UPDATE orders o SET state = `+progress+`, cancel_reason = '' WHERE o.id = $1 AND o.state = 4 RETURNING o.id)
-			INSERT INTO timeline (order_id, what, who) SELECT id, 'cancellation.refused', 'system' FROM o`, req.GetOrderId())
-		return &orderv1.KeepOrderResponse{}, err
+		err := tx.Row(ctx, `WITH o AS (UPDATE orders SET state = 2, cancel_reason = '' WHERE id = $1 AND state = 4 RETURNING id)
+			INSERT INTO timeline (order_id, what, who) SELECT id, 'cancellation.refused', 'system' FROM o RETURNING order_id`, req.GetOrderId()).Scan(new(string))
+		if errors.Is(err, sql.ErrNoRows) {
+			return &orderv1.KeepOrderResponse{}, nil // it was kept
+		}
+		if err != nil {
+			return nil, err
+		}
+		return &orderv1.KeepOrderResponse{}, follow(ctx, tx, req.GetOrderId())
 	})
 }
 

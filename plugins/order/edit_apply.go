@@ -299,8 +299,7 @@ func (o *order) change(ctx context.Context, tx *store.Tx, e *edit) error {
 		    FROM order_line l WHERE l.order_id = $1 GROUP BY l.merchant
 		  ON CONFLICT (order_id, merchant) DO UPDATE SET total = excluded.total`, []any{o.id}},
 		{`UPDATE orders o SET total = (SELECT sum(c.total) FROM consignment c WHERE c.order_id = o.id), edits = o.edits + 1,
-		    ship_to_ref = coalesce(nullif($2, ''), o.ship_to_ref), carrier = coalesce(nullif($3, ''), o.carrier),
-		    state = CASE WHEN o.state IN (2, 3, 7) THEN ` + progress + ` ELSE o.state END WHERE o.id = $1`, []any{o.id, e.shipToRef, e.carrier}},
+		    ship_to_ref = coalesce(nullif($2, ''), o.ship_to_ref), carrier = coalesce(nullif($3, ''), o.carrier) WHERE o.id = $1`, []any{o.id, e.shipToRef, e.carrier}},
 		{`INSERT INTO timeline (order_id, what, who, note) VALUES ($1, 'order.edited', $2, $3)`,
 			[]any{o.id, e.proposedBy, amount(money(o.currency, e.difference()))}},
 	} {
@@ -308,7 +307,10 @@ func (o *order) change(ctx context.Context, tx *store.Tx, e *edit) error {
 			return err
 		}
 	}
-	return e.plan.After.write(ctx, tx, o.id)
+	if err := e.plan.After.write(ctx, tx, o.id); err != nil {
+		return err
+	}
+	return follow(ctx, tx, o.id)
 }
 
 // RefuseEdit is what a refused edit ends with.

@@ -86,46 +86,47 @@ func packed(ctx context.Context, tx *store.Tx, e event.Of[*warehousev1.Fulfilmen
 }
 
 func handedOver(ctx context.Context, tx *store.Tx, e event.Of[*warehousev1.FulfilmentHandedOver]) error {
-	_, err := advance(ctx, tx, e.Body.GetFulfilmentId(), e.Body.GetReference(), fulfilmentHandedOver, e.Meta, "fulfilment.handed_over")
-	return err
+	return advance(ctx, tx, e.Body.GetFulfilmentId(), e.Body.GetReference(), fulfilmentHandedOver, e.Meta, "fulfilment.handed_over")
 }
 
 func delivered(ctx context.Context, tx *store.Tx, e event.Of[*warehousev1.FulfilmentDelivered]) error {
-	state, err := advance(ctx, tx, e.Body.GetFulfilmentId(), e.Body.GetReference(), fulfilmentDelivered, e.Meta, "fulfilment.delivered")
-	if err != nil || state != orderv1.Order_STATE_DELIVERED {
-		return err
-	}
-	o, err := readOrder(ctx, tx, e.Body.GetReference())
-	if err != nil {
-		return err
-	}
-	return tx.Publish(&orderv1.OrderDelivered{OrderId: o.id, Market: o.market})
+	return advance(ctx, tx, e.Body.GetFulfilmentId(), e.Body.GetReference(), fulfilmentDelivered, e.Meta, "fulfilment.delivered")
 }
 
-// advance moves a fulfilment, its consignment and its order. It answers the
-// order's state when that is another now.
-func advance(ctx context.Context, tx *store.Tx, fulfilment, orderID string, state int, e event.Meta, what string) (orderv1.Order_State, error) {
-	var before, after int16
-	err := tx.Row(ctx, lockOrder, orderID).Scan(&before)
+// advance moves a fulfilment, and what follows it.
+func advance(ctx context.Context, tx *store.Tx, fulfilment, orderID string, state int, e event.Meta, what string) error {
+	err := tx.Row(ctx, lockOrder, orderID).Scan(new(int16))
 	if errors.Is(err, sql.ErrNoRows) {
-		return 0, nil
+		return nil
 	}
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if _, err := tx.Do(ctx, `WITH f AS (UPDATE fulfilment SET state = $2 WHERE id = $1 RETURNING order_id)
 		INSERT INTO timeline (order_id, at, what, who) SELECT order_id, $3, $4, 'system' FROM f`, fulfilment, int16(state), e.At, what); err != nil {
-		return 0, err
+		return err
 	}
+	return follow(ctx, tx, orderID)
+}
+
+// follow has the consignments of an order that are accepted, and the order,
+// follow their fulfilments, and tells when it is delivered. The order is
+// locked. A consignment whose acceptance has not ended follows when it has.
+func follow(ctx context.Context, tx *store.Tx, orderID string) error {
 	if _, err := tx.Do(ctx, `UPDATE consignment c SET state = `+partProgress+` WHERE c.order_id = $1 AND c.state >= 3
 		AND EXISTS (SELECT FROM fulfilment f WHERE f.order_id = c.order_id AND f.merchant = c.merchant AND f.state <> 6)`, orderID); err != nil {
-		return 0, err
+		return err
 	}
-	if err := tx.Row(ctx, `UPDATE orders o SET state = CASE WHEN o.state IN (2, 3, 7) THEN `+progress+` ELSE o.state END WHERE o.id = $1 RETURNING state`, orderID).
-		Scan(&after); err != nil || after == before {
-		return 0, err
+	var market string
+	err := tx.Row(ctx, `UPDATE orders o SET state = `+progress+` WHERE o.id = $1 AND o.state IN (2, 3, 7) AND o.state <> `+progress+`
+		RETURNING CASE o.state WHEN 8 THEN o.market ELSE '' END`, orderID).Scan(&market)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil // as it was
 	}
-	return orderv1.Order_State(after), nil
+	if err != nil || market == "" {
+		return err
+	}
+	return tx.Publish(&orderv1.OrderDelivered{OrderId: orderID, Market: market})
 }
 
 // cancelled goods need no carrier.

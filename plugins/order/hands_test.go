@@ -29,6 +29,8 @@ type hands struct {
 	noCarriers bool
 	halted     map[string]bool // requests
 	late       map[string]bool // requests of which something is handed over
+	// What happens while it answers; set before it is asked.
+	onRequest, onCancel func()
 }
 
 func put[K comparable, V any](m *map[K]V, k K, v V) {
@@ -40,12 +42,18 @@ func put[K comparable, V any](m *map[K]V, k K, v V) {
 
 func (h *hands) RequestFulfilment(_ context.Context, req *warehousev1.RequestFulfilmentRequest) (*warehousev1.RequestFulfilmentResponse, error) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	put(&h.requested, req.GetRequestId(), req)
+	h.mu.Unlock()
+	if h.onRequest != nil {
+		h.onRequest()
+	}
 	return &warehousev1.RequestFulfilmentResponse{FulfilmentIds: []string{"ful_1"}}, nil
 }
 
 func (h *hands) CancelFulfilment(_ context.Context, req *warehousev1.CancelFulfilmentRequest) (*warehousev1.CancelFulfilmentResponse, error) {
+	if h.onCancel != nil {
+		h.onCancel()
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.gone[req.GetReference()] {

@@ -218,7 +218,7 @@ const lockOrder = `SELECT state FROM orders WHERE id = $1 FOR UPDATE`
 const finishAcceptance = `WITH c AS (UPDATE consignment SET state = 3 WHERE order_id = $1 AND merchant = $2 AND state = 2 RETURNING order_id),
 rest AS (SELECT count(*) AS n FROM consignment WHERE order_id = $1 AND merchant <> $2 AND state < 3),
 o AS (UPDATE orders SET state = 3 FROM c, rest WHERE orders.id = c.order_id AND rest.n = 0 AND orders.state = 2 RETURNING orders.id)
-SELECT (SELECT n FROM rest) = 0 FROM c`
+SELECT (SELECT n FROM rest) = 0, EXISTS (SELECT FROM fulfilment f WHERE f.order_id = $1 AND f.merchant = $2 AND f.state IN (4, 5)) FROM c`
 
 // FinishAcceptance records that a merchant's share is captured.
 func (s *service) FinishAcceptance(ctx context.Context, req *orderv1.FinishAcceptanceRequest) (*orderv1.FinishAcceptanceResponse, error) {
@@ -230,12 +230,14 @@ func (s *service) FinishAcceptance(ctx context.Context, req *orderv1.FinishAccep
 		if err := tx.Row(ctx, lockOrder, req.GetOrderId()).Scan(&state); err != nil {
 			return nil, noOrder(err)
 		}
-		var complete bool
-		if err := tx.Row(ctx, finishAcceptance, req.GetOrderId(), req.GetMerchantId()).Scan(&complete); err != nil {
+		var complete, gone bool
+		if err := tx.Row(ctx, finishAcceptance, req.GetOrderId(), req.GetMerchantId()).Scan(&complete, &gone); err != nil {
 			return nil, noOrder(err)
 		}
-		return &orderv1.FinishAcceptanceResponse{}, tx.Publish(&orderv1.OrderAccepted{
-			OrderId: req.GetOrderId(), MerchantId: req.GetMerchantId(), Complete: complete,
-		})
+		if err := tx.Publish(&orderv1.OrderAccepted{OrderId: req.GetOrderId(), MerchantId: req.GetMerchantId(), Complete: complete}); err != nil || !gone {
+			return &orderv1.FinishAcceptanceResponse{}, err
+		}
+		// The warehouse was asked before this, and has been faster.
+		return &orderv1.FinishAcceptanceResponse{}, follow(ctx, tx, req.GetOrderId())
 	})
 }

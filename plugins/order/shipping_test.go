@@ -4,7 +4,9 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	kernelv1 "github.com/entrepot/entrepot/proto/entrepot/kernel/v1"
 	logisticsv1 "github.com/entrepot/entrepot/proto/entrepot/logistics/v1"
@@ -152,6 +154,69 @@ func TestAnOrderIsHandedOverAndDeliveredWhenAllOfItIs(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 1, sums.GetOrders()["delivered"])
 	require.EqualValues(t, 2, sums.GetUnits()["sku_tea"])
+}
+
+// The warehouse is asked before the acceptance is recorded. Goods that are
+// with their consumer by then are seen there all the same.
+func TestGoodsMayGoBeforeTheirAcceptanceEnds(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	o, _ := s.place(t, guest, "sku_tea", 2)
+	s.world.onRequest = func() {
+		for _, m := range []proto.Message{
+			&warehousev1.FulfilmentOpened{FulfilmentId: "ful_one", Reference: o.GetOrderId(), MerchantId: "mrc_one", Site: "main"},
+			&warehousev1.FulfilmentHandedOver{FulfilmentId: "ful_one", Reference: o.GetOrderId()},
+			&warehousev1.FulfilmentDelivered{FulfilmentId: "ful_one", Reference: o.GetOrderId()},
+		} {
+			assert.NoError(t, s.Deliver(t.Context(), "fulfilment", m))
+		}
+		assert.Equal(t, orderv1.Order_STATE_PLACED, s.order(t, o).GetState(), "what is not captured is not accepted")
+	}
+	_, err := s.processing("mrc_one").AcceptOrders(t.Context(), &orderv1.AcceptOrdersRequest{OrderIds: []string{o.GetOrderId()}})
+	require.NoError(t, err)
+	got := s.order(t, o)
+	require.Equal(t, orderv1.Order_STATE_DELIVERED, got.GetState())
+	require.Equal(t, orderv1.Consignment_STATE_DELIVERED, got.GetConsignments()[0].GetState())
+	events := s.Published(t)
+	require.Equal(t, o.GetOrderId(), events[len(events)-2].(*orderv1.OrderAccepted).GetOrderId())
+	require.Equal(t, o.GetOrderId(), events[len(events)-1].(*orderv1.OrderDelivered).GetOrderId())
+}
+
+// What arrives while its cancellation is under way is told as soon as that is
+// refused.
+func TestGoodsMayArriveWhileTheirCancellationIsRefused(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	o, secret := s.place(t, guest, "sku_tea", 2)
+	s.accept(t, o, "mrc_one")
+	require.NoError(t, s.Deliver(t.Context(), "fulfilment", &warehousev1.FulfilmentOpened{FulfilmentId: "ful_one", Reference: o.GetOrderId(), MerchantId: "mrc_one", Site: "main"}))
+	s.world.gone = map[string]bool{o.GetOrderId(): true}
+	s.world.onCancel = func() {
+		for _, m := range []proto.Message{
+			&warehousev1.FulfilmentHandedOver{FulfilmentId: "ful_one", Reference: o.GetOrderId()},
+			&warehousev1.FulfilmentDelivered{FulfilmentId: "ful_one", Reference: o.GetOrderId()},
+		} {
+			assert.NoError(t, s.Deliver(t.Context(), "fulfilment", m))
+		}
+	}
+	_, err := s.orders(guest).CancelOrder(t.Context(), &orderv1.CancelOrderRequest{OrderId: o.GetOrderId(), CartSecret: secret})
+	requireReason(t, connect.CodeFailedPrecondition, "HANDED_OVER", err)
+	require.Equal(t, orderv1.Order_STATE_DELIVERED, s.order(t, o).GetState())
+	require.Len(t, published[*orderv1.OrderDelivered](t, s), 1)
+}
+
+// What is left of an order once the rest of it is cancelled may have arrived
+// long since.
+func TestAnOrderIsDeliveredWhenTheRestOfItIsCancelled(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	o, _ := accepted(t, s)
+	require.NoError(t, s.Deliver(t.Context(), "fulfilment", &warehousev1.FulfilmentDelivered{FulfilmentId: "ful_one", Reference: o.GetOrderId()}))
+	require.Equal(t, orderv1.Order_STATE_ACCEPTED, s.order(t, o).GetState())
+	_, err := s.processing("mrc_two").CancelConsignment(t.Context(), &orderv1.CancelConsignmentRequest{OrderId: o.GetOrderId(), Reason: "broken in the warehouse"})
+	require.NoError(t, err)
+	require.Equal(t, orderv1.Order_STATE_DELIVERED, s.order(t, o).GetState())
+	require.Len(t, published[*orderv1.OrderDelivered](t, s), 1)
 }
 
 // What the warehouse refuses to stop leaves order, money and stock as they
