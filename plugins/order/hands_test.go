@@ -30,7 +30,7 @@ type hands struct {
 	halted     map[string]bool // requests
 	late       map[string]bool // requests of which something is handed over
 	// What happens while it answers; set before it is asked.
-	onRequest, onCancel func()
+	onRequest, onCancel func() error
 }
 
 func put[K comparable, V any](m *map[K]V, k K, v V) {
@@ -45,14 +45,18 @@ func (h *hands) RequestFulfilment(_ context.Context, req *warehousev1.RequestFul
 	put(&h.requested, req.GetRequestId(), req)
 	h.mu.Unlock()
 	if h.onRequest != nil {
-		h.onRequest()
+		if err := h.onRequest(); err != nil {
+			return nil, err
+		}
 	}
 	return &warehousev1.RequestFulfilmentResponse{FulfilmentIds: []string{"ful_1"}}, nil
 }
 
 func (h *hands) CancelFulfilment(_ context.Context, req *warehousev1.CancelFulfilmentRequest) (*warehousev1.CancelFulfilmentResponse, error) {
 	if h.onCancel != nil {
-		h.onCancel()
+		if err := h.onCancel(); err != nil {
+			return nil, err
+		}
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -4,7 +4,6 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
@@ -156,21 +155,29 @@ func TestAnOrderIsHandedOverAndDeliveredWhenAllOfItIs(t *testing.T) {
 	require.EqualValues(t, 2, sums.GetUnits()["sku_tea"])
 }
 
+// travels tells that a fulfilment is handed over and delivered, after what is
+// told first.
+func (s *shop) travels(t *testing.T, o *orderv1.Order, fulfilment string, first ...proto.Message) error {
+	for _, m := range append(first,
+		&warehousev1.FulfilmentHandedOver{FulfilmentId: fulfilment, Reference: o.GetOrderId()},
+		&warehousev1.FulfilmentDelivered{FulfilmentId: fulfilment, Reference: o.GetOrderId()},
+	) {
+		if err := s.Deliver(t.Context(), "fulfilment", m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // The warehouse is asked before the acceptance is recorded. Goods that are
 // with their consumer by then are seen there all the same.
 func TestGoodsMayGoBeforeTheirAcceptanceEnds(t *testing.T) {
 	t.Parallel()
 	s := open(t)
 	o, _ := s.place(t, guest, "sku_tea", 2)
-	s.world.onRequest = func() {
-		for _, m := range []proto.Message{
-			&warehousev1.FulfilmentOpened{FulfilmentId: "ful_one", Reference: o.GetOrderId(), MerchantId: "mrc_one", Site: "main"},
-			&warehousev1.FulfilmentHandedOver{FulfilmentId: "ful_one", Reference: o.GetOrderId()},
-			&warehousev1.FulfilmentDelivered{FulfilmentId: "ful_one", Reference: o.GetOrderId()},
-		} {
-			assert.NoError(t, s.Deliver(t.Context(), "fulfilment", m))
-		}
-		assert.Equal(t, orderv1.Order_STATE_PLACED, s.order(t, o).GetState(), "what is not captured is not accepted")
+	s.world.onRequest = func() error {
+		return s.travels(t, o, "ful_one",
+			&warehousev1.FulfilmentOpened{FulfilmentId: "ful_one", Reference: o.GetOrderId(), MerchantId: "mrc_one", Site: "main"})
 	}
 	_, err := s.processing("mrc_one").AcceptOrders(t.Context(), &orderv1.AcceptOrdersRequest{OrderIds: []string{o.GetOrderId()}})
 	require.NoError(t, err)
@@ -191,14 +198,7 @@ func TestGoodsMayArriveWhileTheirCancellationIsRefused(t *testing.T) {
 	s.accept(t, o, "mrc_one")
 	require.NoError(t, s.Deliver(t.Context(), "fulfilment", &warehousev1.FulfilmentOpened{FulfilmentId: "ful_one", Reference: o.GetOrderId(), MerchantId: "mrc_one", Site: "main"}))
 	s.world.gone = map[string]bool{o.GetOrderId(): true}
-	s.world.onCancel = func() {
-		for _, m := range []proto.Message{
-			&warehousev1.FulfilmentHandedOver{FulfilmentId: "ful_one", Reference: o.GetOrderId()},
-			&warehousev1.FulfilmentDelivered{FulfilmentId: "ful_one", Reference: o.GetOrderId()},
-		} {
-			assert.NoError(t, s.Deliver(t.Context(), "fulfilment", m))
-		}
-	}
+	s.world.onCancel = func() error { return s.travels(t, o, "ful_one") }
 	_, err := s.orders(guest).CancelOrder(t.Context(), &orderv1.CancelOrderRequest{OrderId: o.GetOrderId(), CartSecret: secret})
 	requireReason(t, connect.CodeFailedPrecondition, "HANDED_OVER", err)
 	require.Equal(t, orderv1.Order_STATE_DELIVERED, s.order(t, o).GetState())

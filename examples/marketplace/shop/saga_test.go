@@ -113,7 +113,7 @@ func chaos(t *testing.T) (wild *rand.Rand, most time.Duration) {
 	t.Helper()
 	seed, err := strconv.ParseUint(os.Getenv("SAGA_SEED"), 10, 64)
 	if err != nil {
-		return nil, 7 * time.Minute
+		return nil, 5 * time.Minute
 	}
 	t.Logf("again: make chaos SEED=%d", seed)
 	return rand.New(rand.NewPCG(seed, 0)), 40 * time.Minute
