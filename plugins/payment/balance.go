@@ -32,13 +32,19 @@ func whose(ctx context.Context, named string) (string, error) {
 // instance.
 const balances = `SELECT split_part(account, ':', 2), currency, instance,
   coalesce(sum(amount) FILTER (WHERE place = 'pending'), 0)::bigint, coalesce(sum(amount) FILTER (WHERE place = 'available'), 0)::bigint,
-  coalesce(sum(amount) FILTER (WHERE place = 'payout'), 0)::bigint, coalesce(-sum(amount) FILTER (WHERE kind IN ('payout_paid', 'payout_owed')), 0)::bigint
+  coalesce(sum(amount) FILTER (WHERE place = 'payout'), 0)::bigint, coalesce(-sum(amount) FILTER (WHERE kind IN ('payout_paid', 'payout_owed')), 0)::bigint,
+  coalesce(sum(amount) FILTER (WHERE place = 'reserve'), 0)::bigint
  FROM (SELECT t.*, split_part(account, ':', 3) AS place FROM (
    SELECT credit AS account, currency, instance, kind, amount FROM transfer
-    WHERE credit LIKE 'merchant:%' AND ($1 = '' OR credit = ANY (ARRAY['merchant:' || $1 || ':pending', 'merchant:' || $1 || ':available', 'merchant:' || $1 || ':payout']))
+    WHERE credit LIKE 'merchant:%' AND ($1 = '' OR credit = ANY ($2))
    UNION ALL SELECT debit, currency, instance, kind, -amount FROM transfer
-    WHERE debit LIKE 'merchant:%' AND ($1 = '' OR debit = ANY (ARRAY['merchant:' || $1 || ':pending', 'merchant:' || $1 || ':available', 'merchant:' || $1 || ':payout']))) t) x
+    WHERE debit LIKE 'merchant:%' AND ($1 = '' OR debit = ANY ($2))) t) x
  GROUP BY 1, 2, 3 ORDER BY 1, 2, 3`
+
+// accountsOf are a merchant's.
+func accountsOf(merchant string) []string {
+	return []string{pendingOf(merchant), availableOf(merchant), reserveOf(merchant), "merchant:" + merchant + ":payout"}
+}
 
 // ListBalances tells what merchants have.
 func (s *service) ListBalances(ctx context.Context, req *paymentv1.ListBalancesRequest) (*paymentv1.ListBalancesResponse, error) {
@@ -47,11 +53,11 @@ func (s *service) ListBalances(ctx context.Context, req *paymentv1.ListBalancesR
 		return nil, err
 	}
 	res := &paymentv1.ListBalancesResponse{}
-	rows, err := s.db.Rows(ctx, balances, merchant)
+	rows, err := s.db.Rows(ctx, balances, merchant, accountsOf(merchant))
 	return res, store.Wrap(each(rows, err, func() error {
 		b := &paymentv1.Balance{}
 		res.Balances = append(res.Balances, b)
-		return rows.Scan(&b.MerchantId, &b.CurrencyCode, &b.Instance, &b.PendingMinor, &b.AvailableMinor, &b.InPayoutMinor, &b.PaidOutMinor)
+		return rows.Scan(&b.MerchantId, &b.CurrencyCode, &b.Instance, &b.PendingMinor, &b.AvailableMinor, &b.InPayoutMinor, &b.PaidOutMinor, &b.ReservedMinor)
 	}))
 }
 
@@ -83,7 +89,7 @@ func (s *service) GetStatement(ctx context.Context, req *paymentv1.GetStatementR
 	}
 	res := &paymentv1.GetStatementResponse{}
 	own := "merchant:" + merchant + ":"
-	rows, err := s.db.Rows(ctx, statement, own+"%", own+"available", []string{own + "pending", own + "available", own + "payout"}, req.GetCurrencyCode(), from.AsTime(), until.AsTime())
+	rows, err := s.db.Rows(ctx, statement, own+"%", availableOf(merchant), accountsOf(merchant), req.GetCurrencyCode(), from.AsTime(), until.AsTime())
 	if err := each(rows, err, func() error {
 		l := &paymentv1.StatementLine{}
 		var at *time.Time

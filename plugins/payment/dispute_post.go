@@ -10,10 +10,10 @@ import (
 )
 
 // borne is what a merchant bears of a dispute: where it was taken from, what
-// commission came back with it, and its part of the fee.
+// tax and commission came back with it, and its part of the fee.
 type borne struct {
-	dispute, merchant                       string
-	pending, available, commission, charged int64
+	dispute, merchant                            string
+	pending, available, tax, commission, charged int64
 }
 
 func (b *borne) amount() int64 { return b.pending + b.available }
@@ -21,10 +21,10 @@ func (b *borne) amount() int64 { return b.pending + b.available }
 // sharesOfDisputes reads who bears disputes, by dispute.
 func sharesOfDisputes(ctx context.Context, db reader, ids []string) (map[string][]*borne, error) {
 	out := make(map[string][]*borne, len(ids))
-	rows, err := db.Rows(ctx, `SELECT dispute, merchant, pending, available, commission, charged FROM dispute_share WHERE dispute = ANY ($1) ORDER BY dispute, merchant`, ids)
+	rows, err := db.Rows(ctx, `SELECT dispute, merchant, pending, available, tax, commission, charged FROM dispute_share WHERE dispute = ANY ($1) ORDER BY dispute, merchant`, ids)
 	return out, each(rows, err, func() error {
 		b := &borne{}
-		err := rows.Scan(&b.dispute, &b.merchant, &b.pending, &b.available, &b.commission, &b.charged)
+		err := rows.Scan(&b.dispute, &b.merchant, &b.pending, &b.available, &b.tax, &b.commission, &b.charged)
 		out[b.dispute] = append(out[b.dispute], b)
 		return err
 	})
@@ -66,12 +66,14 @@ const (
 	unallocated   = "platform:unallocated"
 	platformFees  = "platform:fees"
 	disputeCosts  = "platform:disputes"
-	merchantsHave = `WITH m AS (` + holdings + `) SELECT merchant, base::int8, pending::int8, fee::int8 FROM m WHERE base > 0 ORDER BY merchant`
+	merchantsHave = `WITH m AS (` + holdings + `) SELECT merchant, base::int8, pending::int8, tax::int8, fee::int8 FROM m WHERE base > 0 ORDER BY merchant`
 )
 
 func clearing(instance string) string           { return "provider:" + instance + ":clearing" }
 func pendingOf(merchant string) string          { return "merchant:" + merchant + ":pending" }
 func availableOf(merchant string) string        { return "merchant:" + merchant + ":available" }
+func reserveOf(merchant string) string          { return "merchant:" + merchant + ":reserve" }
+func taxesOf(market string) string              { return "tax:" + market }
 func (d *dispute) key(n int) string             { return fmt.Sprintf("%s/%d", d.id, n) }
 func (d *dispute) keyOf(n int, m string) string { return d.key(n) + "/" + m }
 
@@ -86,14 +88,14 @@ func (s *service) takeDispute(ctx context.Context, tx *store.Tx, d *dispute, p *
 		return nil
 	}
 	type holding struct {
-		merchant           string
-		base, pending, fee int64
+		merchant                string
+		base, pending, tax, fee int64
 	}
 	var all []holding
 	rows, err := tx.Rows(ctx, merchantsHave, p.id)
 	if err := each(rows, err, func() error {
 		h := holding{}
-		err := rows.Scan(&h.merchant, &h.base, &h.pending, &h.fee)
+		err := rows.Scan(&h.merchant, &h.base, &h.pending, &h.tax, &h.fee)
 		all = append(all, h)
 		return err
 	}); err != nil {
@@ -114,7 +116,7 @@ func (s *service) takeDispute(ctx context.Context, tx *store.Tx, d *dispute, p *
 	}
 	last := p.refunded+p.disputed+take == p.captured
 	n := d.postings + 1
-	merchants, pending, available, commission := []string{}, []int64{}, []int64{}, []int64{}
+	merchants, pending, available, tax, commission := []string{}, []int64{}, []int64{}, []int64{}, []int64{}
 	var e postings
 	e.add("dispute", d.key(n), unallocated, clearing(d.instance), take)
 	for i, h := range all {
@@ -122,21 +124,23 @@ func (s *service) takeDispute(ctx context.Context, tx *store.Tx, d *dispute, p *
 		if last {
 			taken = h.base
 		}
-		fromPending := min(taken, max(h.pending, 0))
+		untaxed := h.tax - roundHalfUp(h.tax, h.base-taken, h.base)
+		fromPending := min(taken, max(h.pending, 0)+untaxed)
 		back := h.fee - roundHalfUp(h.fee, h.base-taken, h.base)
 		if taken <= 0 {
 			continue
 		}
+		e.add("dispute_tax_return", d.keyOf(n, h.merchant), taxesOf(p.market), pendingOf(h.merchant), untaxed)
 		e.add("dispute_unshare", d.keyOf(n, h.merchant), pendingOf(h.merchant), unallocated, fromPending)
 		e.add("dispute_recover", d.keyOf(n, h.merchant), availableOf(h.merchant), unallocated, taken-fromPending)
 		e.add("dispute_fee_return", d.keyOf(n, h.merchant), platformFees, availableOf(h.merchant), back)
 		merchants, pending = append(merchants, h.merchant), append(pending, fromPending)
-		available, commission = append(available, taken-fromPending), append(commission, max(back, 0))
+		available, tax, commission = append(available, taken-fromPending), append(tax, untaxed), append(commission, max(back, 0))
 	}
-	if _, err := tx.Do(ctx, `INSERT INTO dispute_share AS x (dispute, merchant, pending, available, commission)
-		SELECT $1, u.* FROM unnest($2::text[], $3::int8[], $4::int8[], $5::int8[]) u
+	if _, err := tx.Do(ctx, `INSERT INTO dispute_share AS x (dispute, merchant, pending, available, tax, commission)
+		SELECT $1, u.* FROM unnest($2::text[], $3::int8[], $4::int8[], $5::int8[], $6::int8[]) u
 		ON CONFLICT (dispute, merchant) DO UPDATE SET pending = x.pending + excluded.pending, available = x.available + excluded.available,
-		commission = x.commission + excluded.commission`, d.id, merchants, pending, available, commission); err != nil {
+		tax = x.tax + excluded.tax, commission = x.commission + excluded.commission`, d.id, merchants, pending, available, tax, commission); err != nil {
 		return err
 	}
 	d.posted, d.postings = d.posted+take, n
@@ -173,6 +177,7 @@ func giveBackDispute(ctx context.Context, tx *store.Tx, d *dispute, p *payment) 
 	for _, b := range all[d.id] {
 		key := d.id + "/" + b.merchant
 		e.add("dispute_reshare", key, unallocated, pendingOf(b.merchant), b.pending)
+		e.add("dispute_tax", key, pendingOf(b.merchant), taxesOf(p.market), b.tax)
 		e.add("dispute_restore", key, unallocated, availableOf(b.merchant), b.available)
 		e.add("dispute_commission", key, availableOf(b.merchant), platformFees, b.commission)
 	}

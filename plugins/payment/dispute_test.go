@@ -386,11 +386,15 @@ func TestNonsenseAboutDisputesIsPassedOver(t *testing.T) {
 // M3: whatever refunds and disputes come at once, told in whatever order,
 // what is refunded and what is lost stay within what was captured; what
 // merchants, marketplace and fees have is what is left; and when every dispute
-// was won and everything is refunded, nobody has anything of it.
+// was won and everything is refunded, nobody has anything of it, no authority
+// either.
 func TestRefundsAndDisputesAtOnceStayWithinWhatWasCaptured(t *testing.T) {
 	t.Parallel()
 	p := open(t)
 	p.keeps(t, 700, 3, "", "")
+	p.taxed(t, 1900, "")
+	p.taxed(t, 550, "mrc_two")
+	p.taxed(t, 0, "mrc_three")
 	rapid.Check(t, func(t *rapid.T) {
 		order := id.New("ord")
 		req := authorization(1000)

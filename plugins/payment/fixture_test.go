@@ -140,10 +140,9 @@ func (p *till) balanced(t require.TestingT) account {
 	return sum
 }
 
-func (p *till) account(t testing.TB, account string) int64 {
-	t.Helper()
+func (p *till) account(t require.TestingT, account string) int64 {
 	var n int64
-	require.NoError(t, p.Admin.QueryRow(t.Context(), `SELECT coalesce(sum(CASE WHEN credit = $1 THEN amount ELSE -amount END), 0)::bigint
+	require.NoError(t, p.Admin.QueryRow(context.Background(), `SELECT coalesce(sum(CASE WHEN credit = $1 THEN amount ELSE -amount END), 0)::bigint
 		FROM p_payment.transfer WHERE $1 IN (debit, credit)`, account).Scan(&n))
 	return n
 }

@@ -15,10 +15,10 @@ import (
 )
 
 // janitor does outside of calls what nobody waits for: it asks what became of
-// payouts whose caller is gone, makes those of a schedule, and asks how
-// disputes stand and what companies report. What is due stands in tables; a clock wakes
-// the one worker of this process, and several processes share the work by
-// leases.
+// payouts whose caller is gone, makes those of a schedule, ends reserves, and
+// asks how disputes stand and what companies report. What is due stands in
+// tables; a clock wakes the one worker of this process, and several processes
+// share the work by leases and locks.
 type janitor struct {
 	wake chan struct{}
 	done chan struct{}
@@ -64,7 +64,7 @@ func (s *service) onTick(context.Context, *store.Tx, []event.Of[*pluginv1.Tick])
 
 // tidy does what is due.
 func (s *service) tidy(ctx context.Context) error {
-	return errors.Join(s.askPayouts(ctx), s.payDue(ctx, ""), s.tendDisputes(ctx), s.reconcileDue(ctx))
+	return errors.Join(s.askPayouts(ctx), s.payDue(ctx, ""), s.tendReserves(ctx), s.tendDisputes(ctx), s.reconcileDue(ctx))
 }
 
 const (

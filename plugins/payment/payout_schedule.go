@@ -75,8 +75,8 @@ func (s *service) ListPayoutSchedules(ctx context.Context, req *paymentv1.ListPa
 }
 
 const (
-	// today is what the caller says, else the database's day: processes whose
-	// clocks differ agree.
+	// scheduleDay is what the caller says, else the database's day: processes
+	// whose clocks differ agree.
 	scheduleDay = `coalesce(nullif($1::text, '')::date, (now() AT TIME ZONE 'UTC')::date)`
 	// payoutsDue writes payouts that are due, with their posting, as
 	// payoutIntent does. A schedule names a day; a day before, whose payout the

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	aftersalev1 "github.com/entrepot/entrepot/proto/entrepot/aftersale/v1"
 	inspectionv1 "github.com/entrepot/entrepot/proto/entrepot/inspection/v1"
@@ -122,9 +123,10 @@ const releasable = `SELECT p.id FROM payment p WHERE p.reference = $1
   AND NOT EXISTS (SELECT FROM part x WHERE x.reference = $1 AND x.merchant = $2 AND x.state = 1)
  ORDER BY p.id FOR UPDATE`
 
-// releases moves what is pending of those payments to what is available, and
-// the commission from there to the marketplace. The rule is that of the day of
-// the first capture.
+// releases moves what is pending of those payments to what is available, the
+// commission from there to the marketplace, and what is kept back of the rest
+// to the reserve. The commission's rule is that of the day of the first
+// capture, the reserve's that of the release.
 const releases = `WITH held AS (SELECT p.id, p.currency, p.instance, p.market, min(t.at) FILTER (WHERE t.kind = 'share') AS taken,
     count(*) FILTER (WHERE t.kind = 'release') AS n, sum(CASE WHEN t.credit = $3::text THEN t.amount ELSE -t.amount END)::bigint AS net
     FROM payment p JOIN transfer t ON t.payment = p.id AND $3::text IN (t.debit, t.credit) WHERE p.id = ANY ($1) GROUP BY p.id),
@@ -132,11 +134,17 @@ due AS (SELECT held.*, least(net, coalesce(round(net::numeric * r.basis_points /
     FROM held LEFT JOIN LATERAL (SELECT c.basis_points, c.fixed FROM commission_rule c WHERE c.merchant IN ('', $2::text) AND c.market IN ('', held.market)
       AND c.currency IN ('', held.currency) AND c.valid_from <= held.taken
       ORDER BY c.merchant DESC, c.market DESC, c.valid_from DESC, c.currency DESC LIMIT 1) r ON true WHERE net > 0),
+parts AS (SELECT due.*, coalesce(round((net - fee)::numeric * r.basis_points / 10000), 0)::bigint AS kept, now() + make_interval(days => r.days) AS until
+    FROM due LEFT JOIN LATERAL (SELECT v.basis_points, v.days FROM reserve_rule v WHERE v.merchant IN ('', $2::text) AND v.market IN ('', due.market)
+      AND v.valid_from <= now() ORDER BY v.merchant DESC, v.market DESC, v.valid_from DESC LIMIT 1) r ON true),
+hold AS (INSERT INTO reserve_hold (payment, n, merchant, currency, instance, amount, kept, due)
+  SELECT id, n, $2::text, currency, instance, kept, kept, until FROM parts WHERE kept > 0),
 made AS (INSERT INTO transfer (kind, key, debit, credit, currency, amount, instance, payment)
-  SELECT e.kind, due.id || '/' || $2::text || '/' || due.n, e.debit, e.credit, due.currency, e.amount, due.instance, due.id
-    FROM due, LATERAL (VALUES ('release', $3::text, $4::text, net), ('commission', $4::text, 'platform:fees', fee)) e(kind, debit, credit, amount)
-   WHERE e.amount > 0 ORDER BY due.id, e.kind DESC)
-SELECT id, currency, net, fee FROM due ORDER BY id`
+  SELECT e.kind, p.id || '/' || $2::text || '/' || p.n, e.debit, e.credit, p.currency, e.amount, p.instance, p.id
+    FROM parts p, LATERAL (VALUES (1, 'release', $3::text, $4::text, net), (2, 'commission', $4::text, 'platform:fees', fee),
+      (3, 'reserve', $4::text, $5::text, kept)) e(n, kind, debit, credit, amount)
+   WHERE e.amount > 0 ORDER BY p.id, e.n)
+SELECT id, currency, net, fee, kept, until FROM parts ORDER BY id`
 
 // release makes available what a merchant has pending of an order, if nothing
 // stands against it. It may be asked any number of times.
@@ -152,15 +160,20 @@ func release(ctx context.Context, tx *store.Tx, reference, merchant string) erro
 		return err
 	}
 	var told []proto.Message
-	rows, err = tx.Rows(ctx, releases, payments, merchant, "merchant:"+merchant+":pending", "merchant:"+merchant+":available")
+	rows, err = tx.Rows(ctx, releases, payments, merchant, pendingOf(merchant), availableOf(merchant), reserveOf(merchant))
 	if err := each(rows, err, func() error {
 		var id, currency string
-		var net, fee int64
-		err := rows.Scan(&id, &currency, &net, &fee)
-		told = append(told, &paymentv1.BalanceReleased{
+		var net, fee, kept int64
+		var until sql.NullTime
+		err := rows.Scan(&id, &currency, &net, &fee, &kept, &until)
+		e := &paymentv1.BalanceReleased{
 			MerchantId: merchant, OrderId: reference, PaymentId: id,
 			Amount: &typev1.Money{CurrencyCode: currency, MinorUnits: net}, Commission: &typev1.Money{CurrencyCode: currency, MinorUnits: fee},
-		})
+		}
+		if kept > 0 {
+			e.Reserved, e.ReservedUntil = &typev1.Money{CurrencyCode: currency, MinorUnits: kept}, timestamppb.New(until.Time)
+		}
+		told = append(told, e)
 		return err
 	}); err != nil {
 		return err

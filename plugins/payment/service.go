@@ -21,7 +21,6 @@ import (
 
 // service serves entrepot.payment.v1. Safe for concurrent use.
 type service struct {
-	paymentv1connect.UnimplementedSettlementServiceHandler
 	db        *store.DB
 	providers *providers
 	log       *slog.Logger
@@ -45,6 +44,7 @@ func register(in *plugin.Instance) (*service, error) {
 	}
 	paymentv1connect.RegisterPaymentServiceHandler(in.Server, s)
 	paymentv1connect.RegisterSettlementServiceHandler(in.Server, s)
+	paymentv1connect.RegisterTaxServiceHandler(in.Server, s)
 	paymentv1connect.RegisterDisputeServiceHandler(in.Server, s)
 	paymentv1connect.RegisterReconciliationServiceHandler(in.Server, s)
 	if err := errors.Join(
@@ -102,6 +102,7 @@ func (s *service) configure(in *plugin.Instance) error {
 var (
 	_ paymentv1connect.PaymentServiceHandler        = (*service)(nil)
 	_ paymentv1connect.SettlementServiceHandler     = (*service)(nil)
+	_ paymentv1connect.TaxServiceHandler            = (*service)(nil)
 	_ paymentv1connect.DisputeServiceHandler        = (*service)(nil)
 	_ paymentv1connect.ReconciliationServiceHandler = (*service)(nil)
 )

@@ -47,36 +47,46 @@ t AS (INSERT INTO transfer (kind, key, debit, credit, currency, amount, instance
                         (4, 'refund',    'platform:unallocated',    'provider:<i>:clearing')) e(operation, kind, debit, credit)
       ON e.operation = p.operation WHERE p.posted > 0),
 s AS (INSERT INTO transfer (kind, key, debit, credit, currency, amount, instance, payment)
-  SELECT 'share', p.key || '/' || x.merchant, 'platform:unallocated', 'merchant:' || x.merchant || ':pending', p.currency, x.amount, p.instance, p.id
-    FROM p, jsonb_to_recordset(p.shares) x(merchant text, amount bigint) WHERE p.operation = 2 AND p.posted > 0 AND x.amount > 0)
+  SELECT e.kind, p.key || '/' || x.merchant, e.debit, e.credit, p.currency, e.amount, p.instance, p.id
+    FROM p CROSS JOIN jsonb_to_recordset(p.shares) x(merchant text, amount bigint)
+    LEFT JOIN LATERAL (SELECT r.basis_points AS rate FROM tax_rule r WHERE r.market = p.market AND r.merchant IN ('', x.merchant) AND r.valid_from <= now()
+      ORDER BY r.merchant DESC, r.valid_from DESC LIMIT 1) r ON true
+    CROSS JOIN LATERAL (VALUES ('share', 'platform:unallocated', 'merchant:' || x.merchant || ':pending', x.amount),
+      ('tax', 'merchant:' || x.merchant || ':pending', 'tax:' || p.market, round(x.amount::numeric * r.rate / (10000 + r.rate))::bigint)) e(kind, debit, credit, amount)
+   WHERE p.operation = 2 AND p.posted > 0 AND e.amount > 0 ORDER BY x.merchant, e.kind)
 SELECT ` + paymentColumns + `, p.posted FROM p`
 
 // holdings are what each merchant has of a payment: base is its share less what
-// was taken back of it, pending what of that is not released, fee the
-// commission that was kept, shared what it had at first.
+// was taken back of it, tax the part of that which was collected, pending what
+// is not released of the rest, fee the commission that was kept, shared what it
+// had at first.
 const holdings = `SELECT x.merchant, min(t.currency) AS currency, min(t.instance) AS instance,
     sum(CASE WHEN t.kind IN ('share', 'dispute_reshare', 'dispute_restore') THEN t.amount
              WHEN t.kind IN ('unshare', 'recover', 'dispute_unshare', 'dispute_recover') THEN -t.amount ELSE 0 END) AS base,
     sum(CASE WHEN t.credit = 'merchant:' || x.merchant || ':pending' THEN t.amount WHEN t.debit = 'merchant:' || x.merchant || ':pending' THEN -t.amount ELSE 0 END) AS pending,
     sum(CASE WHEN t.kind IN ('commission', 'dispute_commission') THEN t.amount WHEN t.kind IN ('fee_return', 'dispute_fee_return') THEN -t.amount ELSE 0 END) AS fee,
+    sum(CASE WHEN t.kind IN ('tax', 'dispute_tax') THEN t.amount WHEN t.kind IN ('tax_return', 'dispute_tax_return') THEN -t.amount ELSE 0 END) AS tax,
     sum(t.amount) FILTER (WHERE t.kind = 'share') AS shared
     FROM transfer t, LATERAL (SELECT split_part(CASE WHEN t.credit LIKE 'merchant:%' THEN t.credit ELSE t.debit END, ':', 2) AS merchant) x
    WHERE t.payment = $1::text AND (t.credit LIKE 'merchant:%' OR t.debit LIKE 'merchant:%') GROUP BY 1`
 
 // takeBack takes a refund from the merchants it is of: all there is when
 // everything captured has been returned; else those the refund names; else the
-// one merchant who has all of the payment. It is taken from what is pending
-// first, then from what is available, and the commission goes back in
-// proportion. The payment's row is locked.
+// one merchant who has all of the payment. The tax of it comes back to what is
+// pending; it is taken from there first, then from what is available. Tax and
+// commission go back in proportion to what is left. The payment's row is
+// locked.
 const takeBack = `WITH m AS (` + holdings + `),
-r AS (SELECT m.*, least(m.base, CASE WHEN $4::bool THEN m.base WHEN $5::jsonb <> '[]' THEN coalesce(n.amount, 0) WHEN m.shared = $6::int8 THEN $3::int8 ELSE 0 END) AS taken
-    FROM m LEFT JOIN jsonb_to_recordset($5::jsonb) n(merchant text, amount bigint) USING (merchant))
+r AS (SELECT m.*, 'tax:' || p.market AS taxes, least(m.base, CASE WHEN $4::bool THEN m.base WHEN $5::jsonb <> '[]' THEN coalesce(n.amount, 0) WHEN m.shared = $6::int8 THEN $3::int8 ELSE 0 END) AS taken
+    FROM m CROSS JOIN payment p LEFT JOIN jsonb_to_recordset($5::jsonb) n(merchant text, amount bigint) USING (merchant) WHERE p.id = $1::text),
+b AS (SELECT r.*, r.tax - round(r.tax * (r.base - r.taken) / nullif(r.base, 0)) AS untaxed FROM r WHERE r.taken > 0)
 INSERT INTO transfer (kind, key, debit, credit, currency, amount, instance, payment)
-SELECT e.kind, $2::text || '/' || r.merchant, e.debit, e.credit, r.currency, e.amount, r.instance, $1::text
-  FROM r, LATERAL (VALUES ('unshare', 'merchant:' || r.merchant || ':pending', 'platform:unallocated', least(r.taken, r.pending)),
-                          ('recover', 'merchant:' || r.merchant || ':available', 'platform:unallocated', r.taken - least(r.taken, r.pending)),
-                          ('fee_return', 'platform:fees', 'merchant:' || r.merchant || ':available', r.fee - round(r.fee * (r.base - r.taken) / nullif(r.base, 0)))
-  ) e(kind, debit, credit, amount) WHERE r.taken > 0 AND e.amount > 0 ORDER BY r.merchant, e.kind`
+SELECT e.kind, $2::text || '/' || b.merchant, e.debit, e.credit, b.currency, e.amount, b.instance, $1::text
+  FROM b, LATERAL (VALUES ('tax_return', b.taxes, 'merchant:' || b.merchant || ':pending', b.untaxed),
+                          ('unshare', 'merchant:' || b.merchant || ':pending', 'platform:unallocated', least(b.taken, b.pending + b.untaxed)),
+                          ('recover', 'merchant:' || b.merchant || ':available', 'platform:unallocated', b.taken - least(b.taken, b.pending + b.untaxed)),
+                          ('fee_return', 'platform:fees', 'merchant:' || b.merchant || ':available', b.fee - round(b.fee * (b.base - b.taken) / nullif(b.base, 0)))
+  ) e(kind, debit, credit, amount) WHERE e.amount > 0 ORDER BY b.merchant, e.kind`
 
 // neverSeen is the code of an attempt that certainly did not happen.
 const neverSeen = "NEVER_SEEN"

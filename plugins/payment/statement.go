@@ -45,7 +45,7 @@ func (s *service) ExportStatement(ctx context.Context, req *paymentv1.ExportStat
 		return fault.Field("until", "must be after from")
 	}
 	own := "merchant:" + merchant + ":"
-	accounts := []string{pendingOf(merchant), availableOf(merchant), own + "payout"}
+	accounts := accountsOf(merchant)
 	f := &statementFile{json: req.GetFormat() == paymentv1.ExportStatementRequest_FORMAT_JSON_LINES, currency: req.GetCurrencyCode()}
 	var total, done int64
 	if err := s.db.Row(ctx, statementOpens, own+"%", accounts, f.currency, from.AsTime(), until.AsTime()).Scan(&f.balance, &total); err != nil {

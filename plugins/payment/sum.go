@@ -28,17 +28,22 @@ const checkLedger = `WITH l AS (SELECT payment, min(currency) AS currency, count
   coalesce(sum(CASE kind WHEN 'dispute' THEN amount WHEN 'dispute_won' THEN -amount END), 0) AS disputed,
   coalesce(sum(CASE WHEN kind IN ('unshare', 'recover', 'dispute_unshare', 'dispute_recover') THEN amount
                     WHEN kind IN ('dispute_reshare', 'dispute_restore') THEN -amount END), 0) AS unshared,
+  coalesce(sum(CASE WHEN kind IN ('tax', 'dispute_tax') THEN amount WHEN kind IN ('tax_return', 'dispute_tax_return') THEN -amount END), 0) AS taxed,
   sum(CASE WHEN credit = 'consumer:' || payment THEN amount WHEN debit = 'consumer:' || payment THEN -amount ELSE 0 END) AS held
-  FROM transfer WHERE kind NOT IN ('payout', 'payout_paid', 'payout_back', 'payout_owed', 'dispute_cost', 'dispute_cost_back', 'dispute_charge') GROUP BY payment),
+  FROM transfer WHERE kind NOT IN ('payout', 'payout_paid', 'payout_back', 'payout_owed', 'dispute_cost', 'dispute_cost_back', 'dispute_charge',
+    'tax_remitted', 'reserve_release', 'reserve_cover') GROUP BY payment),
 k AS (SELECT account, currency, instance, sum(amount) AS amount FROM (
-    SELECT credit AS account, currency, instance, amount FROM transfer WHERE credit LIKE 'merchant:%:available'
-    UNION ALL SELECT debit, currency, instance, -amount FROM transfer WHERE debit LIKE 'merchant:%:available') x GROUP BY 1, 2, 3)
+    SELECT credit AS account, currency, instance, amount FROM transfer WHERE is_kept(credit)
+    UNION ALL SELECT debit, currency, instance, -amount FROM transfer WHERE is_kept(debit)) x GROUP BY 1, 2, 3),
+h AS (SELECT 'merchant:' || merchant || ':reserve' AS account, currency, instance, sum(kept) AS kept FROM reserve_hold GROUP BY 1, 2, 3)
 SELECT (SELECT count(*) FROM payment p FULL JOIN l ON l.payment = p.id WHERE p.id IS NULL
     OR l.payment IS NULL AND p.authorized + p.captured + p.voided + p.refunded + p.disputed <> 0
     OR l.payment IS NOT NULL AND ((l.currency, l.kinds, l.authorized, l.captured, l.settled, l.voided, l.refunded, l.disputed, l.held)
          <> (p.currency, 1, p.authorized, p.captured, p.captured, p.voided, p.refunded, p.disputed, p.authorized - p.captured - p.voided)
-       OR l.unshared > l.shared OR l.shared > l.captured))
-  + (SELECT count(*) FROM k FULL JOIN balance b USING (account, currency, instance) WHERE k.amount IS DISTINCT FROM b.amount),
+       OR l.unshared > l.shared OR l.shared > l.captured OR l.taxed < 0 OR l.taxed > l.shared - l.unshared))
+  + (SELECT count(*) FROM k FULL JOIN balance b USING (account, currency, instance) WHERE k.amount IS DISTINCT FROM b.amount)
+  + (SELECT count(*) FROM h FULL JOIN (SELECT * FROM balance WHERE account LIKE 'merchant:%:reserve') b USING (account, currency, instance)
+      WHERE h.kept IS DISTINCT FROM b.amount),
   (SELECT count(*) FROM attempt WHERE state IN (1, 4, 5)) + (SELECT count(*) FROM payout WHERE state = 1)`
 
 // SumPayments sums the ledger and checks that it balances.

@@ -83,14 +83,21 @@ REVOKE DELETE, TRUNCATE ON attempt FROM p_payment;
 --   platform:fees                    commissions
 --   platform:disputes                what companies keep for disputes, less
 --                                    what merchants bear of it
---   merchant:<merchant>:pending      shares of merchants, not released
+--   platform:bank                    taxes that left the marketplace's own bank
+--   tax:<market>                     collected of merchants' shares and owed to
+--                                    the market's authority; below zero when
+--                                    more was refunded since it was remitted
+--   merchant:<merchant>:pending      shares of merchants less their tax, not
+--                                    released
 --   merchant:<merchant>:available    released, may be paid out; refunds may
 --                                    bring it below zero
+--   merchant:<merchant>:reserve      released, and kept back for some days
 --   merchant:<merchant>:payout       on its way to the merchant
 CREATE TABLE transfer (
   id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   kind     text NOT NULL CHECK (kind IN ('authorize', 'settle', 'capture', 'share', 'void', 'refund', 'unshare',
     'release', 'commission', 'recover', 'fee_return', 'payout', 'payout_paid', 'payout_back', 'payout_owed',
+    'tax', 'tax_return', 'tax_remitted', 'reserve', 'reserve_release', 'reserve_cover', 'dispute_tax', 'dispute_tax_return',
     'dispute', 'dispute_unshare', 'dispute_recover', 'dispute_fee_return', 'dispute_won', 'dispute_reshare', 'dispute_restore', 'dispute_commission',
     'dispute_cost', 'dispute_cost_back', 'dispute_charge')),
   key      text NOT NULL,                          -- of the attempt, with shares also the merchant
@@ -99,12 +106,14 @@ CREATE TABLE transfer (
   currency text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
   amount   bigint NOT NULL CHECK (amount > 0),
   instance text NOT NULL,
-  payment  text NOT NULL,                          -- of a payout, and of a dispute's fee: its id
+  payment  text NOT NULL,                          -- of a payout, a dispute's fee, a remittance, and where a reserve ends: its id
   at       timestamptz NOT NULL DEFAULT now(),
   UNIQUE (kind, key));
 CREATE INDEX transfer_payment ON transfer (payment);
 CREATE INDEX transfer_to_merchant ON transfer (credit) WHERE credit LIKE 'merchant:%';
 CREATE INDEX transfer_from_merchant ON transfer (debit) WHERE debit LIKE 'merchant:%';
+CREATE INDEX transfer_to_tax ON transfer (credit, at) WHERE credit LIKE 'tax:%';
+CREATE INDEX transfer_from_tax ON transfer (debit, at) WHERE debit LIKE 'tax:%';
 CREATE INDEX payment_reference ON payment (reference);
 CREATE INDEX payment_of_provider ON payment (instance, provider_reference) WHERE provider_reference <> '';
 REVOKE UPDATE, DELETE, TRUNCATE ON transfer FROM p_payment;

@@ -1,9 +1,10 @@
 -- What merchants are owed: what was delivered, whose cases are open, what the
 -- marketplace keeps, and what may be paid out.
 
--- What is available of each merchant, kept by the ledger's own trigger: it is
--- the sum of the postings of its account, and nobody writes it. A payout that
--- would bring it below zero is refused here, whoever posts it.
+-- What each merchant has available and in reserve, kept by the ledger's own
+-- trigger: it is the sum of the postings of its account, and nobody writes it.
+-- A payout that would bring it below zero is refused here, whoever posts it,
+-- and so is whatever takes more from a reserve than there is.
 CREATE TABLE balance (
   account  text NOT NULL,
   currency text NOT NULL,
@@ -12,21 +13,30 @@ CREATE TABLE balance (
   PRIMARY KEY (account, currency, instance)) WITH (fillfactor = 70);
 REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON balance FROM p_payment;
 
+CREATE FUNCTION is_kept(account text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+  SELECT account LIKE 'merchant:%:available' OR account LIKE 'merchant:%:reserve'
+$$;
+
 CREATE FUNCTION keep_balance() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
-  kept text := CASE WHEN NEW.credit LIKE 'merchant:%:available' THEN NEW.credit ELSE NEW.debit END;
-  left_over bigint;
+  kept record;
 BEGIN
-  INSERT INTO balance AS b (account, currency, instance, amount)
-    VALUES (kept, NEW.currency, NEW.instance, CASE kept WHEN NEW.credit THEN NEW.amount ELSE -NEW.amount END)
-    ON CONFLICT (account, currency, instance) DO UPDATE SET amount = b.amount + excluded.amount RETURNING amount INTO left_over;
-  IF NEW.kind = 'payout' AND left_over < 0 THEN
-    RAISE EXCEPTION 'payout of more than is available' USING ERRCODE = 'PM002';
-  END IF;
+  FOR kept IN INSERT INTO balance AS b (account, currency, instance, amount)
+    SELECT v.account, NEW.currency, NEW.instance, v.n FROM (VALUES (NEW.credit, NEW.amount), (NEW.debit, -NEW.amount)) v(account, n)
+     WHERE is_kept(v.account) ORDER BY 1
+    ON CONFLICT (account, currency, instance) DO UPDATE SET amount = b.amount + excluded.amount RETURNING b.account, b.amount
+  LOOP
+    IF NEW.kind = 'payout' AND kept.amount < 0 THEN
+      RAISE EXCEPTION 'payout of more than is available' USING ERRCODE = 'PM002';
+    END IF;
+    IF kept.amount < 0 AND kept.account LIKE 'merchant:%:reserve' THEN
+      RAISE EXCEPTION 'more than was kept back' USING ERRCODE = 'PM003';
+    END IF;
+  END LOOP;
   RETURN NULL;
 END $$;
 CREATE TRIGGER transfer_keeps_balance AFTER INSERT ON transfer FOR EACH ROW
-  WHEN (NEW.credit LIKE 'merchant:%:available' OR NEW.debit LIKE 'merchant:%:available') EXECUTE FUNCTION keep_balance();
+  WHEN (is_kept(NEW.credit) OR is_kept(NEW.debit)) EXECUTE FUNCTION keep_balance();
 
 -- The parts in which a merchant's goods of an order travel.
 CREATE TABLE part (

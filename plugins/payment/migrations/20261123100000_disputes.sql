@@ -48,12 +48,14 @@ CREATE TRIGGER dispute_closes_once BEFORE UPDATE ON dispute FOR EACH ROW
   EXECUTE FUNCTION refuse_change('a dispute closes once');
 
 -- What each merchant bears of it: amount = pending + available, where it was
--- taken from. commission is what came back to the merchant with it.
+-- taken from. tax is what the tax account gave back first, to what is pending;
+-- commission what came back to the merchant with it.
 CREATE TABLE dispute_share (
   dispute    text NOT NULL REFERENCES dispute,
   merchant   text NOT NULL,
   pending    bigint NOT NULL CHECK (pending >= 0),
   available  bigint NOT NULL CHECK (available >= 0),
+  tax        bigint NOT NULL CHECK (tax BETWEEN 0 AND pending),
   commission bigint NOT NULL CHECK (commission >= 0),
   charged    bigint NOT NULL DEFAULT 0,            -- of the fee, in its currency
   PRIMARY KEY (dispute, merchant));

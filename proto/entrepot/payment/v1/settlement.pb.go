@@ -538,7 +538,8 @@ type StatementLine struct {
 	// dispute_tax, dispute_restore, dispute_commission; dispute_charge is a
 	// merchant's part of the fee.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	// What it is of: "pay_...", "pot_..." or, a fee, "dsp_...".
+	// What it is of: "pay_...", "pot_...", a fee "dsp_...", or, of a reserve that
+	// ends or pays, "rsv_...".
 	SubjectId string `protobuf:"bytes,3,opt,name=subject_id,json=subjectId,proto3" json:"subject_id,omitempty"`
 	// The order of a payment.
 	Reference string `protobuf:"bytes,4,opt,name=reference,proto3" json:"reference,omitempty"`

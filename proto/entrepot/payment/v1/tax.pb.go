@@ -386,7 +386,8 @@ type TaxSum struct {
 	Instance       string                 `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
 	OpeningMinor   int64                  `protobuf:"varint,4,opt,name=opening_minor,json=openingMinor,proto3" json:"opening_minor,omitempty"`
 	CollectedMinor int64                  `protobuf:"varint,5,opt,name=collected_minor,json=collectedMinor,proto3" json:"collected_minor,omitempty"`
-	// With refunds and with disputes that were not won.
+	// With refunds and disputes, less what disputes that were won brought back:
+	// in a period that may be below zero.
 	ReturnedMinor int64 `protobuf:"varint,6,opt,name=returned_minor,json=returnedMinor,proto3" json:"returned_minor,omitempty"`
 	RemittedMinor int64 `protobuf:"varint,7,opt,name=remitted_minor,json=remittedMinor,proto3" json:"remitted_minor,omitempty"`
 	ClosingMinor  int64 `protobuf:"varint,8,opt,name=closing_minor,json=closingMinor,proto3" json:"closing_minor,omitempty"`
