@@ -332,6 +332,10 @@ func TestADayIsNeitherPaidTwiceNorLost(t *testing.T) {
 	require.EqualValues(t, 100, p.has(t).GetPaidOutMinor())
 	require.EqualValues(t, 50, p.has(t).GetAvailableMinor())
 	p.balanced(t)
+	for day, free := range map[string]bool{"2096-01-28": false, "2096-02-28": false, "2096-03-28": true} {
+		_, err := p.DB.ExecContext(t.Context(), fmt.Sprintf(`INSERT INTO payout (id, merchant, instance, currency, amount, scheduled_on) VALUES ('pot_%[1]s', 'mrc_one', 'bank-gb', 'GBP', 1, '%[1]s')`, day))
+		require.Equal(t, free, err == nil, "the database knows that a day is paid once: %s: %v", day, err)
+	}
 }
 
 // A company that gets nothing is not asked for ever.
@@ -379,6 +383,11 @@ func TestJanitorsAtOncePayOnce(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.NoError(t, p.own.payDue(t.Context(), "2096-01-01"))
+	p.LogStatements(t)
+	for range 10 {
+		p.has(t)
+	}
+	require.Len(t, p.Statements(t, func() { require.NoError(t, p.own.payDue(t.Context(), "2096-01-01")) }), 1, "however many merchants there are")
 	n := map[string]int{}
 	for _, o := range p.payouts(t, staff, &paymentv1.ListPayoutsRequest{PageSize: 200}) {
 		require.Equal(t, payoutPaid, o.GetState())

@@ -58,6 +58,7 @@ func main() {
 	}{
 		{"register", t.register}, {"list", t.list}, {"stock", t.stock}, {"backorders", t.backorders}, {"inspect", t.inspect}, {"work", t.work}, {"answer", t.answer},
 		{"figures", t.figures},
+		{"schedule", t.schedule},
 	} {
 		fmt.Println("##", act.name)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -276,5 +277,19 @@ func (t *terminal) figures(ctx context.Context) error {
 	}
 	short, err := orderv1connect.NewShortageServiceClient(t.client()).ListReplenishment(ctx, &orderv1.ListReplenishmentRequest{})
 	fmt.Println(len(short.GetReplenishments()), "short")
+	return err
+}
+
+func (t *terminal) schedule(ctx context.Context) error {
+	money := paymentv1connect.NewSettlementServiceClient(t.client())
+	if _, err := money.PutPayoutSchedule(ctx, &paymentv1.PutPayoutScheduleRequest{Schedule: &paymentv1.PayoutSchedule{
+		Interval: paymentv1.PayoutSchedule_INTERVAL_WEEKLY, Day: 1, Minimum: &typev1.Money{CurrencyCode: "GBP", MinorUnits: 5000},
+	}}); err != nil {
+		return err
+	}
+	res, err := money.ListPayoutSchedules(ctx, &paymentv1.ListPayoutSchedulesRequest{})
+	for _, s := range res.GetSchedules() {
+		fmt.Println(s.GetInterval(), s.GetDay(), s.GetMinimum().GetCurrencyCode(), s.GetMinimum().GetMinorUnits(), "from", s.GetFirstDay())
+	}
 	return err
 }
