@@ -62,6 +62,7 @@ func run(ctx context.Context, of amounts, keep bool, listen string) (err error) 
 	}
 	invoices := shop.Pick(data.Invoices, of.orders)
 	trade.Authenticate(data.Articles, invoices, int64(of.inspect))
+	shop.Spare(data.Articles)
 	if err := s.Publish(data.Articles); err != nil {
 		return err
 	}

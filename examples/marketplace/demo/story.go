@@ -18,6 +18,9 @@ type story struct {
 	staff  *shop.Staff
 	floor  *shop.Floor
 	done   shop.Done
+	// denied are the purchases that consumers' banks took the money back of: the
+	// first is going to be won, the second lost.
+	denied []*shop.Dispute
 }
 
 // tell goes from registration to reconciliation.
@@ -28,8 +31,9 @@ func (y *story) tell(ctx context.Context) (*shop.Books, error) {
 		return nil, err
 	}
 	y.done.Received = y.market.Received
+	y.done.Replay = y.shop.NewReplay(y.market.Goods, y.market.Consumers)
 	for _, chapter := range []func(context.Context) error{
-		y.hire, y.inspect, y.browse, y.trade, y.edit, y.fulfil, y.takeBack, y.settle,
+		y.hire, y.inspect, y.browse, y.deny, y.trade, y.edit, y.fulfil, y.answer, y.takeBack, y.settle,
 	} {
 		if err := chapter(ctx); err != nil {
 			return nil, err
@@ -100,10 +104,48 @@ func (y *story) inspect(ctx context.Context) error {
 	return nil
 }
 
+// deny: two consumers tell their banks that they know nothing of a purchase,
+// and the banks take the money back as soon as it is captured.
+func (y *story) deny(ctx context.Context) error {
+	say("")
+	say("two consumers have their banks take back what they paid; it is gone from the merchants at once")
+	for _, proven := range []bool{true, false} {
+		d, err := y.shop.Deny(ctx, y.market, y.done.Replay, y.data.Articles, proven, func(int) {})
+		if err != nil {
+			return err
+		}
+		say("disputed   order %s, dispute %s: %s", d.Placed.Order.GetOrderId(), d.ID, d.Amount)
+		y.denied = append(y.denied, d)
+	}
+	return nil
+}
+
+// answer: merchants tell the banks how it was. One has the certificate of the
+// goods and gets its money back, the other does not.
+func (y *story) answer(ctx context.Context) error {
+	say("")
+	say("merchants hand evidence over, and the banks decide")
+	for i, d := range y.denied {
+		won := i == 0
+		certificates, err := d.Answer(ctx, won, func(int) {})
+		if err != nil {
+			return err
+		}
+		with, end := "what it has", "lost: the consumer keeps the money"
+		if len(certificates) > 0 {
+			with = "certificate " + certificates[0]
+		}
+		if won {
+			end = "won: the money is back"
+		}
+		say("decided    dispute %s, answered with %s, is %s", d.ID, with, end)
+	}
+	return nil
+}
+
 func (y *story) trade(ctx context.Context) error {
 	say("")
 	say("consumers buy what real invoices bought and pay, merchants take their orders up")
-	y.done.Replay = y.shop.NewReplay(y.market.Goods, y.market.Consumers)
 	buying := newBar("trading", len(y.invoices))
 	if err := y.shop.Trade(ctx, y.market, y.done.Replay, y.invoices, y.of.width, buying); err != nil {
 		return err

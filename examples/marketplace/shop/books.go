@@ -12,6 +12,10 @@ import (
 type Company struct {
 	Currency                                        string
 	Authorized, Captured, Voided, Refunded, PaidOut int64
+	// Disputed is what banks took and did not give back; Disputes are counted by
+	// how they stand: open, won, lost.
+	Disputed int64
+	Disputes map[string]int64
 }
 
 // companies reads the books of every payment company where the company wrote
@@ -39,13 +43,19 @@ func readCompany(path string) (c Company, err error) {
 		return c, err
 	}
 	defer func() { _ = f.Close() }()
+	type line struct {
+		Operation, Status, Currency, Reference string
+		Minor                                  int64
+	}
+	// The last line of a dispute is how it stands.
+	disputes := map[string]line{}
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		var v struct {
-			Operation, Status, Currency string
-			Minor                       int64
-		}
+		var v line
 		if err := json.Unmarshal(lines.Bytes(), &v); err != nil {
 			return c, err
+		}
+		if v.Operation == "dispute" {
+			disputes[v.Reference] = v
 		}
 		if v.Status != "succeeded" {
 			continue
@@ -62,6 +72,18 @@ func readCompany(path string) (c Company, err error) {
 			c.Refunded += v.Minor
 		case "payout":
 			c.PaidOut += v.Minor
+		}
+	}
+	c.Disputes = map[string]int64{}
+	for _, v := range disputes {
+		switch v.Status {
+		case "won", "lost":
+			c.Disputes[v.Status]++
+		default:
+			c.Disputes["open"]++
+		}
+		if v.Status != "won" {
+			c.Disputed += v.Minor
 		}
 	}
 	return c, nil

@@ -230,6 +230,12 @@ func TestAnyProcessMayBeKilledInTheMiddleOfTrade(t *testing.T) {
 		})
 	}
 
+	// And of who keeps the ledger, while a bank takes money back.
+	t.Run("disputing/payment", func(t *testing.T) {
+		require.NoError(t, disputing(ctx, s, m, r, data.Articles))
+		reconciles(t)
+	})
+
 	// And of those who take goods back: what came is decided, and paid back once.
 	done.Returned = &shop.Returned{}
 	for _, victim := range []string{"payment-sandbox"} {
@@ -242,6 +248,25 @@ func TestAnyProcessMayBeKilledInTheMiddleOfTrade(t *testing.T) {
 			reconciles(t)
 		})
 	}
+}
+
+// disputing has one dispute opened and answered while who keeps the ledger
+// dies: first while the bank's taking the money back is told, then while the
+// evidence is handed over. It stands once, and its money moved once.
+func disputing(ctx context.Context, s *shop.Shop, m *shop.Market, r *shop.Replay, articles []trade.Article) error {
+	killed := make(chan error, 1)
+	dies := func(int) { go func() { killed <- kill(ctx, s, "payment") }() }
+	d, err := s.Deny(ctx, m, r, articles, false, dies)
+	if err != nil {
+		return err
+	}
+	if err := <-killed; err != nil {
+		return err
+	}
+	if _, err := d.Answer(ctx, true, dies); err != nil {
+		return err
+	}
+	return <-killed
 }
 
 // kill ends a process with SIGKILL, and starts the kernel again if it was the

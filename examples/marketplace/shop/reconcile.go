@@ -117,6 +117,8 @@ type Books struct {
 	Companies map[string]Company
 	Captured  map[string]int64
 	PSP       map[string]int64
+	// Disputed are disputes: all that were opened, and of them won and lost.
+	Disputed map[string]*Outcome
 }
 
 // Reconciled tells whether every line agrees.
@@ -173,6 +175,9 @@ func (s *Shop) Reconcile(ctx context.Context, done *Done) (*Books, error) {
 	b.goods()
 	b.cases()
 	b.money()
+	if err := b.disputes(ctx, client); err != nil {
+		return nil, err
+	}
 	b.bus()
 	if b.Shipments, err = logisticsv1connect.NewShipmentServiceClient(client).SumShipments(ctx, &logisticsv1.SumShipmentsRequest{}); err != nil {
 		return nil, fmt.Errorf("shipments: %w", err)

@@ -1,6 +1,7 @@
 package shop
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,8 @@ type Placed struct {
 	Buyer  Caller
 	// Cancelled is set when its cancellation was carried out.
 	Cancelled bool
+	// Disputed is set when the buyer's bank is going to take the money back.
+	Disputed bool
 }
 
 // Replay buys what real invoices bought.
@@ -160,7 +163,7 @@ func (r *Replay) checkout(ctx context.Context, name string, p *Person, lines []*
 	if err != nil {
 		return nil, err
 	}
-	req.CartId, req.CartSecret, req.PaymentMethodToken = cart.GetCart().GetCartId(), cart.GetCartSecret(), "tok_ok"
+	req.CartId, req.CartSecret, req.PaymentMethodToken = cart.GetCart().GetCartId(), cart.GetCartSecret(), cmp.Or(req.GetPaymentMethodToken(), "tok_ok")
 	req.ShipTo, req.Email = p.Home, p.Mail
 	res, err := Patient(ctx, func(ctx context.Context) (*orderv1.CheckoutResponse, error) {
 		return orderv1connect.NewOrderServiceClient(p.Client()).Checkout(ctx, req)

@@ -14,32 +14,34 @@ import (
 
 // Report is what a run of the marketplace leaves behind, as report.json.
 type Report struct {
-	OrdersPlaced    int              `json:"orders_placed"`
-	OrdersCancelled int              `json:"orders_cancelled"`
-	RowsRefused     map[string]int   `json:"rows_refused"`
-	CapturedMinor   map[string]int64 `json:"captured_minor"`
-	PSPCaptured     map[string]int64 `json:"psp_captured_minor"`
-	StockUnits      map[string]int64 `json:"stock_units"`
-	Inspected       int64            `json:"inspected"`
-	Destroyed       int64            `json:"destroyed"`
-	Certificates    int64            `json:"certificates_issued"`
-	Delivered       int64            `json:"shipments_delivered"`
-	Quarantined     int64            `json:"returns_quarantined"`
-	Restocked       int64            `json:"returns_restocked"`
-	ReturnsLost     int64            `json:"returns_destroyed"`
-	Edited          int              `json:"edited"`
-	Shortages       map[string]int64 `json:"shortages"`
-	Applications    map[string]int64 `json:"applications"`
-	RefundedMinor   map[string]int64 `json:"refunded_minor"`
-	PaidOutMinor    map[string]int64 `json:"paid_out_minor"`
-	MerchantsMinor  map[string]int64 `json:"merchant_balances_minor"`
-	Messages        int64            `json:"messages"`
-	Recommended     int64            `json:"recommendations_served"`
-	Sagas           map[string]int64 `json:"sagas"`
-	ParkedEvents    int64            `json:"parked_events"`
-	Reconciled      bool             `json:"reconciled"`
-	Processes       []Process        `json:"processes"`
-	Seconds         float64          `json:"seconds"`
+	OrdersPlaced    int                 `json:"orders_placed"`
+	OrdersCancelled int                 `json:"orders_cancelled"`
+	RowsRefused     map[string]int      `json:"rows_refused"`
+	CapturedMinor   map[string]int64    `json:"captured_minor"`
+	PSPCaptured     map[string]int64    `json:"psp_captured_minor"`
+	StockUnits      map[string]int64    `json:"stock_units"`
+	Inspected       int64               `json:"inspected"`
+	Destroyed       int64               `json:"destroyed"`
+	Certificates    int64               `json:"certificates_issued"`
+	Delivered       int64               `json:"shipments_delivered"`
+	Quarantined     int64               `json:"returns_quarantined"`
+	Restocked       int64               `json:"returns_restocked"`
+	ReturnsLost     int64               `json:"returns_destroyed"`
+	Edited          int                 `json:"edited"`
+	Shortages       map[string]int64    `json:"shortages"`
+	Applications    map[string]int64    `json:"applications"`
+	RefundedMinor   map[string]int64    `json:"refunded_minor"`
+	PaidOutMinor    map[string]int64    `json:"paid_out_minor"`
+	MerchantsMinor  map[string]int64    `json:"merchant_balances_minor"`
+	Disputed        map[string]*Outcome `json:"disputed"`
+	SalesHeld       int64               `json:"sales_held"`
+	Messages        int64               `json:"messages"`
+	Recommended     int64               `json:"recommendations_served"`
+	Sagas           map[string]int64    `json:"sagas"`
+	ParkedEvents    int64               `json:"parked_events"`
+	Reconciled      bool                `json:"reconciled"`
+	Processes       []Process           `json:"processes"`
+	Seconds         float64             `json:"seconds"`
 }
 
 // Process is one process of the deployment.
@@ -80,7 +82,7 @@ func (s *Shop) Status(ctx context.Context) (*operatorv1.GetStatusResponse, error
 func (s *Shop) Report(ctx context.Context, b *Books, data *Data, began time.Time) (*Report, error) {
 	out := &Report{
 		RowsRefused: map[string]int{}, CapturedMinor: b.Captured, PSPCaptured: b.PSP, StockUnits: map[string]int64{"received": b.Done.Received},
-		Sagas: b.Bus.GetSagas(), Reconciled: b.Reconciled(), Seconds: time.Since(began).Seconds(),
+		Disputed: b.Disputed, SalesHeld: b.Inspection.GetSalesHeld(), Sagas: b.Bus.GetSagas(), Reconciled: b.Reconciled(), Seconds: time.Since(began).Seconds(),
 	}
 	for _, p := range b.Done.Replay.Placed() {
 		out.OrdersPlaced++

@@ -66,13 +66,17 @@ func (s *Shop) TakeBack(ctx context.Context, m *Market, r *Replay, f *Floor, sta
 		return err
 	}
 	slices.SortStableFunc(all, func(a, b *warehousev1.Fulfilment) int { return cmp.Compare(serialised(b), serialised(a)) })
-	all = slices.DeleteFunc(all, func(f *warehousev1.Fulfilment) bool { return out.has(f.GetReference()) })
-	all = all[:min(len(all), most)]
-	restocked, before := out.Restocked, len(out.cases)
 	orders := make(map[string]*Placed)
 	for _, p := range r.Placed() {
 		orders[p.Order.GetOrderId()] = p
 	}
+	// Nobody gives back what a bank has taken.
+	all = slices.DeleteFunc(all, func(f *warehousev1.Fulfilment) bool {
+		p := orders[f.GetReference()]
+		return out.has(f.GetReference()) || p != nil && p.Disputed
+	})
+	all = all[:min(len(all), most)]
+	restocked, before := out.Restocked, len(out.cases)
 	owners := make(map[string]*Person)
 	for _, o := range m.Owners {
 		owners[o.Self.GetMerchantId()] = o
