@@ -129,6 +129,14 @@ func (p *till) balanced(t require.TestingT) account {
 	res, err := p.plain.SumPayments(context.Background(), &paymentv1.SumPaymentsRequest{})
 	require.NoError(t, err)
 	require.True(t, res.GetBalanced(), "the ledger disagrees with the payments")
+	all := map[string]int64{}
+	for _, a := range res.GetAccounts() {
+		all[a.GetCurrencyCode()+" "+a.GetInstance()] += a.GetMinorUnits()
+		require.NotContains(t, a.GetAccount(), "mrc_")
+	}
+	for where, n := range all {
+		require.Zero(t, n, where)
+	}
 	var sum account
 	for _, s := range res.GetSums() {
 		sum.authorized += s.GetAuthorizedMinor()

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 
 	paymentv1 "github.com/entrepot/entrepot/proto/entrepot/payment/v1"
 	"github.com/entrepot/entrepot/sdk/store"
@@ -46,22 +45,29 @@ SELECT (SELECT count(*) FROM payment p FULL JOIN l ON l.payment = p.id WHERE p.i
       WHERE h.kept IS DISTINCT FROM b.amount),
   (SELECT count(*) FROM attempt WHERE state IN (1, 4, 5)) + (SELECT count(*) FROM payout WHERE state = 1)`
 
+// trialBalance sums the accounts by kind.
+const trialBalance = `SELECT CASE split_part(account, ':', 1) WHEN 'platform' THEN account WHEN 'tax' THEN 'tax' WHEN 'consumer' THEN 'consumer'
+    ELSE split_part(account, ':', 1) || ':' || split_part(account, ':', 3) END, currency, instance, sum(amount)::bigint
+  FROM (SELECT credit AS account, currency, instance, amount FROM transfer UNION ALL SELECT debit, currency, instance, -amount FROM transfer) t
+ GROUP BY 1, 2, 3 ORDER BY 2, 3, 1`
+
 // SumPayments sums the ledger and checks that it balances.
 func (s *service) SumPayments(ctx context.Context, _ *paymentv1.SumPaymentsRequest) (*paymentv1.SumPaymentsResponse, error) {
 	res := &paymentv1.SumPaymentsResponse{}
 	rows, err := s.db.Rows(ctx, sumLedger)
-	if err != nil {
+	if err := each(rows, err, func() error {
+		sum := &paymentv1.PaymentSum{}
+		res.Sums = append(res.Sums, sum)
+		return rows.Scan(&sum.Instance, &sum.CurrencyCode, &sum.AuthorizedMinor, &sum.CapturedMinor, &sum.VoidedMinor, &sum.RefundedMinor, &sum.DisputedMinor, &sum.Payments)
+	}); err != nil {
 		return nil, store.Wrap(err)
 	}
-	defer func() { _ = rows.Close() }()
-	for rows.Next() {
-		sum := &paymentv1.PaymentSum{}
-		if err := rows.Scan(&sum.Instance, &sum.CurrencyCode, &sum.AuthorizedMinor, &sum.CapturedMinor, &sum.VoidedMinor, &sum.RefundedMinor, &sum.DisputedMinor, &sum.Payments); err != nil {
-			return nil, fmt.Errorf("sum of the ledger: %w", err)
-		}
-		res.Sums = append(res.Sums, sum)
-	}
-	if err := rows.Err(); err != nil {
+	accounts, err := s.db.Rows(ctx, trialBalance)
+	if err := each(accounts, err, func() error {
+		sum := &paymentv1.AccountSum{}
+		res.Accounts = append(res.Accounts, sum)
+		return accounts.Scan(&sum.Account, &sum.CurrencyCode, &sum.Instance, &sum.MinorUnits)
+	}); err != nil {
 		return nil, store.Wrap(err)
 	}
 	var wrong int64

@@ -2,6 +2,10 @@ package main
 
 import (
 	"context"
+	"maps"
+	"slices"
+
+	"github.com/entrepot/entrepot/sdk/money"
 
 	"github.com/entrepot/entrepot/examples/marketplace/shop"
 	"github.com/entrepot/entrepot/examples/marketplace/trade"
@@ -53,6 +57,9 @@ func (y *story) hire(ctx context.Context) error {
 	}
 	hiring.Done()
 	if err := y.shop.Commission(ctx, y.staff.Desk); err != nil {
+		return err
+	}
+	if err := y.shop.Collect(ctx, y.staff.Desk); err != nil {
 		return err
 	}
 	y.floor, err = y.shop.NewFloor(ctx, y.staff.Floor)
@@ -181,13 +188,20 @@ func (y *story) edit(ctx context.Context) error {
 	return y.browse(ctx)
 }
 
-// settle: merchants are paid what was delivered and not sent back, less the
-// marketplace's commission.
+// settle: merchants are paid what was delivered and not sent back, less tax,
+// commission and what is kept back; authorities get the tax.
 func (y *story) settle(ctx context.Context) error {
 	say("")
-	say("merchants are paid what was delivered and kept, less the commission")
+	say("merchants are paid what was delivered and kept, less tax, commission and a reserve; authorities are paid the tax")
 	n, err := y.shop.PayOut(ctx, y.market)
+	if err != nil {
+		return err
+	}
 	say("paid out   %d times to merchants, half of what they may have in each currency", n)
+	y.done.Remitted, err = y.shop.Remit(ctx, y.staff.Desk)
+	for _, c := range slices.Sorted(maps.Keys(y.done.Remitted)) {
+		say("remitted   %s of tax", money.Money{Currency: c, Minor: y.done.Remitted[c]})
+	}
 	return err
 }
 

@@ -13,9 +13,9 @@ type Company struct {
 	Currency                                        string
 	Authorized, Captured, Voided, Refunded, PaidOut int64
 	// Disputed is what banks took and did not give back; Disputes are counted by
-	// how they stand: open, won, lost.
-	Disputed int64
-	Disputes map[string]int64
+	// how they stand: open, won, lost; Fees are what the company keeps for them.
+	Disputed, Fees int64
+	Disputes       map[string]int64
 }
 
 // companies reads the books of every payment company where the company wrote
@@ -45,7 +45,7 @@ func readCompany(path string) (c Company, err error) {
 	defer func() { _ = f.Close() }()
 	type line struct {
 		Operation, Status, Currency, Reference string
-		Minor                                  int64
+		Minor, Fee                             int64
 	}
 	// The last line of a dispute is how it stands.
 	disputes := map[string]line{}
@@ -82,6 +82,7 @@ func readCompany(path string) (c Company, err error) {
 		default:
 			c.Disputes["open"]++
 		}
+		c.Fees += v.Fee
 		if v.Status != "won" {
 			c.Disputed += v.Minor
 		}

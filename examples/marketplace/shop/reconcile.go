@@ -96,6 +96,8 @@ type Done struct {
 	Consigned *Consignments
 	Returned  *Returned
 	Edits     *Edits
+	// Remitted is what authorities were paid, by currency.
+	Remitted map[string]int64
 	// Recommended counts what consumers were shown.
 	Recommended int64
 }
@@ -231,6 +233,7 @@ func (b *Books) money() {
 		b.Captured[c] += s.GetCapturedMinor()
 		b.PSP[c] += company.Captured
 	}
+	b.accounts()
 	back := b.Cases.GetRefundedMinor()
 	for _, c := range slices.Sorted(maps.Keys(b.Orders.GetTotalMinor())) {
 		var rest int64
@@ -242,6 +245,37 @@ func (b *Books) money() {
 	}
 	b.check("payment ledger balances", "yes", 1, "accounts and transfers", truth(b.Payments.GetBalanced()))
 	b.check("payments of unknown outcome", "none", 0, "payment module", b.Payments.GetOpen())
+}
+
+// accounts: what is left of what companies took is somebody's, and who it is
+// knows so.
+func (b *Books) accounts() {
+	owed, merchants, remitted := map[string]int64{}, map[string]int64{}, map[string]int64{}
+	for _, a := range b.Payments.GetAccounts() {
+		c := a.GetCurrencyCode()
+		switch who, _, _ := strings.Cut(a.GetAccount(), ":"); {
+		case who == "merchant":
+			merchants[c] += a.GetMinorUnits()
+			owed[c] += a.GetMinorUnits()
+		case who == "tax" || who == "platform":
+			owed[c] += a.GetMinorUnits()
+		}
+		if a.GetAccount() == "platform:bank" {
+			remitted[c] += a.GetMinorUnits()
+		}
+	}
+	left := map[string]int64{}
+	for _, company := range b.Companies {
+		left[company.Currency] += company.Captured - company.Refunded - company.Disputed - company.Fees - company.PaidOut
+	}
+	for _, one := range b.Balances {
+		merchants[one.GetCurrencyCode()] -= one.GetPendingMinor() + one.GetAvailableMinor() + one.GetReservedMinor() + one.GetInPayoutMinor()
+	}
+	for _, c := range slices.Sorted(maps.Keys(owed)) {
+		b.check("taken and not given back "+c, "merchants, taxes, fees", owed[c], "books of companies", left[c])
+		b.check("merchants' money but balances "+c, "none", 0, "payment ledger", merchants[c])
+		b.check("taxes remitted "+c, "remittances", b.Done.Remitted[c], "payment ledger", remitted[c])
+	}
 }
 
 func (b *Books) bus() {

@@ -33,6 +33,7 @@ type Report struct {
 	RefundedMinor   map[string]int64    `json:"refunded_minor"`
 	PaidOutMinor    map[string]int64    `json:"paid_out_minor"`
 	MerchantsMinor  map[string]int64    `json:"merchant_balances_minor"`
+	RemittedMinor   map[string]int64    `json:"tax_remitted_minor"`
 	Disputed        map[string]*Outcome `json:"disputed"`
 	SalesHeld       int64               `json:"sales_held"`
 	Messages        int64               `json:"messages"`
@@ -112,8 +113,9 @@ func (s *Shop) Report(ctx context.Context, b *Books, data *Data, began time.Time
 	out.PaidOutMinor, out.MerchantsMinor, out.Recommended = map[string]int64{}, map[string]int64{}, b.Done.Recommended
 	for _, one := range b.Balances {
 		out.PaidOutMinor[one.GetCurrencyCode()] += one.GetPaidOutMinor()
-		out.MerchantsMinor[one.GetCurrencyCode()] += one.GetPendingMinor() + one.GetAvailableMinor() + one.GetInPayoutMinor()
+		out.MerchantsMinor[one.GetCurrencyCode()] += one.GetPendingMinor() + one.GetAvailableMinor() + one.GetReservedMinor() + one.GetInPayoutMinor()
 	}
+	out.RemittedMinor = b.Done.Remitted
 	for name, n := range b.Stock.GetUnits() {
 		out.StockUnits[name] = n
 	}

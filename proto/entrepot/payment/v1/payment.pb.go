@@ -284,7 +284,7 @@ func (x Difference_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Difference_Kind.Descriptor instead.
 func (Difference_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_payment_proto_rawDescGZIP(), []int{18, 0}
+	return file_entrepot_payment_v1_payment_proto_rawDescGZIP(), []int{19, 0}
 }
 
 type AuthorizePaymentRequest struct {
@@ -1164,7 +1164,9 @@ type SumPaymentsResponse struct {
 	Balanced bool `protobuf:"varint,2,opt,name=balanced,proto3" json:"balanced,omitempty"`
 	// Operations on payments, and payouts, whose outcome is still unknown or
 	// pending.
-	Open          int64 `protobuf:"varint,3,opt,name=open,proto3" json:"open,omitempty"`
+	Open int64 `protobuf:"varint,3,opt,name=open,proto3" json:"open,omitempty"`
+	// Where the money is: the trial balance, by kind of account.
+	Accounts      []*AccountSum `protobuf:"bytes,4,rep,name=accounts,proto3" json:"accounts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1220,6 +1222,89 @@ func (x *SumPaymentsResponse) GetOpen() int64 {
 	return 0
 }
 
+func (x *SumPaymentsResponse) GetAccounts() []*AccountSum {
+	if x != nil {
+		return x.Accounts
+	}
+	return nil
+}
+
+// What the accounts of one kind have together, in one currency at one provider
+// instance.
+type AccountSum struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "provider:authorized" and "provider:clearing" are the company's, "consumer"
+	// the counterpart of what is held; "merchant:pending", "merchant:available",
+	// "merchant:reserve", "merchant:payout"; "tax"; "platform:fees",
+	// "platform:disputes", "platform:unallocated", "platform:bank".
+	Account      string `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	CurrencyCode string `protobuf:"bytes,2,opt,name=currency_code,json=currencyCode,proto3" json:"currency_code,omitempty"`
+	Instance     string `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
+	// Credits less debits: what is owed to them. Over all accounts the sum is
+	// zero.
+	MinorUnits    int64 `protobuf:"varint,4,opt,name=minor_units,json=minorUnits,proto3" json:"minor_units,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccountSum) Reset() {
+	*x = AccountSum{}
+	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccountSum) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccountSum) ProtoMessage() {}
+
+func (x *AccountSum) ProtoReflect() protoreflect.Message {
+	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccountSum.ProtoReflect.Descriptor instead.
+func (*AccountSum) Descriptor() ([]byte, []int) {
+	return file_entrepot_payment_v1_payment_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *AccountSum) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *AccountSum) GetCurrencyCode() string {
+	if x != nil {
+		return x.CurrencyCode
+	}
+	return ""
+}
+
+func (x *AccountSum) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *AccountSum) GetMinorUnits() int64 {
+	if x != nil {
+		return x.MinorUnits
+	}
+	return 0
+}
+
 // Totals of one provider instance in one currency.
 type PaymentSum struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -1238,7 +1323,7 @@ type PaymentSum struct {
 
 func (x *PaymentSum) Reset() {
 	*x = PaymentSum{}
-	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[15]
+	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1250,7 +1335,7 @@ func (x *PaymentSum) String() string {
 func (*PaymentSum) ProtoMessage() {}
 
 func (x *PaymentSum) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[15]
+	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1263,7 +1348,7 @@ func (x *PaymentSum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PaymentSum.ProtoReflect.Descriptor instead.
 func (*PaymentSum) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_payment_proto_rawDescGZIP(), []int{15}
+	return file_entrepot_payment_v1_payment_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PaymentSum) GetInstance() string {
@@ -1333,7 +1418,7 @@ type ReconcilePaymentsRequest struct {
 
 func (x *ReconcilePaymentsRequest) Reset() {
 	*x = ReconcilePaymentsRequest{}
-	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[16]
+	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1345,7 +1430,7 @@ func (x *ReconcilePaymentsRequest) String() string {
 func (*ReconcilePaymentsRequest) ProtoMessage() {}
 
 func (x *ReconcilePaymentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[16]
+	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1358,7 +1443,7 @@ func (x *ReconcilePaymentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcilePaymentsRequest.ProtoReflect.Descriptor instead.
 func (*ReconcilePaymentsRequest) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_payment_proto_rawDescGZIP(), []int{16}
+	return file_entrepot_payment_v1_payment_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReconcilePaymentsRequest) GetInstance() string {
@@ -1388,7 +1473,7 @@ type ReconcilePaymentsResponse struct {
 
 func (x *ReconcilePaymentsResponse) Reset() {
 	*x = ReconcilePaymentsResponse{}
-	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[17]
+	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1400,7 +1485,7 @@ func (x *ReconcilePaymentsResponse) String() string {
 func (*ReconcilePaymentsResponse) ProtoMessage() {}
 
 func (x *ReconcilePaymentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[17]
+	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1413,7 +1498,7 @@ func (x *ReconcilePaymentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcilePaymentsResponse.ProtoReflect.Descriptor instead.
 func (*ReconcilePaymentsResponse) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_payment_proto_rawDescGZIP(), []int{17}
+	return file_entrepot_payment_v1_payment_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReconcilePaymentsResponse) GetReconciliationId() string {
@@ -1461,7 +1546,7 @@ type Difference struct {
 
 func (x *Difference) Reset() {
 	*x = Difference{}
-	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[18]
+	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1558,7 @@ func (x *Difference) String() string {
 func (*Difference) ProtoMessage() {}
 
 func (x *Difference) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[18]
+	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1571,7 @@ func (x *Difference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Difference.ProtoReflect.Descriptor instead.
 func (*Difference) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_payment_proto_rawDescGZIP(), []int{18}
+	return file_entrepot_payment_v1_payment_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Difference) GetKey() string {
@@ -1538,7 +1623,7 @@ type PaymentAuthorized struct {
 
 func (x *PaymentAuthorized) Reset() {
 	*x = PaymentAuthorized{}
-	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[19]
+	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1550,7 +1635,7 @@ func (x *PaymentAuthorized) String() string {
 func (*PaymentAuthorized) ProtoMessage() {}
 
 func (x *PaymentAuthorized) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[19]
+	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1563,7 +1648,7 @@ func (x *PaymentAuthorized) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PaymentAuthorized.ProtoReflect.Descriptor instead.
 func (*PaymentAuthorized) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_payment_proto_rawDescGZIP(), []int{19}
+	return file_entrepot_payment_v1_payment_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PaymentAuthorized) GetPaymentId() string {
@@ -1617,7 +1702,7 @@ type PaymentCaptured struct {
 
 func (x *PaymentCaptured) Reset() {
 	*x = PaymentCaptured{}
-	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[20]
+	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +1714,7 @@ func (x *PaymentCaptured) String() string {
 func (*PaymentCaptured) ProtoMessage() {}
 
 func (x *PaymentCaptured) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[20]
+	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +1727,7 @@ func (x *PaymentCaptured) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PaymentCaptured.ProtoReflect.Descriptor instead.
 func (*PaymentCaptured) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_payment_proto_rawDescGZIP(), []int{20}
+	return file_entrepot_payment_v1_payment_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PaymentCaptured) GetPaymentId() string {
@@ -1700,7 +1785,7 @@ type PaymentVoided struct {
 
 func (x *PaymentVoided) Reset() {
 	*x = PaymentVoided{}
-	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[21]
+	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1712,7 +1797,7 @@ func (x *PaymentVoided) String() string {
 func (*PaymentVoided) ProtoMessage() {}
 
 func (x *PaymentVoided) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[21]
+	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1725,7 +1810,7 @@ func (x *PaymentVoided) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PaymentVoided.ProtoReflect.Descriptor instead.
 func (*PaymentVoided) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_payment_proto_rawDescGZIP(), []int{21}
+	return file_entrepot_payment_v1_payment_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PaymentVoided) GetPaymentId() string {
@@ -1770,7 +1855,7 @@ type PaymentRefunded struct {
 
 func (x *PaymentRefunded) Reset() {
 	*x = PaymentRefunded{}
-	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[22]
+	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1782,7 +1867,7 @@ func (x *PaymentRefunded) String() string {
 func (*PaymentRefunded) ProtoMessage() {}
 
 func (x *PaymentRefunded) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[22]
+	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1795,7 +1880,7 @@ func (x *PaymentRefunded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PaymentRefunded.ProtoReflect.Descriptor instead.
 func (*PaymentRefunded) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_payment_proto_rawDescGZIP(), []int{22}
+	return file_entrepot_payment_v1_payment_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PaymentRefunded) GetPaymentId() string {
@@ -1846,7 +1931,7 @@ type PaymentDeclined struct {
 
 func (x *PaymentDeclined) Reset() {
 	*x = PaymentDeclined{}
-	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[23]
+	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1858,7 +1943,7 @@ func (x *PaymentDeclined) String() string {
 func (*PaymentDeclined) ProtoMessage() {}
 
 func (x *PaymentDeclined) ProtoReflect() protoreflect.Message {
-	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[23]
+	mi := &file_entrepot_payment_v1_payment_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1871,7 +1956,7 @@ func (x *PaymentDeclined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PaymentDeclined.ProtoReflect.Descriptor instead.
 func (*PaymentDeclined) Descriptor() ([]byte, []int) {
-	return file_entrepot_payment_v1_payment_proto_rawDescGZIP(), []int{23}
+	return file_entrepot_payment_v1_payment_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PaymentDeclined) GetPaymentId() string {
@@ -2002,11 +2087,19 @@ const file_entrepot_payment_v1_payment_proto_rawDesc = "" +
 	"\x0eSTATE_DECLINED\x10\x03\x12\x11\n" +
 	"\rSTATE_UNKNOWN\x10\x04\x12\x11\n" +
 	"\rSTATE_PENDING\x10\x05\"\x14\n" +
-	"\x12SumPaymentsRequest\"z\n" +
+	"\x12SumPaymentsRequest\"\xb7\x01\n" +
 	"\x13SumPaymentsResponse\x123\n" +
 	"\x04sums\x18\x01 \x03(\v2\x1f.entrepot.payment.v1.PaymentSumR\x04sums\x12\x1a\n" +
 	"\bbalanced\x18\x02 \x01(\bR\bbalanced\x12\x12\n" +
-	"\x04open\x18\x03 \x01(\x03R\x04open\"\xac\x02\n" +
+	"\x04open\x18\x03 \x01(\x03R\x04open\x12;\n" +
+	"\baccounts\x18\x04 \x03(\v2\x1f.entrepot.payment.v1.AccountSumR\baccounts\"\x88\x01\n" +
+	"\n" +
+	"AccountSum\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12#\n" +
+	"\rcurrency_code\x18\x02 \x01(\tR\fcurrencyCode\x12\x1a\n" +
+	"\binstance\x18\x03 \x01(\tR\binstance\x12\x1f\n" +
+	"\vminor_units\x18\x04 \x01(\x03R\n" +
+	"minorUnits\"\xac\x02\n" +
 	"\n" +
 	"PaymentSum\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12#\n" +
@@ -2123,7 +2216,7 @@ func file_entrepot_payment_v1_payment_proto_rawDescGZIP() []byte {
 }
 
 var file_entrepot_payment_v1_payment_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_entrepot_payment_v1_payment_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_entrepot_payment_v1_payment_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_entrepot_payment_v1_payment_proto_goTypes = []any{
 	(Payment_State)(0),                // 0: entrepot.payment.v1.Payment.State
 	(Attempt_Operation)(0),            // 1: entrepot.payment.v1.Attempt.Operation
@@ -2144,69 +2237,71 @@ var file_entrepot_payment_v1_payment_proto_goTypes = []any{
 	(*Attempt)(nil),                   // 16: entrepot.payment.v1.Attempt
 	(*SumPaymentsRequest)(nil),        // 17: entrepot.payment.v1.SumPaymentsRequest
 	(*SumPaymentsResponse)(nil),       // 18: entrepot.payment.v1.SumPaymentsResponse
-	(*PaymentSum)(nil),                // 19: entrepot.payment.v1.PaymentSum
-	(*ReconcilePaymentsRequest)(nil),  // 20: entrepot.payment.v1.ReconcilePaymentsRequest
-	(*ReconcilePaymentsResponse)(nil), // 21: entrepot.payment.v1.ReconcilePaymentsResponse
-	(*Difference)(nil),                // 22: entrepot.payment.v1.Difference
-	(*PaymentAuthorized)(nil),         // 23: entrepot.payment.v1.PaymentAuthorized
-	(*PaymentCaptured)(nil),           // 24: entrepot.payment.v1.PaymentCaptured
-	(*PaymentVoided)(nil),             // 25: entrepot.payment.v1.PaymentVoided
-	(*PaymentRefunded)(nil),           // 26: entrepot.payment.v1.PaymentRefunded
-	(*PaymentDeclined)(nil),           // 27: entrepot.payment.v1.PaymentDeclined
-	(*v1.Money)(nil),                  // 28: entrepot.type.v1.Money
-	(*timestamppb.Timestamp)(nil),     // 29: google.protobuf.Timestamp
+	(*AccountSum)(nil),                // 19: entrepot.payment.v1.AccountSum
+	(*PaymentSum)(nil),                // 20: entrepot.payment.v1.PaymentSum
+	(*ReconcilePaymentsRequest)(nil),  // 21: entrepot.payment.v1.ReconcilePaymentsRequest
+	(*ReconcilePaymentsResponse)(nil), // 22: entrepot.payment.v1.ReconcilePaymentsResponse
+	(*Difference)(nil),                // 23: entrepot.payment.v1.Difference
+	(*PaymentAuthorized)(nil),         // 24: entrepot.payment.v1.PaymentAuthorized
+	(*PaymentCaptured)(nil),           // 25: entrepot.payment.v1.PaymentCaptured
+	(*PaymentVoided)(nil),             // 26: entrepot.payment.v1.PaymentVoided
+	(*PaymentRefunded)(nil),           // 27: entrepot.payment.v1.PaymentRefunded
+	(*PaymentDeclined)(nil),           // 28: entrepot.payment.v1.PaymentDeclined
+	(*v1.Money)(nil),                  // 29: entrepot.type.v1.Money
+	(*timestamppb.Timestamp)(nil),     // 30: google.protobuf.Timestamp
 }
 var file_entrepot_payment_v1_payment_proto_depIdxs = []int32{
-	28, // 0: entrepot.payment.v1.AuthorizePaymentRequest.amount:type_name -> entrepot.type.v1.Money
+	29, // 0: entrepot.payment.v1.AuthorizePaymentRequest.amount:type_name -> entrepot.type.v1.Money
 	15, // 1: entrepot.payment.v1.AuthorizePaymentResponse.payment:type_name -> entrepot.payment.v1.Payment
-	28, // 2: entrepot.payment.v1.CapturePaymentRequest.amount:type_name -> entrepot.type.v1.Money
+	29, // 2: entrepot.payment.v1.CapturePaymentRequest.amount:type_name -> entrepot.type.v1.Money
 	7,  // 3: entrepot.payment.v1.CapturePaymentRequest.shares:type_name -> entrepot.payment.v1.MerchantShare
 	15, // 4: entrepot.payment.v1.CapturePaymentResponse.payment:type_name -> entrepot.payment.v1.Payment
 	15, // 5: entrepot.payment.v1.ReversePaymentResponse.payment:type_name -> entrepot.payment.v1.Payment
-	28, // 6: entrepot.payment.v1.RefundPaymentRequest.amount:type_name -> entrepot.type.v1.Money
+	29, // 6: entrepot.payment.v1.RefundPaymentRequest.amount:type_name -> entrepot.type.v1.Money
 	7,  // 7: entrepot.payment.v1.RefundPaymentRequest.shares:type_name -> entrepot.payment.v1.MerchantShare
 	15, // 8: entrepot.payment.v1.RefundPaymentResponse.payment:type_name -> entrepot.payment.v1.Payment
 	15, // 9: entrepot.payment.v1.GetPaymentResponse.payment:type_name -> entrepot.payment.v1.Payment
 	16, // 10: entrepot.payment.v1.GetPaymentResponse.attempts:type_name -> entrepot.payment.v1.Attempt
 	0,  // 11: entrepot.payment.v1.Payment.state:type_name -> entrepot.payment.v1.Payment.State
-	28, // 12: entrepot.payment.v1.Payment.authorized:type_name -> entrepot.type.v1.Money
-	28, // 13: entrepot.payment.v1.Payment.captured:type_name -> entrepot.type.v1.Money
-	28, // 14: entrepot.payment.v1.Payment.refunded:type_name -> entrepot.type.v1.Money
-	29, // 15: entrepot.payment.v1.Payment.created_at:type_name -> google.protobuf.Timestamp
-	28, // 16: entrepot.payment.v1.Payment.disputed:type_name -> entrepot.type.v1.Money
+	29, // 12: entrepot.payment.v1.Payment.authorized:type_name -> entrepot.type.v1.Money
+	29, // 13: entrepot.payment.v1.Payment.captured:type_name -> entrepot.type.v1.Money
+	29, // 14: entrepot.payment.v1.Payment.refunded:type_name -> entrepot.type.v1.Money
+	30, // 15: entrepot.payment.v1.Payment.created_at:type_name -> google.protobuf.Timestamp
+	29, // 16: entrepot.payment.v1.Payment.disputed:type_name -> entrepot.type.v1.Money
 	1,  // 17: entrepot.payment.v1.Attempt.operation:type_name -> entrepot.payment.v1.Attempt.Operation
 	2,  // 18: entrepot.payment.v1.Attempt.state:type_name -> entrepot.payment.v1.Attempt.State
-	28, // 19: entrepot.payment.v1.Attempt.amount:type_name -> entrepot.type.v1.Money
-	29, // 20: entrepot.payment.v1.Attempt.at:type_name -> google.protobuf.Timestamp
-	19, // 21: entrepot.payment.v1.SumPaymentsResponse.sums:type_name -> entrepot.payment.v1.PaymentSum
-	22, // 22: entrepot.payment.v1.ReconcilePaymentsResponse.differences:type_name -> entrepot.payment.v1.Difference
-	3,  // 23: entrepot.payment.v1.Difference.kind:type_name -> entrepot.payment.v1.Difference.Kind
-	28, // 24: entrepot.payment.v1.PaymentAuthorized.amount:type_name -> entrepot.type.v1.Money
-	28, // 25: entrepot.payment.v1.PaymentCaptured.amount:type_name -> entrepot.type.v1.Money
-	28, // 26: entrepot.payment.v1.PaymentCaptured.captured:type_name -> entrepot.type.v1.Money
-	7,  // 27: entrepot.payment.v1.PaymentCaptured.shares:type_name -> entrepot.payment.v1.MerchantShare
-	28, // 28: entrepot.payment.v1.PaymentVoided.amount:type_name -> entrepot.type.v1.Money
-	28, // 29: entrepot.payment.v1.PaymentRefunded.amount:type_name -> entrepot.type.v1.Money
-	28, // 30: entrepot.payment.v1.PaymentRefunded.refunded:type_name -> entrepot.type.v1.Money
-	4,  // 31: entrepot.payment.v1.PaymentService.AuthorizePayment:input_type -> entrepot.payment.v1.AuthorizePaymentRequest
-	6,  // 32: entrepot.payment.v1.PaymentService.CapturePayment:input_type -> entrepot.payment.v1.CapturePaymentRequest
-	9,  // 33: entrepot.payment.v1.PaymentService.ReversePayment:input_type -> entrepot.payment.v1.ReversePaymentRequest
-	11, // 34: entrepot.payment.v1.PaymentService.RefundPayment:input_type -> entrepot.payment.v1.RefundPaymentRequest
-	13, // 35: entrepot.payment.v1.PaymentService.GetPayment:input_type -> entrepot.payment.v1.GetPaymentRequest
-	17, // 36: entrepot.payment.v1.PaymentService.SumPayments:input_type -> entrepot.payment.v1.SumPaymentsRequest
-	20, // 37: entrepot.payment.v1.PaymentService.ReconcilePayments:input_type -> entrepot.payment.v1.ReconcilePaymentsRequest
-	5,  // 38: entrepot.payment.v1.PaymentService.AuthorizePayment:output_type -> entrepot.payment.v1.AuthorizePaymentResponse
-	8,  // 39: entrepot.payment.v1.PaymentService.CapturePayment:output_type -> entrepot.payment.v1.CapturePaymentResponse
-	10, // 40: entrepot.payment.v1.PaymentService.ReversePayment:output_type -> entrepot.payment.v1.ReversePaymentResponse
-	12, // 41: entrepot.payment.v1.PaymentService.RefundPayment:output_type -> entrepot.payment.v1.RefundPaymentResponse
-	14, // 42: entrepot.payment.v1.PaymentService.GetPayment:output_type -> entrepot.payment.v1.GetPaymentResponse
-	18, // 43: entrepot.payment.v1.PaymentService.SumPayments:output_type -> entrepot.payment.v1.SumPaymentsResponse
-	21, // 44: entrepot.payment.v1.PaymentService.ReconcilePayments:output_type -> entrepot.payment.v1.ReconcilePaymentsResponse
-	38, // [38:45] is the sub-list for method output_type
-	31, // [31:38] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	29, // 19: entrepot.payment.v1.Attempt.amount:type_name -> entrepot.type.v1.Money
+	30, // 20: entrepot.payment.v1.Attempt.at:type_name -> google.protobuf.Timestamp
+	20, // 21: entrepot.payment.v1.SumPaymentsResponse.sums:type_name -> entrepot.payment.v1.PaymentSum
+	19, // 22: entrepot.payment.v1.SumPaymentsResponse.accounts:type_name -> entrepot.payment.v1.AccountSum
+	23, // 23: entrepot.payment.v1.ReconcilePaymentsResponse.differences:type_name -> entrepot.payment.v1.Difference
+	3,  // 24: entrepot.payment.v1.Difference.kind:type_name -> entrepot.payment.v1.Difference.Kind
+	29, // 25: entrepot.payment.v1.PaymentAuthorized.amount:type_name -> entrepot.type.v1.Money
+	29, // 26: entrepot.payment.v1.PaymentCaptured.amount:type_name -> entrepot.type.v1.Money
+	29, // 27: entrepot.payment.v1.PaymentCaptured.captured:type_name -> entrepot.type.v1.Money
+	7,  // 28: entrepot.payment.v1.PaymentCaptured.shares:type_name -> entrepot.payment.v1.MerchantShare
+	29, // 29: entrepot.payment.v1.PaymentVoided.amount:type_name -> entrepot.type.v1.Money
+	29, // 30: entrepot.payment.v1.PaymentRefunded.amount:type_name -> entrepot.type.v1.Money
+	29, // 31: entrepot.payment.v1.PaymentRefunded.refunded:type_name -> entrepot.type.v1.Money
+	4,  // 32: entrepot.payment.v1.PaymentService.AuthorizePayment:input_type -> entrepot.payment.v1.AuthorizePaymentRequest
+	6,  // 33: entrepot.payment.v1.PaymentService.CapturePayment:input_type -> entrepot.payment.v1.CapturePaymentRequest
+	9,  // 34: entrepot.payment.v1.PaymentService.ReversePayment:input_type -> entrepot.payment.v1.ReversePaymentRequest
+	11, // 35: entrepot.payment.v1.PaymentService.RefundPayment:input_type -> entrepot.payment.v1.RefundPaymentRequest
+	13, // 36: entrepot.payment.v1.PaymentService.GetPayment:input_type -> entrepot.payment.v1.GetPaymentRequest
+	17, // 37: entrepot.payment.v1.PaymentService.SumPayments:input_type -> entrepot.payment.v1.SumPaymentsRequest
+	21, // 38: entrepot.payment.v1.PaymentService.ReconcilePayments:input_type -> entrepot.payment.v1.ReconcilePaymentsRequest
+	5,  // 39: entrepot.payment.v1.PaymentService.AuthorizePayment:output_type -> entrepot.payment.v1.AuthorizePaymentResponse
+	8,  // 40: entrepot.payment.v1.PaymentService.CapturePayment:output_type -> entrepot.payment.v1.CapturePaymentResponse
+	10, // 41: entrepot.payment.v1.PaymentService.ReversePayment:output_type -> entrepot.payment.v1.ReversePaymentResponse
+	12, // 42: entrepot.payment.v1.PaymentService.RefundPayment:output_type -> entrepot.payment.v1.RefundPaymentResponse
+	14, // 43: entrepot.payment.v1.PaymentService.GetPayment:output_type -> entrepot.payment.v1.GetPaymentResponse
+	18, // 44: entrepot.payment.v1.PaymentService.SumPayments:output_type -> entrepot.payment.v1.SumPaymentsResponse
+	22, // 45: entrepot.payment.v1.PaymentService.ReconcilePayments:output_type -> entrepot.payment.v1.ReconcilePaymentsResponse
+	39, // [39:46] is the sub-list for method output_type
+	32, // [32:39] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_entrepot_payment_v1_payment_proto_init() }
@@ -2220,7 +2315,7 @@ func file_entrepot_payment_v1_payment_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entrepot_payment_v1_payment_proto_rawDesc), len(file_entrepot_payment_v1_payment_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
