@@ -120,10 +120,11 @@ func (f *follower) changes() <-chan struct{} {
 	return f.news
 }
 
-// Whatever may have changed what can be sold: the listing itself, or the stock
-// of its good.
+// Whatever may have changed what can be sold: the listing itself, the stock of
+// its good, or what a market is offered of it.
 const changedOffers = `SELECT l.market, l.sku, l.position, EXISTS (SELECT FROM offer o WHERE o.market = l.market AND o.sku = l.sku) FROM listing l
- WHERE l.sku IN (SELECT sku FROM listing WHERE changed > $1 AND changed <= $2 UNION SELECT sku FROM stock_level WHERE changed > $1 AND changed <= $2)`
+ WHERE l.sku IN (SELECT sku FROM listing WHERE changed > $1 AND changed <= $2 UNION SELECT sku FROM stock_level WHERE changed > $1 AND changed <= $2
+   UNION SELECT sku FROM stock_policy WHERE changed > $1 AND changed <= $2)`
 
 func (f *follower) offers(ctx context.Context, after, upto int64) error {
 	rows, err := f.db.Rows(ctx, changedOffers, after, upto)

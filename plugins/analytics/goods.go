@@ -55,20 +55,12 @@ func onListings(ctx context.Context, tx *store.Tx, events []event.Of[*catalogv1.
 	for _, e := range events {
 		b := e.Body
 		markets, skus, listed = append(markets, b.GetMarket()), append(skus, b.GetSku()), append(listed, b.GetListed())
-		authentic = append(authentic, requiresAuthentication(b))
+		authentic = append(authentic, b.GetRequiresAuthentication())
 		prices, currencies = append(prices, b.GetPrice().GetMinorUnits()), append(currencies, b.GetPrice().GetCurrencyCode())
 		positions = append(positions, e.Position)
 	}
 	_, err = tx.Do(ctx, keepListings, markets, skus, listed, authentic, prices, currencies, positions, n)
 	return err
-}
-
-// requiresAuthentication reads what a listing says of it by the field's name:
-// the contract may come to tell it.
-func requiresAuthentication(b *catalogv1.ListingChanged) bool {
-	m := b.ProtoReflect()
-	f := m.Descriptor().Fields().ByName("requires_authentication")
-	return f != nil && m.Get(f).Bool()
 }
 
 // Levels are written in one order. An older version changes nothing: events of
@@ -94,10 +86,62 @@ type leveled interface {
 
 func onLevels[M leveled](ctx context.Context, tx *store.Tx, events []event.Of[M]) error {
 	var l levels
+	var policies []*warehousev1.StockPolicy
 	for _, e := range events {
 		l.add(day(e.At), e.Body.GetLevels()...)
+		if sale, ok := any(e.Body).(shelved); ok {
+			policies = append(policies, sale.GetPolicies()...)
+		}
 	}
-	return l.keep(ctx, tx)
+	n, err := l.keep(ctx, tx)
+	if err != nil {
+		return err
+	}
+	return keepPolicies(ctx, tx, policies, n)
+}
+
+// shelved are events that say what a market's shelf holds after them.
+type shelved interface {
+	GetPolicies() []*warehousev1.StockPolicy
+}
+
+func onPolicies(ctx context.Context, tx *store.Tx, events []event.Of[*warehousev1.StockPoliciesSet]) error {
+	n, err := change(ctx, tx)
+	if err != nil {
+		return err
+	}
+	var policies []*warehousev1.StockPolicy
+	for _, e := range events {
+		policies = append(policies, e.Body.GetPolicies()...)
+	}
+	return keepPolicies(ctx, tx, policies, n)
+}
+
+const keepShelves = `INSERT INTO stock_policy AS p (sku, market, on_shelf, safety_stock, version, changed)
+SELECT DISTINCT ON (u.sku, u.market) u.sku, u.market, nullif(u.on_shelf, -1), u.safety_stock, u.version, $6::bigint
+  FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[]) u(sku, market, on_shelf, safety_stock, version)
+ ORDER BY u.sku, u.market, u.version DESC
+ON CONFLICT (sku, market) DO UPDATE SET on_shelf = EXCLUDED.on_shelf, safety_stock = EXCLUDED.safety_stock, version = EXCLUDED.version, changed = EXCLUDED.changed
+ WHERE p.version < EXCLUDED.version`
+
+// keepPolicies notes what markets are offered, as change n. Sales of goods
+// without a bound tell of none and cost nothing here.
+func keepPolicies(ctx context.Context, tx *store.Tx, policies []*warehousev1.StockPolicy, n int64) error {
+	if len(policies) == 0 {
+		return nil
+	}
+	var skus, markets []string
+	var shelves, safety, versions []int64
+	for _, p := range policies {
+		shelf := int64(-1)
+		if p.OnShelf != nil {
+			shelf = p.GetOnShelf()
+		}
+		skus, markets, shelves = append(skus, p.GetSku()), append(markets, p.GetMarket()), append(shelves, shelf)
+		safety, versions = append(safety, p.GetSafetyStock()), append(versions, p.GetVersion())
+	}
+	_, err := tx.Do(ctx, keepShelves, skus, markets, shelves, safety, versions, n)
+	return err
 }
 
 func onAdjusted(ctx context.Context, tx *store.Tx, events []event.Of[*warehousev1.StockAdjusted]) error {
@@ -105,7 +149,8 @@ func onAdjusted(ctx context.Context, tx *store.Tx, events []event.Of[*warehousev
 	for _, e := range events {
 		l.add(day(e.At), e.Body.GetLevel())
 	}
-	return l.keep(ctx, tx)
+	_, err := l.keep(ctx, tx)
+	return err
 }
 
 // levels are columns of stock levels.
@@ -124,11 +169,12 @@ func (l *levels) add(on string, all ...*warehousev1.StockLevel) {
 	}
 }
 
-func (l *levels) keep(ctx context.Context, tx *store.Tx) error {
+// keep writes them, and answers as which change.
+func (l *levels) keep(ctx context.Context, tx *store.Tx) (int64, error) {
 	n, err := change(ctx, tx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	_, err = tx.Do(ctx, keepLevels, l.skus, l.sites, l.lots, l.authenticated, l.expiries, l.merchants, l.sellable, l.units, l.versions, l.days, n)
-	return err
+	return n, err
 }

@@ -22,6 +22,7 @@ subscription "goods" {
     "entrepot.warehouse.v1.StockAdjusted",
     "entrepot.warehouse.v1.StockPutAway",
     "entrepot.warehouse.v1.StockMoved",
+    "entrepot.warehouse.v1.StockPoliciesSet",
   ]
 }
 

@@ -87,6 +87,15 @@ func TestWhatCannotBeSoldIsNotRecommended(t *testing.T) {
 		"sold out":    func(h *house) proto.Message { return h.stock("match", 0) },
 		"not listed":  func(*house) proto.Message { return listing("GB", "match", false) },
 		"out of date": func(h *house) proto.Message { return h.lot("match", "2020-01-01") },
+		"held back":   func(*house) proto.Message { return policy("GB", "match", -1, 5, 1) },
+		"none on the market's shelf": func(*house) proto.Message {
+			return &warehousev1.StockReserved{ReservationId: "rsv_1", Policies: policy("GB", "match", 0, 0, 1).GetPolicies()}
+		},
+		"only units that passed": func(*house) proto.Message {
+			l := listing("GB", "match", true)
+			l.RequiresAuthentication = true
+			return l
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -101,6 +110,33 @@ func TestWhatCannotBeSoldIsNotRecommended(t *testing.T) {
 			require.Empty(t, h.ask(t, stranger, "DE", req), "nor where it never was listed")
 		})
 	}
+}
+
+// What a market is not offered another still is, and it comes back where it is
+// offered again; an older word changes nothing.
+func TestEachMarketIsRecommendedWhatItIsOffered(t *testing.T) {
+	t.Parallel()
+	h := open(t)
+	h.offer(t, "GB", 10, "candle", "match")
+	h.deliver(t, "goods", listing("DE", "candle", true), listing("DE", "match", true), policy("GB", "match", -1, 10, 2))
+	h.buy(t, "GB", []string{"acc_1", "acc_2"}, "candle", "match")
+	req := &analyticsv1.RecommendRequest{Kind: similar, Skus: []string{"candle"}}
+	eventually(t, "it is recommended in DE", func() bool { return len(h.ask(t, stranger, "DE", req)) == 1 })
+	require.Empty(t, h.ask(t, stranger, "GB", req))
+	h.deliver(t, "goods", policy("GB", "match", -1, 9, 1))
+	require.Empty(t, h.ask(t, stranger, "GB", req), "older")
+	h.deliver(t, "goods", policy("GB", "match", -1, 9, 3), policy("GB", "match", 0, 0, 2))
+	eventually(t, "it is offered again", func() bool { return len(h.ask(t, stranger, "GB", req)) == 1 })
+}
+
+// policy is the warehouse's word on what a market is offered; a shelf of -1 has
+// no bound.
+func policy(market, sku string, shelf, safety, version int64) *warehousev1.StockPoliciesSet {
+	p := &warehousev1.StockPolicy{Sku: sku, Market: market, SafetyStock: safety, Version: version}
+	if shelf >= 0 {
+		p.OnShelf = proto.Int64(shelf)
+	}
+	return &warehousev1.StockPoliciesSet{MerchantId: "mrc_one", Policies: []*warehousev1.StockPolicy{p}}
 }
 
 // lot is the stock of a good that is of a lot; the good lot is used up when

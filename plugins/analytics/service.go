@@ -50,7 +50,7 @@ func register(_ context.Context, in *plugin.Instance) error {
 	analyticsv1connect.RegisterFigureServiceHandler(in.Server, s)
 	for name, handlers := range map[string][]event.Handler{
 		"goods": {
-			event.OnBatch(onProducts), event.OnBatch(onListings), event.OnBatch(onAdjusted),
+			event.OnBatch(onProducts), event.OnBatch(onListings), event.OnBatch(onAdjusted), event.OnBatch(onPolicies),
 			event.OnBatch(onLevels[*warehousev1.StockReceived]), event.OnBatch(onLevels[*warehousev1.StockReserved]),
 			event.OnBatch(onLevels[*warehousev1.ReservationReleased]), event.OnBatch(onLevels[*warehousev1.StockPutAway]),
 			event.OnBatch(onLevels[*warehousev1.StockMoved]),

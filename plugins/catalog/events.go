@@ -64,10 +64,56 @@ type leveled interface {
 
 func onLevels[M leveled](ctx context.Context, tx *store.Tx, events []event.Of[M]) error {
 	var levels []*warehousev1.StockLevel
+	var policies []*warehousev1.StockPolicy
 	for _, e := range events {
 		levels = append(levels, e.Body.GetLevels()...)
+		if sale, ok := any(e.Body).(shelved); ok {
+			policies = append(policies, sale.GetPolicies()...)
+		}
 	}
-	return keepLevels(ctx, tx, levels)
+	if err := keepLevels(ctx, tx, levels); err != nil {
+		return err
+	}
+	return keepPolicies(ctx, tx, policies)
+}
+
+// shelved are events that say what a market's shelf holds after them.
+type shelved interface {
+	GetPolicies() []*warehousev1.StockPolicy
+}
+
+func onPolicies(ctx context.Context, tx *store.Tx, events []event.Of[*warehousev1.StockPoliciesSet]) error {
+	var policies []*warehousev1.StockPolicy
+	for _, e := range events {
+		policies = append(policies, e.Body.GetPolicies()...)
+	}
+	return keepPolicies(ctx, tx, policies)
+}
+
+const keepShelves = `INSERT INTO stock_policy AS p (sku, market, on_shelf, safety_stock, version)
+SELECT DISTINCT ON (u.sku, u.market) u.sku, u.market, nullif(u.on_shelf, -1), u.safety_stock, u.version
+  FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[]) u(sku, market, on_shelf, safety_stock, version)
+ ORDER BY u.sku, u.market, u.version DESC
+ON CONFLICT (sku, market) DO UPDATE SET on_shelf = EXCLUDED.on_shelf, safety_stock = EXCLUDED.safety_stock, version = EXCLUDED.version
+ WHERE p.version < EXCLUDED.version`
+
+// keepPolicies stores what markets are offered. Sales of goods without a bound
+// tell of none and cost nothing here.
+func keepPolicies(ctx context.Context, tx *store.Tx, policies []*warehousev1.StockPolicy) error {
+	n := len(policies)
+	if n == 0 {
+		return nil
+	}
+	skus, markets := make([]string, n), make([]string, n)
+	shelves, safety, versions := make([]int64, n), make([]int64, n), make([]int64, n)
+	for i, p := range policies {
+		skus[i], markets[i], safety[i], versions[i] = p.GetSku(), p.GetMarket(), p.GetSafetyStock(), p.GetVersion()
+		if shelves[i] = -1; p.OnShelf != nil {
+			shelves[i] = p.GetOnShelf()
+		}
+	}
+	_, err := tx.Do(ctx, keepShelves, skus, markets, shelves, safety, versions)
+	return err
 }
 
 func onAdjusted(ctx context.Context, tx *store.Tx, events []event.Of[*warehousev1.StockAdjusted]) error {

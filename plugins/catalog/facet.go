@@ -14,11 +14,18 @@ import (
 const maxFacetValues = 100
 
 // found are the rows that facets count, read once and put together by what
-// the facets tell apart; stock is hashed once.
+// the facets tell apart; what is in stock in the market, $1, is hashed once.
 const found = `WITH found AS MATERIALIZED (SELECT l.category, l.brand, l.merchant,
-  (CASE WHEN l.requires_authentication THEN l.sku IN (SELECT s.sku FROM stock_level s WHERE s.sellable > 0 AND s.authenticated AND ` + unexpired + `)
-        ELSE l.sku IN (SELECT s.sku FROM stock_level s WHERE s.sellable > 0 AND ` + unexpired + `) END)::text AS in_stock, count(*) AS n FROM listing l WHERE %s GROUP BY 1, 2, 3, 4)
+  (CASE WHEN l.requires_authentication THEN l.sku IN (` + sellableSKUs + `AND s.authenticated` + offeredSKUs + `)
+        ELSE l.sku IN (` + sellableSKUs + offeredSKUs + `) END)::text AS in_stock, count(*) AS n FROM listing l WHERE %s GROUP BY 1, 2, 3, 4)
 SELECT u.n, u.value, u.count FROM (%s) u WHERE $2::text IS NOT NULL AND $3::text IS NOT NULL ORDER BY u.n, u.count DESC, u.value`
+
+// sellableSKUs and offeredSKUs are skus of which promised is more than nothing.
+const (
+	sellableSKUs = `SELECT s.sku FROM stock_level s LEFT JOIN stock_policy p ON p.sku = s.sku AND p.market = $1
+          WHERE s.sellable > 0 AND (p.on_shelf IS NULL OR p.on_shelf > 0) AND ` + unexpired + ` `
+	offeredSKUs = ` GROUP BY s.sku HAVING sum(s.sellable) > coalesce(max(p.safety_stock), 0)`
+)
 
 // facets counts everything that the search finds, not only the page, with one
 // statement: each facet under every condition but its own. The page's

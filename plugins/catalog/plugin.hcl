@@ -20,5 +20,6 @@ subscription "stock" {
     "entrepot.warehouse.v1.StockAdjusted",
     "entrepot.warehouse.v1.StockPutAway",
     "entrepot.warehouse.v1.StockMoved",
+    "entrepot.warehouse.v1.StockPoliciesSet",
   ]
 }

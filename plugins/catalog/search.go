@@ -30,10 +30,14 @@ const sold = `(s.authenticated OR NOT l.requires_authentication) AND ` + unexpir
 
 const unexpired = `(s.expires_on IS NULL OR s.expires_on >= (now() AT TIME ZONE 'UTC')::date)`
 
-// promised is what may be promised of a listing now, over all sites.
-const promised = `(SELECT coalesce(sum(s.sellable), 0)::bigint FROM stock_level s WHERE s.sku = l.sku AND ` + sold + `)`
+// promised is what the warehouse would promise of a listing now, by the rule of
+// entrepot.warehouse.v1.StockPolicy: over all sites, less what is held back in
+// the market, and no more than stands on its shelf there.
+const promised = `(SELECT greatest(least(t.n - coalesce(p.safety_stock, 0), p.on_shelf), 0)::bigint
+  FROM (SELECT coalesce(sum(s.sellable), 0) AS n FROM stock_level s WHERE s.sku = l.sku AND ` + sold + `) t
+  LEFT JOIN stock_policy p ON p.sku = l.sku AND p.market = l.market)`
 
-const inStock = `EXISTS (SELECT FROM stock_level s WHERE s.sku = l.sku AND s.sellable > 0 AND ` + sold + `)`
+const inStock = promised + " > 0"
 
 // search is a SearchListings as SQL: conditions by name, so that a facet can
 // leave out its own. Texts differ by shape only; values are parameters, so

@@ -29,7 +29,7 @@ func register(in *plugin.Instance) error {
 	return in.Subscribe("stock",
 		event.OnBatch(onLevels[*warehousev1.StockReceived]), event.OnBatch(onLevels[*warehousev1.StockReserved]),
 		event.OnBatch(onLevels[*warehousev1.ReservationReleased]), event.OnBatch(onLevels[*warehousev1.StockPutAway]),
-		event.OnBatch(onLevels[*warehousev1.StockMoved]), event.OnBatch(onAdjusted))
+		event.OnBatch(onLevels[*warehousev1.StockMoved]), event.OnBatch(onAdjusted), event.OnBatch(onPolicies))
 }
 
 var (

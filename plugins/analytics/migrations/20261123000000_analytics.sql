@@ -75,14 +75,26 @@ CREATE TABLE stock_level (
   changed       bigint NOT NULL,
   PRIMARY KEY (sku, site, lot, authenticated)) WITH (fillfactor = 50);
 CREATE INDEX stock_level_changed ON stock_level (changed);
+CREATE TABLE stock_policy (
+  sku          text NOT NULL,
+  market       text NOT NULL,
+  on_shelf     bigint,                             -- most that is still to be sold there; NULL: no bound
+  safety_stock bigint NOT NULL,
+  version      bigint NOT NULL,
+  changed      bigint NOT NULL,
+  PRIMARY KEY (sku, market)) WITH (fillfactor = 50);
+CREATE INDEX stock_policy_changed ON stock_policy (changed);
+-- What can be sold: listed, and promised more than nothing of by the rule of
+-- entrepot.warehouse.v1.StockPolicy.
 CREATE VIEW offer AS
 SELECT l.market, l.sku, coalesce((SELECT g.merchant FROM goods g WHERE g.sku = l.sku),
          (SELECT max(s.merchant) FROM stock_level s WHERE s.sku = l.sku), '') AS merchant,
        l.price, l.currency, l.position
   FROM listing l
- WHERE l.listed AND EXISTS (SELECT FROM stock_level s WHERE s.sku = l.sku AND s.sellable > 0
-         AND (s.authenticated OR NOT l.requires_authentication)
-         AND (s.expires_on IS NULL OR s.expires_on >= (now() AT TIME ZONE 'UTC')::date));
+  LEFT JOIN stock_policy p ON p.sku = l.sku AND p.market = l.market
+ WHERE l.listed AND (p.on_shelf IS NULL OR p.on_shelf > 0)
+   AND (SELECT sum(s.sellable) FROM stock_level s WHERE s.sku = l.sku AND (s.authenticated OR NOT l.requires_authentication)
+         AND (s.expires_on IS NULL OR s.expires_on >= (now() AT TIME ZONE 'UTC')::date)) > coalesce(p.safety_stock, 0);
 
 -- What stood there at the end of each day on which it changed, for stock turn.
 CREATE TABLE stock_day (

@@ -76,3 +76,12 @@ CREATE TABLE stock_level (
   sellable      bigint NOT NULL,
   version       bigint NOT NULL,
   PRIMARY KEY (sku, site, lot, authenticated)) WITH (fillfactor = 50);
+
+-- And on what a market may sell of it. Without a row, all that is there.
+CREATE TABLE stock_policy (
+  sku          text NOT NULL,
+  market       text NOT NULL,
+  on_shelf     bigint,                             -- most that is still to be sold there; NULL: no bound
+  safety_stock bigint NOT NULL,
+  version      bigint NOT NULL,
+  PRIMARY KEY (sku, market)) WITH (fillfactor = 50);
