@@ -60,6 +60,7 @@ subscription "returns" {
     "entrepot.warehouse.v1.ReturnReceived",
     "entrepot.warehouse.v1.ReturnGraded",
     "entrepot.inspection.v1.VerdictConfirmed",
+    "entrepot.inspection.v1.CloneSuspected",
   ]
 }
 

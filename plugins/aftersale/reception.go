@@ -138,6 +138,25 @@ func onVerdict(ctx context.Context, tx *store.Tx, e event.Of[*inspectionv1.Verdi
 	return c.assess(ctx, tx)
 }
 
+// onSighting hears that goods which came back bear a serial that cannot be
+// theirs: of another order, destroyed, or never sold. What becomes of the case
+// is for the grade and the verdict to say.
+func onSighting(ctx context.Context, tx *store.Tx, e event.Of[*inspectionv1.CloneSuspected]) error {
+	if !strings.HasPrefix(e.Body.GetReference(), "ret_") {
+		return nil // seen elsewhere
+	}
+	c, err := lockCaseBy(ctx, tx, "return_id", e.Body.GetReference())
+	if err != nil || c == nil {
+		return err
+	}
+	note := e.Body.GetReason() + " " + e.Body.GetUnitId()
+	var told bool
+	if err := tx.Row(ctx, `SELECT EXISTS (SELECT FROM timeline WHERE case_id = $1 AND what = 'goods.sighted' AND note = $2)`, c.ID, note).Scan(&told); err != nil || told {
+		return err
+	}
+	return c.tell(ctx, tx, "goods.sighted", "system", note)
+}
+
 // readFindings puts gradings and their verdicts together, piece by piece: what
 // no inspection was asked about is found as it was graded, the rest when its
 // verdict stands. missing are pieces whose verdict does not stand yet.

@@ -75,6 +75,18 @@ func TestAReturnIsRefundedWhenInspectionHasFoundItGenuine(t *testing.T) {
 	// The last piece brings the rest to the cent.
 	last := h.approve(t, h.apply(t, application(order, aftersalev1.Kind_KIND_RETURN, aftersalev1.Reason_REASON_CHANGED_MIND, "sku_tea", 1)).GetCaseId())
 	h.comeBack(t, last, "sku_tea", 1)
+	for _, ref := range []string{last.GetReturnId(), last.GetReturnId(), "ret_of_nobody", "con_1"} {
+		require.NoError(t, h.Deliver(t.Context(), "returns", &inspectionv1.CloneSuspected{UnitId: "unt_9", Reference: ref, Reason: "OTHER_ORDER"}))
+	}
+	whole, err = h.ann.GetCase(t.Context(), &aftersalev1.GetCaseRequest{CaseId: last.GetCaseId()})
+	require.NoError(t, err)
+	var sighted []string
+	for _, e := range whole.GetTimeline() {
+		if e.GetWhat() == "goods.sighted" {
+			sighted = append(sighted, e.GetNote())
+		}
+	}
+	require.Equal(t, []string{"OTHER_ORDER unt_9"}, sighted, "a serial that cannot be theirs is shown with the case, once")
 	h.grade(t, last, "sku_tea", 1, warehousev1.Grade_GRADE_DAMAGED, "")
 	require.Equal(t, kernelv1.SagaState_SAGA_STATE_DONE, h.run(t, last))
 	require.EqualValues(t, 3850, h.refunded(order))

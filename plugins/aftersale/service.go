@@ -54,7 +54,7 @@ func register(_ context.Context, in *plugin.Instance) error {
 		in.Subscribe("orders", event.On(onPlaced), event.On(onEdited), event.On(onPacked), event.On(onHandedOver), event.On(onDelivered)),
 		in.Subscribe("payments", event.On(onCaptured), event.On(onRefunded)),
 		in.Subscribe("shipments", event.On(onBooked), event.On(onMoved), event.On(onAnswered)),
-		in.Subscribe("returns", event.On(onReturnReceived), event.On(onReturnGraded), event.On(onVerdict)),
+		in.Subscribe("returns", event.On(onReturnReceived), event.On(onReturnGraded), event.On(onVerdict), event.On(onSighting)),
 		in.Subscribe("products", event.OnBatch(onProducts)),
 		in.Subscribe("deadlines", event.On(onDeadline)))
 }

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"slices"
 	"testing"
 
 	"connectrpc.com/connect/v2"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	inspectionv1 "github.com/entrepot/entrepot/proto/entrepot/inspection/v1"
 	warehousev1 "github.com/entrepot/entrepot/proto/entrepot/warehouse/v1"
@@ -134,6 +136,23 @@ func TestASerialThatIsSeenWhereItCannotBeIsRaised(t *testing.T) {
 	returned := func(t *testing.T, h *house, u string) error {
 		return h.Deliver(t.Context(), "warehouse", &warehousev1.ReturnReceived{ReturnId: "ret_9", Lines: []*warehousev1.ReturnLine{{Sku: watch, Quantity: 1, UnitIds: []string{u}}}})
 	}
+	// A return of another order than ord_1, as reception tells it: what came, and
+	// that the serial is not of that order. Either may be heard first.
+	came := &warehousev1.ReturnReceived{ReturnId: "ret_9", Reference: "ord_9", Lines: []*warehousev1.ReturnLine{{Sku: watch, Quantity: 1}}}
+	other := func(first bool) func(t *testing.T, h *house, u string) error {
+		return func(t *testing.T, h *house, u string) error {
+			back := proto.CloneOf(came)
+			back.Lines[0].UnitIds = []string{u}
+			all := []proto.Message{back, &warehousev1.InspectionRequested{
+				CaseId: id.New("cas"), MerchantId: "mrc_one", Sku: watch, Quantity: 1, UnitIds: []string{u}, Site: "main", Reference: "ret_9",
+				Reason: "RETURN_WRONG_SERIAL", Market: "GB",
+			}}
+			if first {
+				slices.Reverse(all)
+			}
+			return h.Deliver(t.Context(), "warehouse", append(all, all...)...)
+		}
+	}
 	kill := func(t *testing.T, h *house, u string) {
 		c := id.New("cas")
 		_, err := h.eve.OpenCase(t.Context(), &inspectionv1.OpenCaseRequest{
@@ -164,6 +183,11 @@ func TestASerialThatIsSeenWhereItCannotBeIsRaised(t *testing.T) {
 		"sold, returned":                     {sell, returned, "", 0},
 		"destroyed, returned":                {kill, returned, "DESTROYED", 0},
 		"on the shelf, returned":             {nil, returned, "ELSEWHERE", 0},
+		"sold, returned for another order":   {sell, other(false), "OTHER_ORDER", 0},
+		"the same, heard the other way":      {sell, other(true), "OTHER_ORDER", 0},
+		"destroyed, for another order":       {kill, other(false), "DESTROYED", 0},
+		"never sold, for any order":          {nil, other(false), "ELSEWHERE", 0},
+		"never sold, heard the other way":    {nil, other(true), "ELSEWHERE", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -188,7 +212,7 @@ func TestASerialThatIsSeenWhereItCannotBeIsRaised(t *testing.T) {
 			require.Equal(t, x.reason, raised[0].GetReason())
 			after := h.getUnit(t, raised[0].GetUnitId())
 			require.Empty(t, after.GetCertificateId())
-			if raised[0].GetUnitId() == u {
+			if raised[0].GetUnitId() == u && x.reason != "OTHER_ORDER" {
 				require.Equal(t, before.GetHolder(), after.GetHolder(), "the good itself is where it was")
 				require.Equal(t, before.GetDisposition(), after.GetDisposition())
 			}

@@ -59,7 +59,7 @@ func (s *service) onInspectionRequested(ctx context.Context, tx *store.Tx, e eve
 	if err := openCases(ctx, tx, []*caseFile{c}); err != nil {
 		return err
 	}
-	here, err := s.cameBack(ctx, tx, units, c.reference, c.where())
+	here, err := s.cameBack(ctx, tx, units, c.reference, c.where(), b.GetReason() == "RETURN_WRONG_SERIAL")
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func (s *service) onReturnReceived(ctx context.Context, tx *store.Tx, e event.Of
 	if err != nil {
 		return err
 	}
-	_, err = s.cameBack(ctx, tx, units, e.Body.GetReturnId(), "")
+	_, err = s.cameBack(ctx, tx, units, e.Body.GetReturnId(), "", false)
 	return err
 }
 
@@ -92,8 +92,10 @@ func (s *service) onReturnReceived(ctx context.Context, tx *store.Tx, e event.Of
 // them back, and returns those that are in the warehouse now. That is a
 // return, and no sighting; but a destroyed unit does not come back, and a
 // return brings none that its merchant, or an inspection, still has. Empty
-// holder: the warehouse that it last left.
-func (s *service) cameBack(ctx context.Context, tx *store.Tx, units []*unit, document, holder string) ([]*unit, error) {
+// holder: the warehouse that it last left. wrong: reception found that they were
+// not sold with the order that they came back for. Then a return is a sighting
+// too, and none brings what the warehouse has had all along.
+func (s *service) cameBack(ctx context.Context, tx *store.Tx, units []*unit, document, holder string, wrong bool) ([]*unit, error) {
 	if len(units) == 0 {
 		return nil, nil
 	}
@@ -115,8 +117,12 @@ func (s *service) cameBack(ctx context.Context, tx *store.Tx, units []*unit, doc
 	var here, returned []*unit
 	var seen []sighting
 	for _, u := range units {
-		switch kind := kindOf(u.holder); {
-		case heard[u.id] || kind == atWarehouse && holder != "":
+		kind := kindOf(u.holder)
+		if wrong && u.disposition != destroyed && (heard[u.id] || kind == consumer || kind == atCarrier) {
+			seen = append(seen, sighting{u, document, soldOtherwise})
+		}
+		switch {
+		case heard[u.id] || kind == atWarehouse && holder != "" && !wrong:
 			if kind == atWarehouse {
 				here = append(here, u)
 			}

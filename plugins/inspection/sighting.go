@@ -17,6 +17,9 @@ const (
 	seenDestroyed = "DESTROYED"
 	seenSold      = "SOLD"
 	seenElsewhere = "ELSEWHERE"
+	// soldOtherwise came back for an order with which it was not sold: two orders
+	// were mixed up, or something else was sent back with a serial that passes.
+	soldOtherwise = "OTHER_ORDER"
 	tagReplayed   = "TAG_REPLAYED"
 )
 

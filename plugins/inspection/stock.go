@@ -28,7 +28,7 @@ func (s *service) onStockMoved(ctx context.Context, tx *store.Tx, e event.Of[*wa
 	}
 	// The return may not have been heard of yet.
 	if b.GetReference() != "" {
-		if units, err = s.cameBack(ctx, tx, units, b.GetReference(), ""); err != nil {
+		if units, err = s.cameBack(ctx, tx, units, b.GetReference(), "", false); err != nil {
 			return err
 		}
 	}

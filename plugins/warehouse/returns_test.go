@@ -272,7 +272,7 @@ func TestAWrongSerialRaisesADoubt(t *testing.T) {
 	cases := map[string]string{}
 	for _, e := range h.Published(t) {
 		if r, ok := e.(*warehousev1.InspectionRequested); ok {
-			require.Equal(t, "RETURN_WRONG_ITEM", r.GetReason())
+			require.Equal(t, "RETURN_WRONG_SERIAL", r.GetReason(), "the books say it, and nobody graded")
 			cases[r.GetUnitIds()[0]] = r.GetCaseId()
 		}
 	}

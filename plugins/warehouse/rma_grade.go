@@ -30,6 +30,10 @@ var rules = map[warehousev1.Grade]rule{
 	warehousev1.Grade_GRADE_DEFECTIVE:  {"defective", ""},
 }
 
+// wrongSerial is why an inspection is asked for of a serial that was not sold
+// with the order that it came back for: the books say so, and not who looked.
+const wrongSerial = "RETURN_WRONG_SERIAL"
+
 // grading is the outcome of a checklist on some pieces of a return.
 type grading struct {
 	id, sku, lot string
@@ -132,6 +136,9 @@ func (r *rma) grade(ctx context.Context, tx *store.Tx, g *grading) error {
 	}
 	if _, err := post(ctx, tx, way{reason: "grading", from: "quarantine", to: rule.to}, move); err != nil {
 		return err
+	}
+	if wrong {
+		rule.reason = wrongSerial
 	}
 	if rule.reason != "" {
 		wanted := inspection{

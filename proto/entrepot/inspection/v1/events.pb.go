@@ -581,15 +581,17 @@ func (x *GoodsDestroyed) GetWeightGrams() int64 {
 	return 0
 }
 
-// A serial was seen that is sold, destroyed or elsewhere.
+// A serial was seen that is sold, destroyed or elsewhere, or that came back for
+// an order with which it was not sold.
 type CloneSuspected struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	UnitId string                 `protobuf:"bytes,1,opt,name=unit_id,json=unitId,proto3" json:"unit_id,omitempty"`
 	Gtin   string                 `protobuf:"bytes,2,opt,name=gtin,proto3" json:"gtin,omitempty"`
 	Serial string                 `protobuf:"bytes,3,opt,name=serial,proto3" json:"serial,omitempty"`
-	// What it was found in: consignment, case, custody document, scan of a tag.
+	// What it was found in: consignment, return, case, custody document, scan of a
+	// tag.
 	Reference string `protobuf:"bytes,4,opt,name=reference,proto3" json:"reference,omitempty"`
-	// Upper snake case: DESTROYED, SOLD, ELSEWHERE, TAG_REPLAYED.
+	// Upper snake case: DESTROYED, SOLD, ELSEWHERE, OTHER_ORDER, TAG_REPLAYED.
 	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1688,7 +1688,8 @@ type InspectionRequested struct {
 	// Return, or the move of the doubt.
 	Reference string `protobuf:"bytes,8,opt,name=reference,proto3" json:"reference,omitempty"`
 	// Upper snake case: RETURN_AS_NEW, RETURN_OPENED, RETURN_SUSPECT,
-	// RETURN_WRONG_ITEM, REPAIRED, DOUBTED.
+	// RETURN_WRONG_ITEM (as graded by who looked), RETURN_WRONG_SERIAL (not sold
+	// with the order that it came back for, as reception found), REPAIRED, DOUBTED.
 	Reason        string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
 	Market        string `protobuf:"bytes,10,opt,name=market,proto3" json:"market,omitempty"`
 	unknownFields protoimpl.UnknownFields

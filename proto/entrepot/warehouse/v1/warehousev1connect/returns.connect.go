@@ -117,7 +117,7 @@ type ReturnServiceClient interface {
 	CancelReturn(context.Context, *v1.CancelReturnRequest) (*v1.CancelReturnResponse, error)
 	// RegisterReturn records what arrived: into quarantine, every piece. Serials
 	// are scanned; one that was not sold with that order is registered as a
-	// wrong item, and raises a doubt.
+	// wrong item, stands as suspect, and is a sighting at inspection.
 	RegisterReturn(context.Context, *v1.RegisterReturnRequest) (*v1.RegisterReturnResponse, error)
 	// GradeReturn records the checklist of pieces in quarantine and moves them
 	// by the rules: as new and opened to inspection, suspect and wrong items to
@@ -150,7 +150,7 @@ type ReturnServiceHandler interface {
 	CancelReturn(context.Context, *v1.CancelReturnRequest) (*v1.CancelReturnResponse, error)
 	// RegisterReturn records what arrived: into quarantine, every piece. Serials
 	// are scanned; one that was not sold with that order is registered as a
-	// wrong item, and raises a doubt.
+	// wrong item, stands as suspect, and is a sighting at inspection.
 	RegisterReturn(context.Context, *v1.RegisterReturnRequest) (*v1.RegisterReturnResponse, error)
 	// GradeReturn records the checklist of pieces in quarantine and moves them
 	// by the rules: as new and opened to inspection, suspect and wrong items to
