@@ -73,10 +73,14 @@ type PolicyServiceClient interface {
 	// afterwards. Staff without merchant_id sets the terms of those who have
 	// none.
 	PutPolicy(context.Context, *v1.PutPolicyRequest) (*v1.PutPolicyResponse, error)
+	// GetPolicy tells a merchant's terms for returns, or the marketplace's
+	// where it has none of its own.
 	GetPolicy(context.Context, *v1.GetPolicyRequest) (*v1.GetPolicyResponse, error)
 	// PutRight sets what the law of a market gives, from a day on. An order has
 	// the rights of the day it was placed.
 	PutRight(context.Context, *v1.PutRightRequest) (*v1.PutRightResponse, error)
+	// ListRights tells what the law of a market gives a consumer, with its
+	// source.
 	ListRights(context.Context, *v1.ListRightsRequest) (*v1.ListRightsResponse, error)
 }
 
@@ -92,10 +96,14 @@ type PolicyServiceHandler interface {
 	// afterwards. Staff without merchant_id sets the terms of those who have
 	// none.
 	PutPolicy(context.Context, *v1.PutPolicyRequest) (*v1.PutPolicyResponse, error)
+	// GetPolicy tells a merchant's terms for returns, or the marketplace's
+	// where it has none of its own.
 	GetPolicy(context.Context, *v1.GetPolicyRequest) (*v1.GetPolicyResponse, error)
 	// PutRight sets what the law of a market gives, from a day on. An order has
 	// the rights of the day it was placed.
 	PutRight(context.Context, *v1.PutRightRequest) (*v1.PutRightResponse, error)
+	// ListRights tells what the law of a market gives a consumer, with its
+	// source.
 	ListRights(context.Context, *v1.ListRightsRequest) (*v1.ListRightsResponse, error)
 }
 

@@ -99,6 +99,7 @@ type RecommendationServiceClient interface {
 	WatchRecommendations(context.Context, *v1.WatchRecommendationsRequest) (RecommendationServiceWatchRecommendationsClientStream, error)
 	// GetPreferences tells what the caller wants done with its purchases.
 	GetPreferences(context.Context, *v1.GetPreferencesRequest) (*v1.GetPreferencesResponse, error)
+	// SetPreferences says what the caller wants done with its purchases.
 	SetPreferences(context.Context, *v1.SetPreferencesRequest) (*v1.SetPreferencesResponse, error)
 	// GetModel tells what the recommendations rest on.
 	GetModel(context.Context, *v1.GetModelRequest) (*v1.GetModelResponse, error)
@@ -148,6 +149,7 @@ type RecommendationServiceHandler interface {
 	WatchRecommendations(context.Context, *v1.WatchRecommendationsRequest, RecommendationServiceWatchRecommendationsServerStream) error
 	// GetPreferences tells what the caller wants done with its purchases.
 	GetPreferences(context.Context, *v1.GetPreferencesRequest) (*v1.GetPreferencesResponse, error)
+	// SetPreferences says what the caller wants done with its purchases.
 	SetPreferences(context.Context, *v1.SetPreferencesRequest) (*v1.SetPreferencesResponse, error)
 	// GetModel tells what the recommendations rest on.
 	GetModel(context.Context, *v1.GetModelRequest) (*v1.GetModelResponse, error)

@@ -100,6 +100,7 @@ type CatalogServiceClient interface {
 	// SetListings shows variants in markets or takes them away. A variant
 	// without a price in the market is refused.
 	SetListings(context.Context, *v1.SetListingsRequest) (*v1.SetListingsResponse, error)
+	// GetProduct tells one of the caller's merchant's products whole.
 	GetProduct(context.Context, *v1.GetProductRequest) (*v1.GetProductResponse, error)
 	// ListProducts pages through the caller's merchant's products.
 	ListProducts(context.Context, *v1.ListProductsRequest) (*v1.ListProductsResponse, error)
@@ -121,6 +122,7 @@ type CatalogServiceHandler interface {
 	// SetListings shows variants in markets or takes them away. A variant
 	// without a price in the market is refused.
 	SetListings(context.Context, *v1.SetListingsRequest) (*v1.SetListingsResponse, error)
+	// GetProduct tells one of the caller's merchant's products whole.
 	GetProduct(context.Context, *v1.GetProductRequest) (*v1.GetProductResponse, error)
 	// ListProducts pages through the caller's merchant's products.
 	ListProducts(context.Context, *v1.ListProductsRequest) (*v1.ListProductsResponse, error)
@@ -292,6 +294,7 @@ type StorefrontServiceClient interface {
 	// SearchListings finds, filters, sorts and pages; without a query it
 	// browses. Facets count what the query finds, each without its own filter.
 	SearchListings(context.Context, *v1.SearchListingsRequest) (*v1.SearchListingsResponse, error)
+	// GetListing tells a variant as it is sold in the market of the call.
 	GetListing(context.Context, *v1.GetListingRequest) (*v1.GetListingResponse, error)
 }
 
@@ -307,6 +310,7 @@ type StorefrontServiceHandler interface {
 	// SearchListings finds, filters, sorts and pages; without a query it
 	// browses. Facets count what the query finds, each without its own filter.
 	SearchListings(context.Context, *v1.SearchListingsRequest) (*v1.SearchListingsResponse, error)
+	// GetListing tells a variant as it is sold in the market of the call.
 	GetListing(context.Context, *v1.GetListingRequest) (*v1.GetListingResponse, error)
 }
 

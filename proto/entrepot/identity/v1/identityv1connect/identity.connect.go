@@ -442,6 +442,8 @@ type MemberServiceClient interface {
 	InviteMember(context.Context, *v1.InviteMemberRequest) (*v1.InviteMemberResponse, error)
 	// AcceptInvitation makes the member's account.
 	AcceptInvitation(context.Context, *v1.AcceptInvitationRequest) (*v1.AcceptInvitationResponse, error)
+	// ListMembers tells who acts for the caller's merchant, and what each may
+	// do.
 	ListMembers(context.Context, *v1.ListMembersRequest) (*v1.ListMembersResponse, error)
 	// UpdateMember replaces a member's permissions. The last member with
 	// members.write keeps it: failed_precondition.
@@ -462,6 +464,8 @@ type MemberServiceHandler interface {
 	InviteMember(context.Context, *v1.InviteMemberRequest) (*v1.InviteMemberResponse, error)
 	// AcceptInvitation makes the member's account.
 	AcceptInvitation(context.Context, *v1.AcceptInvitationRequest) (*v1.AcceptInvitationResponse, error)
+	// ListMembers tells who acts for the caller's merchant, and what each may
+	// do.
 	ListMembers(context.Context, *v1.ListMembersRequest) (*v1.ListMembersResponse, error)
 	// UpdateMember replaces a member's permissions. The last member with
 	// members.write keeps it: failed_precondition.

@@ -165,7 +165,10 @@ type CaseServiceClient interface {
 	// OpenCase asks for goods to be looked at again: a return, a sighting, a
 	// doubt. Consignments open theirs themselves.
 	OpenCase(context.Context, *v1.OpenCaseRequest) (*v1.OpenCaseResponse, error)
+	// GetCase tells a case with its checks, verdict and appeal.
 	GetCase(context.Context, *v1.GetCaseRequest) (*v1.GetCaseResponse, error)
+	// ListCases pages through cases, newest first; to a member its
+	// merchant's.
 	ListCases(context.Context, *v1.ListCasesRequest) (*v1.ListCasesResponse, error)
 	// RunChecks asks the authenticators that are bound in the market and fit the
 	// category: each once with the same key, however often this is called. An
@@ -218,7 +221,10 @@ type CaseServiceHandler interface {
 	// OpenCase asks for goods to be looked at again: a return, a sighting, a
 	// doubt. Consignments open theirs themselves.
 	OpenCase(context.Context, *v1.OpenCaseRequest) (*v1.OpenCaseResponse, error)
+	// GetCase tells a case with its checks, verdict and appeal.
 	GetCase(context.Context, *v1.GetCaseRequest) (*v1.GetCaseResponse, error)
+	// ListCases pages through cases, newest first; to a member its
+	// merchant's.
 	ListCases(context.Context, *v1.ListCasesRequest) (*v1.ListCasesResponse, error)
 	// RunChecks asks the authenticators that are bound in the market and fit the
 	// category: each once with the same key, however often this is called. An

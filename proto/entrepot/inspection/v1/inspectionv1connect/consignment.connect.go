@@ -79,7 +79,11 @@ type ConsignmentServiceClient interface {
 	// lines and opens a case for each line: one for every unit of a serialised
 	// line, one for the whole of another.
 	ReceiveConsignment(context.Context, *v1.ReceiveConsignmentRequest) (*v1.ReceiveConsignmentResponse, error)
+	// GetConsignment tells what was announced, what came, and how far
+	// inspection is.
 	GetConsignment(context.Context, *v1.GetConsignmentRequest) (*v1.GetConsignmentResponse, error)
+	// ListConsignments pages through consignments, newest first; to a member
+	// its merchant's.
 	ListConsignments(context.Context, *v1.ListConsignmentsRequest) (*v1.ListConsignmentsResponse, error)
 }
 
@@ -98,7 +102,11 @@ type ConsignmentServiceHandler interface {
 	// lines and opens a case for each line: one for every unit of a serialised
 	// line, one for the whole of another.
 	ReceiveConsignment(context.Context, *v1.ReceiveConsignmentRequest) (*v1.ReceiveConsignmentResponse, error)
+	// GetConsignment tells what was announced, what came, and how far
+	// inspection is.
 	GetConsignment(context.Context, *v1.GetConsignmentRequest) (*v1.GetConsignmentResponse, error)
+	// ListConsignments pages through consignments, newest first; to a member
+	// its merchant's.
 	ListConsignments(context.Context, *v1.ListConsignmentsRequest) (*v1.ListConsignmentsResponse, error)
 }
 

@@ -81,6 +81,7 @@ type DestructionServiceClient interface {
 	// who is neither. The stock is written off and certificates revoked by a
 	// saga that goes on until both are done.
 	ConfirmDestruction(context.Context, *v1.ConfirmDestructionRequest) (*v1.ConfirmDestructionResponse, error)
+	// GetDestruction tells one with its ground, persons, weight and evidence.
 	GetDestruction(context.Context, *v1.GetDestructionRequest) (*v1.GetDestructionResponse, error)
 	// ListDestructions pages through them, newest first: with ground, number
 	// and weight, which is what the yearly disclosure wants (Regulation (EU)
@@ -105,6 +106,7 @@ type DestructionServiceHandler interface {
 	// who is neither. The stock is written off and certificates revoked by a
 	// saga that goes on until both are done.
 	ConfirmDestruction(context.Context, *v1.ConfirmDestructionRequest) (*v1.ConfirmDestructionResponse, error)
+	// GetDestruction tells one with its ground, persons, weight and evidence.
 	GetDestruction(context.Context, *v1.GetDestructionRequest) (*v1.GetDestructionResponse, error)
 	// ListDestructions pages through them, newest first: with ground, number
 	// and weight, which is what the yearly disclosure wants (Regulation (EU)

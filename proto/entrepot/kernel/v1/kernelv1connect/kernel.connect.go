@@ -450,6 +450,7 @@ type BlobServiceClient interface {
 	// PutBlob stores bytes that are what they claim to be: a media type that
 	// does not fit the content is invalid_argument.
 	PutBlob(context.Context, *v1.PutBlobRequest) (*v1.PutBlobResponse, error)
+	// GetBlob answers a blob whole.
 	GetBlob(context.Context, *v1.GetBlobRequest) (*v1.GetBlobResponse, error)
 	// LinkBlob makes a path on the public port, signed and short-lived, under
 	// which anybody who has it gets the blob.
@@ -473,6 +474,7 @@ type BlobServiceHandler interface {
 	// PutBlob stores bytes that are what they claim to be: a media type that
 	// does not fit the content is invalid_argument.
 	PutBlob(context.Context, *v1.PutBlobRequest) (*v1.PutBlobResponse, error)
+	// GetBlob answers a blob whole.
 	GetBlob(context.Context, *v1.GetBlobRequest) (*v1.GetBlobResponse, error)
 	// LinkBlob makes a path on the public port, signed and short-lived, under
 	// which anybody who has it gets the blob.
@@ -647,6 +649,7 @@ var (
 
 // StateServiceClient is a client for the entrepot.kernel.v1.StateService service.
 type StateServiceClient interface {
+	// GetState answers what is kept under a key.
 	GetState(context.Context, *v1.GetStateRequest) (*v1.GetStateResponse, error)
 	// PutState stores a value if the stored version is the expected one.
 	// Otherwise aborted.
@@ -661,6 +664,7 @@ func NewStateServiceClient(client *connect.Client) StateServiceClient {
 
 // StateServiceHandler is an implementation of the entrepot.kernel.v1.StateService service.
 type StateServiceHandler interface {
+	// GetState answers what is kept under a key.
 	GetState(context.Context, *v1.GetStateRequest) (*v1.GetStateResponse, error)
 	// PutState stores a value if the stored version is the expected one.
 	// Otherwise aborted.

@@ -226,7 +226,10 @@ type ShipmentServiceClient interface {
 	// CancelShipment gives a booking back that was not handed over. One that
 	// never was leaves a tombstone.
 	CancelShipment(context.Context, *v1.CancelShipmentRequest) (*v1.CancelShipmentResponse, error)
+	// GetShipment tells one with its parcels, documents and status.
 	GetShipment(context.Context, *v1.GetShipmentRequest) (*v1.GetShipmentResponse, error)
+	// ListShipments pages through shipments, newest first; to a member its
+	// merchant's.
 	ListShipments(context.Context, *v1.ListShipmentsRequest) (*v1.ListShipmentsResponse, error)
 	// WatchShipments streams the caller's shipments that match, each when its
 	// status has changed, as it then is; several changes of one may be told as
@@ -287,7 +290,10 @@ type ShipmentServiceHandler interface {
 	// CancelShipment gives a booking back that was not handed over. One that
 	// never was leaves a tombstone.
 	CancelShipment(context.Context, *v1.CancelShipmentRequest) (*v1.CancelShipmentResponse, error)
+	// GetShipment tells one with its parcels, documents and status.
 	GetShipment(context.Context, *v1.GetShipmentRequest) (*v1.GetShipmentResponse, error)
+	// ListShipments pages through shipments, newest first; to a member its
+	// merchant's.
 	ListShipments(context.Context, *v1.ListShipmentsRequest) (*v1.ListShipmentsResponse, error)
 	// WatchShipments streams the caller's shipments that match, each when its
 	// status has changed, as it then is; several changes of one may be told as
@@ -584,6 +590,7 @@ var (
 type PlaceServiceClient interface {
 	// PutPlace sets the address of a place. A member sets its own merchant's.
 	PutPlace(context.Context, *v1.PutPlaceRequest) (*v1.PutPlaceResponse, error)
+	// ListPlaces tells the caller's places, without their addresses.
 	ListPlaces(context.Context, *v1.ListPlacesRequest) (*v1.ListPlacesResponse, error)
 }
 
@@ -597,6 +604,7 @@ func NewPlaceServiceClient(client *connect.Client) PlaceServiceClient {
 type PlaceServiceHandler interface {
 	// PutPlace sets the address of a place. A member sets its own merchant's.
 	PutPlace(context.Context, *v1.PutPlaceRequest) (*v1.PutPlaceResponse, error)
+	// ListPlaces tells the caller's places, without their addresses.
 	ListPlaces(context.Context, *v1.ListPlacesRequest) (*v1.ListPlacesResponse, error)
 }
 

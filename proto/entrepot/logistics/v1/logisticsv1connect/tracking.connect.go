@@ -255,7 +255,10 @@ type TaskServiceClient interface {
 	// GetTask tells of one, with the address that a redirect goes to as long as
 	// it is open: whoever asks the carrier needs it.
 	GetTask(context.Context, *v1.GetTaskRequest) (*v1.GetTaskResponse, error)
+	// ListTasks pages through what carriers' exceptions and consumers' wishes
+	// leave for a person.
 	ListTasks(context.Context, *v1.ListTasksRequest) (*v1.ListTasksResponse, error)
+	// ResolveTask says how a task ended; who asked for it is told.
 	ResolveTask(context.Context, *v1.ResolveTaskRequest) (*v1.ResolveTaskResponse, error)
 }
 
@@ -270,7 +273,10 @@ type TaskServiceHandler interface {
 	// GetTask tells of one, with the address that a redirect goes to as long as
 	// it is open: whoever asks the carrier needs it.
 	GetTask(context.Context, *v1.GetTaskRequest) (*v1.GetTaskResponse, error)
+	// ListTasks pages through what carriers' exceptions and consumers' wishes
+	// leave for a person.
 	ListTasks(context.Context, *v1.ListTasksRequest) (*v1.ListTasksResponse, error)
+	// ResolveTask says how a task ended; who asked for it is told.
 	ResolveTask(context.Context, *v1.ResolveTaskRequest) (*v1.ResolveTaskResponse, error)
 }
 

@@ -93,6 +93,8 @@ var (
 
 // PreferenceServiceClient is a client for the entrepot.notification.v1.PreferenceService service.
 type PreferenceServiceClient interface {
+	// GetPreferences tells which topics the caller is told of, and by which
+	// channel.
 	GetPreferences(context.Context, *v1.GetPreferencesRequest) (*v1.GetPreferencesResponse, error)
 	// SetPreferences changes what is named and leaves the rest; all of it or
 	// nothing.
@@ -128,6 +130,8 @@ func NewPreferenceServiceClient(client *connect.Client) PreferenceServiceClient 
 // PreferenceServiceHandler is an implementation of the entrepot.notification.v1.PreferenceService
 // service.
 type PreferenceServiceHandler interface {
+	// GetPreferences tells which topics the caller is told of, and by which
+	// channel.
 	GetPreferences(context.Context, *v1.GetPreferencesRequest) (*v1.GetPreferencesResponse, error)
 	// SetPreferences changes what is named and leaves the rest; all of it or
 	// nothing.

@@ -92,6 +92,8 @@ type WebhookServiceClient interface {
 	// RotateSecret makes a new secret. The one before signs beside it for 24
 	// hours.
 	RotateSecret(context.Context, *v1.RotateSecretRequest) (*v1.RotateSecretResponse, error)
+	// ListEndpoints tells where webhooks of the caller's merchant go, without
+	// their secrets.
 	ListEndpoints(context.Context, *v1.ListEndpointsRequest) (*v1.ListEndpointsResponse, error)
 	// DeleteEndpoint ends it; what waits for it is given up.
 	DeleteEndpoint(context.Context, *v1.DeleteEndpointRequest) (*v1.DeleteEndpointResponse, error)
@@ -119,6 +121,8 @@ type WebhookServiceHandler interface {
 	// RotateSecret makes a new secret. The one before signs beside it for 24
 	// hours.
 	RotateSecret(context.Context, *v1.RotateSecretRequest) (*v1.RotateSecretResponse, error)
+	// ListEndpoints tells where webhooks of the caller's merchant go, without
+	// their secrets.
 	ListEndpoints(context.Context, *v1.ListEndpointsRequest) (*v1.ListEndpointsResponse, error)
 	// DeleteEndpoint ends it; what waits for it is given up.
 	DeleteEndpoint(context.Context, *v1.DeleteEndpointRequest) (*v1.DeleteEndpointResponse, error)

@@ -211,6 +211,7 @@ var (
 
 // BusServiceClient is a client for the entrepot.operator.v1.BusService service.
 type BusServiceClient interface {
+	// GetBus tells of one moment how far everything has been told.
 	GetBus(context.Context, *v1.GetBusRequest) (*v1.GetBusResponse, error)
 	// ListParked lists events whose handler failed, oldest first.
 	ListParked(context.Context, *v1.ListParkedRequest) (*v1.ListParkedResponse, error)
@@ -233,6 +234,7 @@ func NewBusServiceClient(client *connect.Client) BusServiceClient {
 
 // BusServiceHandler is an implementation of the entrepot.operator.v1.BusService service.
 type BusServiceHandler interface {
+	// GetBus tells of one moment how far everything has been told.
 	GetBus(context.Context, *v1.GetBusRequest) (*v1.GetBusResponse, error)
 	// ListParked lists events whose handler failed, oldest first.
 	ListParked(context.Context, *v1.ListParkedRequest) (*v1.ListParkedResponse, error)

@@ -118,6 +118,7 @@ type OrderEditServiceClient interface {
 	AcceptEdit(context.Context, *v1.AcceptEditRequest) (*v1.AcceptEditResponse, error)
 	// DeclineEdit ends a proposal that is not agreed on, of either side's.
 	DeclineEdit(context.Context, *v1.DeclineEditRequest) (*v1.DeclineEditResponse, error)
+	// GetEdit tells a proposal with its differences and who has agreed.
 	GetEdit(context.Context, *v1.GetEditRequest) (*v1.GetEditResponse, error)
 	// ListEdits tells an order's last 100 edits, newest first.
 	ListEdits(context.Context, *v1.ListEditsRequest) (*v1.ListEditsResponse, error)
@@ -154,6 +155,7 @@ type OrderEditServiceHandler interface {
 	AcceptEdit(context.Context, *v1.AcceptEditRequest) (*v1.AcceptEditResponse, error)
 	// DeclineEdit ends a proposal that is not agreed on, of either side's.
 	DeclineEdit(context.Context, *v1.DeclineEditRequest) (*v1.DeclineEditResponse, error)
+	// GetEdit tells a proposal with its differences and who has agreed.
 	GetEdit(context.Context, *v1.GetEditRequest) (*v1.GetEditResponse, error)
 	// ListEdits tells an order's last 100 edits, newest first.
 	ListEdits(context.Context, *v1.ListEditsRequest) (*v1.ListEditsResponse, error)

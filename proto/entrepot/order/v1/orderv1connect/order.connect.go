@@ -124,6 +124,7 @@ type CartServiceClient interface {
 	// SetCartLines sets quantities of skus; 0 takes a line out. Other lines
 	// stay. Prices of all lines are quoted anew.
 	SetCartLines(context.Context, *v1.SetCartLinesRequest) (*v1.SetCartLinesResponse, error)
+	// GetCart tells a cart at the catalog's prices of now.
 	GetCart(context.Context, *v1.GetCartRequest) (*v1.GetCartResponse, error)
 	// GetCartAvailability tells of each line what could be had now, what could be
 	// ordered although it is not there (backordered) and for when it is expected,
@@ -145,6 +146,7 @@ type CartServiceHandler interface {
 	// SetCartLines sets quantities of skus; 0 takes a line out. Other lines
 	// stay. Prices of all lines are quoted anew.
 	SetCartLines(context.Context, *v1.SetCartLinesRequest) (*v1.SetCartLinesResponse, error)
+	// GetCart tells a cart at the catalog's prices of now.
 	GetCart(context.Context, *v1.GetCartRequest) (*v1.GetCartResponse, error)
 	// GetCartAvailability tells of each line what could be had now, what could be
 	// ordered although it is not there (backordered) and for when it is expected,
@@ -333,6 +335,7 @@ type OrderServiceClient interface {
 	//	                     expected later than was accepted, or more would wait)
 	//	deadline_exceeded    still going on: call again for its end
 	Checkout(context.Context, *v1.CheckoutRequest) (*v1.CheckoutResponse, error)
+	// GetOrder tells an order as the caller may see it.
 	GetOrder(context.Context, *v1.GetOrderRequest) (*v1.GetOrderResponse, error)
 	// ListOrders pages through the caller's own orders, newest first.
 	ListOrders(context.Context, *v1.ListOrdersRequest) (*v1.ListOrdersResponse, error)
@@ -367,6 +370,7 @@ type OrderServiceHandler interface {
 	//	                     expected later than was accepted, or more would wait)
 	//	deadline_exceeded    still going on: call again for its end
 	Checkout(context.Context, *v1.CheckoutRequest) (*v1.CheckoutResponse, error)
+	// GetOrder tells an order as the caller may see it.
 	GetOrder(context.Context, *v1.GetOrderRequest) (*v1.GetOrderResponse, error)
 	// ListOrders pages through the caller's own orders, newest first.
 	ListOrders(context.Context, *v1.ListOrdersRequest) (*v1.ListOrdersResponse, error)

@@ -120,6 +120,7 @@ type PaymentServiceClient interface {
 	// was captured in. Refunded, with what is disputed, never exceeds captured:
 	// failed_precondition, reason REFUND_EXCEEDS_CAPTURE.
 	RefundPayment(context.Context, *v1.RefundPaymentRequest) (*v1.RefundPaymentResponse, error)
+	// GetPayment tells a payment with every call that was made for it.
 	GetPayment(context.Context, *v1.GetPaymentRequest) (*v1.GetPaymentResponse, error)
 	// SumPayments sums the ledger by instance and currency, for
 	// reconciliation, and says whether it balances.
@@ -156,6 +157,7 @@ type PaymentServiceHandler interface {
 	// was captured in. Refunded, with what is disputed, never exceeds captured:
 	// failed_precondition, reason REFUND_EXCEEDS_CAPTURE.
 	RefundPayment(context.Context, *v1.RefundPaymentRequest) (*v1.RefundPaymentResponse, error)
+	// GetPayment tells a payment with every call that was made for it.
 	GetPayment(context.Context, *v1.GetPaymentRequest) (*v1.GetPaymentResponse, error)
 	// SumPayments sums the ledger by instance and currency, for
 	// reconciliation, and says whether it balances.

@@ -196,10 +196,12 @@ type SettlementServiceClient interface {
 	// PutCommissionRule sets what the marketplace keeps. Money that was captured
 	// before the rule holds is not touched by it.
 	PutCommissionRule(context.Context, *v1.PutCommissionRuleRequest) (*v1.PutCommissionRuleResponse, error)
+	// ListCommissionRules tells every rule, the most general first.
 	ListCommissionRules(context.Context, *v1.ListCommissionRulesRequest) (*v1.ListCommissionRulesResponse, error)
 	// PutReserveRule sets what is kept back of what is released. What was
 	// released before the rule holds is not touched by it.
 	PutReserveRule(context.Context, *v1.PutReserveRuleRequest) (*v1.PutReserveRuleResponse, error)
+	// ListReserveRules tells every rule, the most general first.
 	ListReserveRules(context.Context, *v1.ListReserveRulesRequest) (*v1.ListReserveRulesResponse, error)
 }
 
@@ -271,10 +273,12 @@ type SettlementServiceHandler interface {
 	// PutCommissionRule sets what the marketplace keeps. Money that was captured
 	// before the rule holds is not touched by it.
 	PutCommissionRule(context.Context, *v1.PutCommissionRuleRequest) (*v1.PutCommissionRuleResponse, error)
+	// ListCommissionRules tells every rule, the most general first.
 	ListCommissionRules(context.Context, *v1.ListCommissionRulesRequest) (*v1.ListCommissionRulesResponse, error)
 	// PutReserveRule sets what is kept back of what is released. What was
 	// released before the rule holds is not touched by it.
 	PutReserveRule(context.Context, *v1.PutReserveRuleRequest) (*v1.PutReserveRuleResponse, error)
+	// ListReserveRules tells every rule, the most general first.
 	ListReserveRules(context.Context, *v1.ListReserveRulesRequest) (*v1.ListReserveRulesResponse, error)
 }
 

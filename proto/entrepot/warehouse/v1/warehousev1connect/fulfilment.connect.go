@@ -154,7 +154,9 @@ var (
 
 // FulfilmentServiceClient is a client for the entrepot.warehouse.v1.FulfilmentService service.
 type FulfilmentServiceClient interface {
+	// GetFulfilment tells one with its lines, parcels and state.
 	GetFulfilment(context.Context, *v1.GetFulfilmentRequest) (*v1.GetFulfilmentResponse, error)
+	// ListFulfilments pages through them; to a member its merchant's.
 	ListFulfilments(context.Context, *v1.ListFulfilmentsRequest) (*v1.ListFulfilmentsResponse, error)
 	// PlanWave takes open fulfilments of a site, oldest first, and answers one
 	// list of picks in the order of the shelves.
@@ -198,7 +200,9 @@ func NewFulfilmentServiceClient(client *connect.Client) FulfilmentServiceClient 
 // FulfilmentServiceHandler is an implementation of the entrepot.warehouse.v1.FulfilmentService
 // service.
 type FulfilmentServiceHandler interface {
+	// GetFulfilment tells one with its lines, parcels and state.
 	GetFulfilment(context.Context, *v1.GetFulfilmentRequest) (*v1.GetFulfilmentResponse, error)
+	// ListFulfilments pages through them; to a member its merchant's.
 	ListFulfilments(context.Context, *v1.ListFulfilmentsRequest) (*v1.ListFulfilmentsResponse, error)
 	// PlanWave takes open fulfilments of a site, oldest first, and answers one
 	// list of picks in the order of the shelves.

@@ -148,7 +148,9 @@ type PurchasingServiceClient interface {
 	// ClosePurchaseOrder: nothing more is expected. What was announced and did
 	// not come is written off as short.
 	ClosePurchaseOrder(context.Context, *v1.ClosePurchaseOrderRequest) (*v1.ClosePurchaseOrderResponse, error)
+	// GetPurchaseOrder tells one with what was announced and received of it.
 	GetPurchaseOrder(context.Context, *v1.GetPurchaseOrderRequest) (*v1.GetPurchaseOrderResponse, error)
+	// ListPurchaseOrders pages through them, newest first.
 	ListPurchaseOrders(context.Context, *v1.ListPurchaseOrdersRequest) (*v1.ListPurchaseOrdersResponse, error)
 	// AnnounceShipment is the advance shipping notice (despatch advice): what is
 	// on its way, by lot. The goods stand as incoming.
@@ -178,7 +180,9 @@ type PurchasingServiceHandler interface {
 	// ClosePurchaseOrder: nothing more is expected. What was announced and did
 	// not come is written off as short.
 	ClosePurchaseOrder(context.Context, *v1.ClosePurchaseOrderRequest) (*v1.ClosePurchaseOrderResponse, error)
+	// GetPurchaseOrder tells one with what was announced and received of it.
 	GetPurchaseOrder(context.Context, *v1.GetPurchaseOrderRequest) (*v1.GetPurchaseOrderResponse, error)
+	// ListPurchaseOrders pages through them, newest first.
 	ListPurchaseOrders(context.Context, *v1.ListPurchaseOrdersRequest) (*v1.ListPurchaseOrdersResponse, error)
 	// AnnounceShipment is the advance shipping notice (despatch advice): what is
 	// on its way, by lot. The goods stand as incoming.
@@ -592,6 +596,8 @@ type InventoryServiceClient interface {
 	// SetStockPolicies sets, per sku and market, what is offered there and when
 	// to buy again.
 	SetStockPolicies(context.Context, *v1.SetStockPoliciesRequest) (*v1.SetStockPoliciesResponse, error)
+	// GetStockPolicies tells what is offered of skus in each market, and when
+	// to buy again.
 	GetStockPolicies(context.Context, *v1.GetStockPoliciesRequest) (*v1.GetStockPoliciesResponse, error)
 	// OpenCount begins a cycle count of some skus at a site: what the books say
 	// is not told to who counts.
@@ -623,6 +629,8 @@ type InventoryServiceHandler interface {
 	// SetStockPolicies sets, per sku and market, what is offered there and when
 	// to buy again.
 	SetStockPolicies(context.Context, *v1.SetStockPoliciesRequest) (*v1.SetStockPoliciesResponse, error)
+	// GetStockPolicies tells what is offered of skus in each market, and when
+	// to buy again.
 	GetStockPolicies(context.Context, *v1.GetStockPoliciesRequest) (*v1.GetStockPoliciesResponse, error)
 	// OpenCount begins a cycle count of some skus at a site: what the books say
 	// is not told to who counts.

@@ -130,7 +130,10 @@ type ReturnServiceClient interface {
 	// GrantGradingPhoto gives who grades a return a path to which one photo can
 	// be sent. GradeReturn names what was sent.
 	GrantGradingPhoto(context.Context, *v1.GrantGradingPhotoRequest) (*v1.GrantGradingPhotoResponse, error)
+	// GetReturn tells one with what came, how it was graded, and where it
+	// went.
 	GetReturn(context.Context, *v1.GetReturnRequest) (*v1.GetReturnResponse, error)
+	// ListReturns pages through them, newest first.
 	ListReturns(context.Context, *v1.ListReturnsRequest) (*v1.ListReturnsResponse, error)
 }
 
@@ -163,7 +166,10 @@ type ReturnServiceHandler interface {
 	// GrantGradingPhoto gives who grades a return a path to which one photo can
 	// be sent. GradeReturn names what was sent.
 	GrantGradingPhoto(context.Context, *v1.GrantGradingPhotoRequest) (*v1.GrantGradingPhotoResponse, error)
+	// GetReturn tells one with what came, how it was graded, and where it
+	// went.
 	GetReturn(context.Context, *v1.GetReturnRequest) (*v1.GetReturnResponse, error)
+	// ListReturns pages through them, newest first.
 	ListReturns(context.Context, *v1.ListReturnsRequest) (*v1.ListReturnsResponse, error)
 }
 

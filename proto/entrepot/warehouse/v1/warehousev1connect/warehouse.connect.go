@@ -134,6 +134,7 @@ type StockServiceClient interface {
 	// reservation that never was leaves a tombstone, so that a late
 	// ReserveStock of that id is refused.
 	ReleaseReservation(context.Context, *v1.ReleaseReservationRequest) (*v1.ReleaseReservationResponse, error)
+	// GetReservation tells what a reservation holds, or that it ended.
 	GetReservation(context.Context, *v1.GetReservationRequest) (*v1.GetReservationResponse, error)
 	// GetStock tells balances by disposition of the caller's own goods.
 	GetStock(context.Context, *v1.GetStockRequest) (*v1.GetStockResponse, error)
@@ -167,6 +168,7 @@ type StockServiceHandler interface {
 	// reservation that never was leaves a tombstone, so that a late
 	// ReserveStock of that id is refused.
 	ReleaseReservation(context.Context, *v1.ReleaseReservationRequest) (*v1.ReleaseReservationResponse, error)
+	// GetReservation tells what a reservation holds, or that it ended.
 	GetReservation(context.Context, *v1.GetReservationRequest) (*v1.GetReservationResponse, error)
 	// GetStock tells balances by disposition of the caller's own goods.
 	GetStock(context.Context, *v1.GetStockRequest) (*v1.GetStockResponse, error)
