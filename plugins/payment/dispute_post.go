@@ -66,7 +66,7 @@ const (
 	unallocated   = "platform:unallocated"
 	platformFees  = "platform:fees"
 	disputeCosts  = "platform:disputes"
-	merchantsHave = `WITH m AS (` + holdings + `) SELECT merchant, base::int8, pending::int8, tax::int8, fee::int8 FROM m WHERE base > 0 ORDER BY merchant`
+	merchantsHave = `WITH m AS (` + holdings + `) SELECT merchant, base::int8, pending::int8, tax::int8, fee::int8, shared::int8, taxed::int8 FROM m WHERE base > 0 ORDER BY merchant`
 )
 
 func clearing(instance string) string           { return "provider:" + instance + ":clearing" }
@@ -88,14 +88,14 @@ func (s *service) takeDispute(ctx context.Context, tx *store.Tx, d *dispute, p *
 		return nil
 	}
 	type holding struct {
-		merchant                string
-		base, pending, tax, fee int64
+		merchant                               string
+		base, pending, tax, fee, shared, taxed int64
 	}
 	var all []holding
 	rows, err := tx.Rows(ctx, merchantsHave, p.id)
 	if err := each(rows, err, func() error {
 		h := holding{}
-		err := rows.Scan(&h.merchant, &h.base, &h.pending, &h.tax, &h.fee)
+		err := rows.Scan(&h.merchant, &h.base, &h.pending, &h.tax, &h.fee, &h.shared, &h.taxed)
 		all = append(all, h)
 		return err
 	}); err != nil {
@@ -124,9 +124,10 @@ func (s *service) takeDispute(ctx context.Context, tx *store.Tx, d *dispute, p *
 		if last {
 			taken = h.base
 		}
-		untaxed := h.tax - roundHalfUp(h.tax, h.base-taken, h.base)
+		left := h.base - taken
+		untaxed := min(h.tax, max(roundHalfUp(h.taxed, h.base, h.shared)-roundHalfUp(h.taxed, left, h.shared), h.tax-left))
 		fromPending := min(taken, max(h.pending, 0)+untaxed)
-		back := h.fee - roundHalfUp(h.fee, h.base-taken, h.base)
+		back := h.fee - roundHalfUp(h.fee, left, h.base)
 		if taken <= 0 {
 			continue
 		}

@@ -58,28 +58,30 @@ SELECT ` + paymentColumns + `, p.posted FROM p`
 
 // holdings are what each merchant has of a payment: base is its share less what
 // was taken back of it, tax the part of that which was collected, pending what
-// is not released of the rest, fee the commission that was kept, shared what it
-// had at first.
+// is not released of the rest, fee the commission that was kept, shared and
+// taxed what base and tax were at first.
 const holdings = `SELECT x.merchant, min(t.currency) AS currency, min(t.instance) AS instance,
     sum(CASE WHEN t.kind IN ('share', 'dispute_reshare', 'dispute_restore') THEN t.amount
              WHEN t.kind IN ('unshare', 'recover', 'dispute_unshare', 'dispute_recover') THEN -t.amount ELSE 0 END) AS base,
     sum(CASE WHEN t.credit = 'merchant:' || x.merchant || ':pending' THEN t.amount WHEN t.debit = 'merchant:' || x.merchant || ':pending' THEN -t.amount ELSE 0 END) AS pending,
     sum(CASE WHEN t.kind IN ('commission', 'dispute_commission') THEN t.amount WHEN t.kind IN ('fee_return', 'dispute_fee_return') THEN -t.amount ELSE 0 END) AS fee,
     sum(CASE WHEN t.kind IN ('tax', 'dispute_tax') THEN t.amount WHEN t.kind IN ('tax_return', 'dispute_tax_return') THEN -t.amount ELSE 0 END) AS tax,
-    sum(t.amount) FILTER (WHERE t.kind = 'share') AS shared
+    sum(t.amount) FILTER (WHERE t.kind = 'share') AS shared, coalesce(sum(t.amount) FILTER (WHERE t.kind = 'tax'), 0) AS taxed
     FROM transfer t, LATERAL (SELECT split_part(CASE WHEN t.credit LIKE 'merchant:%' THEN t.credit ELSE t.debit END, ':', 2) AS merchant) x
    WHERE t.payment = $1::text AND (t.credit LIKE 'merchant:%' OR t.debit LIKE 'merchant:%') GROUP BY 1`
 
 // takeBack takes a refund from the merchants it is of: all there is when
 // everything captured has been returned; else those the refund names; else the
 // one merchant who has all of the payment. The tax of it comes back to what is
-// pending; it is taken from there first, then from what is available. Tax and
-// commission go back in proportion to what is left. The payment's row is
-// locked.
+// pending; it is taken from there first, then from what is available. Tax comes
+// back as the share at first bore it, so that roundings of many parts do not
+// add up, and leaves no more than there is of the share; commission goes back in
+// proportion to what is left. The payment's row is locked.
 const takeBack = `WITH m AS (` + holdings + `),
 r AS (SELECT m.*, 'tax:' || p.market AS taxes, least(m.base, CASE WHEN $4::bool THEN m.base WHEN $5::jsonb <> '[]' THEN coalesce(n.amount, 0) WHEN m.shared = $6::int8 THEN $3::int8 ELSE 0 END) AS taken
     FROM m CROSS JOIN payment p LEFT JOIN jsonb_to_recordset($5::jsonb) n(merchant text, amount bigint) USING (merchant) WHERE p.id = $1::text),
-b AS (SELECT r.*, r.tax - round(r.tax * (r.base - r.taken) / nullif(r.base, 0)) AS untaxed FROM r WHERE r.taken > 0)
+b AS (SELECT r.*, least(r.tax, greatest(round(r.taxed * r.base / r.shared) - round(r.taxed * (r.base - r.taken) / r.shared), r.tax - (r.base - r.taken))) AS untaxed
+    FROM r WHERE r.taken > 0)
 INSERT INTO transfer (kind, key, debit, credit, currency, amount, instance, payment)
 SELECT e.kind, $2::text || '/' || b.merchant, e.debit, e.credit, b.currency, e.amount, b.instance, $1::text
   FROM b, LATERAL (VALUES ('tax_return', b.taxes, 'merchant:' || b.merchant || ':pending', b.untaxed),

@@ -88,6 +88,10 @@ posted AS (INSERT INTO transfer (kind, key, debit, credit, currency, amount, ins
 SELECT n, EXISTS (SELECT FROM made) FROM stands`
 )
 
+func otherRemittance() error {
+	return fault.New(connect.CodeAlreadyExists, "REMITTANCE_DIFFERS", "this remittance was recorded with another request; take another id")
+}
+
 // RecordTaxRemittance writes that the marketplace paid an authority.
 func (s *service) RecordTaxRemittance(ctx context.Context, req *paymentv1.RecordTaxRemittanceRequest) (*paymentv1.RecordTaxRemittanceResponse, error) {
 	amount, err := positive("amount", req.GetAmount())
@@ -109,14 +113,17 @@ func (s *service) RecordTaxRemittance(ctx context.Context, req *paymentv1.Record
 		case err == nil && same:
 			return &paymentv1.RecordTaxRemittanceResponse{Left: left.Proto()}, nil
 		case err == nil:
-			return nil, fault.New(connect.CodeAlreadyExists, "REMITTANCE_DIFFERS", "this remittance was recorded with another request; take another id")
+			return nil, otherRemittance()
 		case !errors.Is(err, sql.ErrNoRows):
 			return nil, err
 		}
 		var stands int64
 		var made bool
 		if err := tx.Row(ctx, remit, req.GetRemittanceId(), req.GetMarket(), req.GetInstance(), amount.Currency, amount.Minor, req.GetReference(),
-			call.From(ctx).Principal.String()).Scan(&stands, &made); err != nil {
+			call.From(ctx).Principal.String()).Scan(&stands, &made); store.SQLState(err) == uniqueViolation {
+			// Of this market it would have been found: it is another's, of this moment.
+			return nil, otherRemittance()
+		} else if err != nil {
 			return nil, err
 		}
 		if !made {

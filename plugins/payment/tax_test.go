@@ -170,6 +170,34 @@ func TestATaxIsRemittedOnceAndNoMoreThanWasCollected(t *testing.T) {
 	p.balanced(t)
 }
 
+func TestOneIdIsOneRemittanceInAllMarkets(t *testing.T) {
+	t.Parallel()
+	p := open(t)
+	p.taxed(t, 2000, "")
+	p.sold(t, 1200)
+	remittance := id.New("rmt")
+	// Another market's is being written, and ends first.
+	other, err := p.Admin.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = other.Exec(t.Context(), `INSERT INTO p_payment.tax_remittance (id, market, instance, currency, amount, reference, left_over, made_by)
+		VALUES ($1, 'DE', 'bank-de', 'EUR', 1, 'DE', 0, 'staff/acc_s')`, remittance)
+	require.NoError(t, err)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := p.remits(60, remittance)
+		ended <- err
+	}()
+	require.Eventually(t, func() bool {
+		var waits bool
+		err := p.Admin.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')`).Scan(&waits)
+		return err == nil && waits
+	}, 30*time.Second, 5*time.Millisecond)
+	require.NoError(t, other.Commit(t.Context()))
+	refused(t, connect.CodeAlreadyExists, "REMITTANCE_DIFFERS", <-ended)
+	require.EqualValues(t, 200, p.account(t, "tax:GB"))
+	p.balanced(t)
+}
+
 func TestTaxRulesArePutAndTold(t *testing.T) {
 	t.Parallel()
 	p := open(t)
