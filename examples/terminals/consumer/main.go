@@ -39,7 +39,7 @@ import (
 type terminal struct {
 	shop, mails, market, token string
 
-	email, sku, orderID string
+	email, sku, orderID, caseID string
 }
 
 func main() {
@@ -54,7 +54,7 @@ func main() {
 		do   func(context.Context) error
 	}{
 		{"register", t.register}, {"browse", t.browse}, {"recommend", t.recommend}, {"buy", t.buy}, {"change", t.change}, {"wait", t.wait}, {"follow", t.follow},
-		{"inbox", t.inbox}, {"send back", t.sendBack},
+		{"inbox", t.inbox}, {"send back", t.sendBack}, {"talk", t.talk},
 	} {
 		fmt.Println("##", act.name)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -284,15 +284,47 @@ func (t *terminal) sendBack(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	t.caseID = asked.GetCase().GetCaseId()
 	if _, err := aftersalev1connect.NewConversationServiceClient(t.client()).PostMessage(ctx, &aftersalev1.PostMessageRequest{
-		Topic: &aftersalev1.Topic{CaseId: asked.GetCase().GetCaseId()}, MessageKey: "one", Text: "Where do I send it?", Language: "en",
+		Topic: &aftersalev1.Topic{CaseId: t.caseID}, MessageKey: "one", Text: "Where do I send it?", Language: "en",
 	}); err != nil {
 		return err
 	}
-	all, err := c.GetCase(ctx, &aftersalev1.GetCaseRequest{CaseId: asked.GetCase().GetCaseId()})
+	all, err := c.GetCase(ctx, &aftersalev1.GetCaseRequest{CaseId: t.caseID})
 	fmt.Println(all.GetCase().GetState())
 	for _, e := range all.GetTimeline() {
 		fmt.Println(e.GetAt().AsTime().Format(time.RFC3339), e.GetWhat())
+	}
+	return err
+}
+
+func (t *terminal) talk(ctx context.Context) error {
+	c := aftersalev1connect.NewConversationServiceClient(t.client())
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	messages, err := c.WatchMessages(watching, &aftersalev1.WatchMessagesRequest{Topic: &aftersalev1.Topic{CaseId: t.caseID}})
+	if err != nil {
+		return err
+	}
+	first, err := messages.Receive() // and so on, for as long as the terminal is open
+	if err != nil {
+		return err
+	}
+	m := first.GetMessage()
+	fmt.Println(m.GetAuthor(), m.GetText())
+	if _, err := c.MarkRead(ctx, &aftersalev1.MarkReadRequest{ConversationId: m.GetConversationId(), Position: m.GetPosition()}); err != nil {
+		return err
+	}
+	where, err := c.GetWhereabouts(ctx, &aftersalev1.GetWhereaboutsRequest{Topic: &aftersalev1.Topic{CaseId: t.caseID}})
+	for _, s := range where.GetShipments() {
+		fmt.Println(s.GetWay(), s.GetStatus(), s.GetCarrier(), s.GetTrackingNumbers())
+	}
+	if err != nil {
+		return err
+	}
+	rights, err := aftersalev1connect.NewPolicyServiceClient(t.client()).ListRights(ctx, &aftersalev1.ListRightsRequest{Market: t.market})
+	for _, r := range rights.GetRights() {
+		fmt.Println(r.GetWhat(), r.GetDays(), "days:", r.GetSource())
 	}
 	return err
 }

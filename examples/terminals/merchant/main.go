@@ -4,8 +4,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log"
 	"math/rand/v2"
 	"net/http"
@@ -58,7 +60,7 @@ func main() {
 	}{
 		{"register", t.register}, {"list", t.list}, {"stock", t.stock}, {"backorders", t.backorders}, {"inspect", t.inspect}, {"work", t.work}, {"answer", t.answer},
 		{"figures", t.figures},
-		{"schedule", t.schedule},
+		{"schedule", t.schedule}, {"disputes", t.disputes}, {"pay out", t.payOut},
 	} {
 		fmt.Println("##", act.name)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -292,4 +294,60 @@ func (t *terminal) schedule(ctx context.Context) error {
 		fmt.Println(s.GetInterval(), s.GetDay(), s.GetMinimum().GetCurrencyCode(), s.GetMinimum().GetMinorUnits(), "from", s.GetFirstDay())
 	}
 	return err
+}
+
+func (t *terminal) disputes(ctx context.Context) error {
+	c := paymentv1connect.NewDisputeServiceClient(t.client())
+	res, err := c.ListDisputes(ctx, &paymentv1.ListDisputesRequest{States: []paymentv1.Dispute_State{paymentv1.Dispute_STATE_NEEDS_RESPONSE}})
+	if err != nil {
+		return err
+	}
+	for _, d := range res.GetDisputes() {
+		sent, err := c.SubmitEvidence(ctx, &paymentv1.SubmitEvidenceRequest{
+			DisputeId: d.GetDisputeId(), EvidenceId: id.New("evd"), Submit: true,
+			Evidence: []*paymentv1.Evidence{{Kind: paymentv1.EvidenceKind_EVIDENCE_KIND_STATEMENT, Text: "Delivered to the door, and signed for."}},
+		})
+		if err != nil {
+			return err
+		}
+		fmt.Println(d.GetReference(), d.GetAmount().GetMinorUnits(), sent.GetDispute().GetState())
+	}
+	return nil
+}
+
+func (t *terminal) payOut(ctx context.Context) error {
+	c := paymentv1connect.NewSettlementServiceClient(t.client())
+	balances, err := c.ListBalances(ctx, &paymentv1.ListBalancesRequest{})
+	if err != nil {
+		return err
+	}
+	for _, b := range balances.GetBalances() {
+		if b.GetAvailableMinor() <= 0 {
+			continue
+		}
+		paid, err := c.RequestPayout(ctx, &paymentv1.RequestPayoutRequest{
+			PayoutId: id.New("pot"), Instance: b.GetInstance(), Amount: &typev1.Money{CurrencyCode: b.GetCurrencyCode(), MinorUnits: b.GetAvailableMinor()},
+		})
+		if err != nil {
+			return err
+		}
+		fmt.Println(b.GetCurrencyCode(), b.GetAvailableMinor(), paid.GetProviderReference())
+	}
+	today := time.Now().UTC().Truncate(24 * time.Hour)
+	file, err := c.ExportStatement(ctx, &paymentv1.ExportStatementRequest{
+		CurrencyCode: "GBP", From: timestamppb.New(today), Until: timestamppb.New(today.Add(24 * time.Hour)), Format: paymentv1.ExportStatementRequest_FORMAT_CSV,
+	})
+	if err != nil {
+		return err
+	}
+	for {
+		piece, err := file.Receive()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		fmt.Print(string(piece.GetData()))
+	}
 }
