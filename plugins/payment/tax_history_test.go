@@ -76,7 +76,7 @@ func TestATaxComesBackInProportionHoweverSmallTheParts(t *testing.T) {
 	p.balanced(t)
 }
 
-// M2: whatever captures, refunds, disputes lost and won, releases and
+// M2: whatever captures, refunds, reversals, disputes lost and won, releases and
 // remittances a payment goes through, of each share no more tax comes back
 // than was collected, all of it once nothing is left of the share, and else
 // what is in proportion; the merchant bears the rest; the account is what was
@@ -131,7 +131,7 @@ func TestTaxesOfAnyHistoryAddUp(t *testing.T) {
 			}
 		}
 		// Each has a dispute that ends, whatever else it has before and between.
-		steps := rapid.SliceOfN(rapid.SampledFrom([]string{"capture", "refund", "refund", "name", "rest", "dispute", "end", "release", "remit"}), 0, 6).Draw(t, "steps")
+		steps := rapid.SliceOfN(rapid.SampledFrom([]string{"capture", "refund", "refund", "name", "rest", "reverse", "dispute", "end", "release", "remit"}), 0, 6).Draw(t, "steps")
 		at := rapid.IntRange(0, len(steps)).Draw(t, "first dispute")
 		steps = slices.Concat([]string{"first capture"}, steps[:at], []string{"first dispute"}, steps[at:], []string{"end"})
 		for _, step := range steps {
@@ -157,9 +157,14 @@ func TestTaxesOfAnyHistoryAddUp(t *testing.T) {
 				req.Shares = []*paymentv1.MerchantShare{of}
 				_, err := p.plain.RefundPayment(ctx, req)
 				may(err)
-			case "rest":
-				_, err := p.plain.RefundPayment(ctx, refundOf(pay, 0))
-				may(err)
+			case "rest", "reverse":
+				if step == "rest" {
+					_, err := p.plain.RefundPayment(ctx, refundOf(pay, 0))
+					may(err)
+				} else {
+					_, err := p.plain.ReversePayment(ctx, &paymentv1.ReversePaymentRequest{PaymentId: pay.GetPaymentId()})
+					require.NoError(t, err)
+				}
 				for _, s := range p.taxedShares(t, pay) {
 					require.Zero(t, s.base)
 				}
