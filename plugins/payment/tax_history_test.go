@@ -158,15 +158,17 @@ func TestTaxesOfAnyHistoryAddUp(t *testing.T) {
 				_, err := p.plain.RefundPayment(ctx, req)
 				may(err)
 			case "rest", "reverse":
+				// The company declines both where a dispute was of more than was left
+				// then, and more was captured since.
+				var err error
 				if step == "rest" {
-					_, err := p.plain.RefundPayment(ctx, refundOf(pay, 0))
+					_, err = p.plain.RefundPayment(ctx, refundOf(pay, 0))
 					may(err)
-				} else {
-					_, err := p.plain.ReversePayment(ctx, &paymentv1.ReversePaymentRequest{PaymentId: pay.GetPaymentId()})
-					require.NoError(t, err)
+				} else if _, err = p.plain.ReversePayment(ctx, &paymentv1.ReversePaymentRequest{PaymentId: pay.GetPaymentId()}); err != nil {
+					refused(t, connect.CodeUnavailable, "REVERSAL_DECLINED", err)
 				}
 				for _, s := range p.taxedShares(t, pay) {
-					require.Zero(t, s.base)
+					require.True(t, err != nil || s.base == 0, "%+v", s)
 				}
 			case "release":
 				p.brings(t, order, "ful_"+order)
