@@ -15,6 +15,8 @@ import (
 	"connectrpc.com/connect/v2/connectproto"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	typev1 "github.com/entrepot/entrepot/proto/entrepot/type/v1"
 	"github.com/entrepot/entrepot/sdk/fault"
@@ -94,6 +96,47 @@ func TestARequestThatCannotBeReadIsItsSendersMistake(t *testing.T) {
 			}
 			require.Equal(t, c.code, code, "%s %v", text, res.Header)
 			require.Contains(t, text, c.says)
+		})
+	}
+}
+
+// received is a stream on which one message comes.
+type received struct {
+	connect.ServerStream
+	message proto.Message
+}
+
+func (r received) Receive(msg any) error {
+	proto.Merge(msg.(proto.Message), r.message)
+	return nil
+}
+
+func TestATextWithU0000IsRefusedByItsField(t *testing.T) {
+	t.Parallel()
+	text := structpb.NewStringValue
+	deep := &structpb.Struct{Fields: map[string]*structpb.Value{"a": structpb.NewListValue(&structpb.ListValue{Values: []*structpb.Value{text("x"), text("b\x00")}})}}
+	for name, c := range map[string]struct {
+		message proto.Message
+		field   string
+	}{
+		"a field":                {&typev1.Money{CurrencyCode: "G\x00P"}, "currency_code"},
+		"deep in lists and maps": {deep, "fields.list_value.values.string_value"},
+		"a key of a map":         {&structpb.Struct{Fields: map[string]*structpb.Value{"\x00": text("x")}}, "fields"},
+		"one of many":            {&typev1.LocalizedText{Language: "en", Text: "a\x00"}, "text"},
+		"none":                   {&typev1.Money{CurrencyCode: "GBP"}, ""},
+		"in bytes it may stand":  {&wrapperspb.BytesValue{Value: []byte{0}}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			err := fault.Receiving(func(_ context.Context, _ connect.Spec, s connect.ServerStream) error {
+				return s.Receive(c.message.ProtoReflect().New().Interface())
+			})(t.Context(), connect.Spec{}, received{message: c.message})
+			if c.field == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.Equal(t, connect.CodeInvalidArgument, connect.CodeOf(err))
+			require.ErrorContains(t, err, c.field+": holds the character U+0000")
 		})
 	}
 }

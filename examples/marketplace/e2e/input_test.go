@@ -77,6 +77,8 @@ func TestWhatCannotBeReadIsRefused(t *testing.T) {
 		{what: "no protobuf", request: request{path: search, header: map[string]string{"Content-Type": "application/proto"}, body: []byte("\xff\xff\xff\xff")}, code: "invalid_argument"},
 		{what: "protobuf that promises more than it holds", request: request{path: search, header: map[string]string{"Content-Type": "application/proto"}, body: []byte("\x0a\xff\xff\xff\xff\x07x")}, code: "invalid_argument"},
 		{what: "text that is no UTF-8", request: request{path: search, header: map[string]string{"Content-Type": "application/proto"}, body: []byte("\x0a\x02\xff\xfe")}, code: "invalid_argument"},
+		{what: "a text that no database holds", request: jsonTo(search, `{"query": "a\u0000b"}`), code: "invalid_argument", about: "query"},
+		{what: "the same for the kernel", request: jsonTo(register, `{"email": "a@b.example", "password": "correct horse battery", "name": "a\u0000b", "market": "GB"}`), code: "invalid_argument", about: "name"},
 		{what: "a body beyond every bound", request: jsonTo(search, `{"query": "`+long+`"}`), code: "resource_exhausted", reason: "BODY_TOO_LARGE"},
 		{what: "a body beyond every bound for a module that writes", request: jsonTo(putProducts, `{"products": "`+long+`"}`, "Authorization", bearer(t)), code: "resource_exhausted", reason: "BODY_TOO_LARGE"},
 		{what: "a query that does not parse", request: request{method: http.MethodGet, path: search + "?connect=v1&encoding=json&message={"}, code: "invalid_argument"},
