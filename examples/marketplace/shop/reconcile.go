@@ -112,9 +112,10 @@ type Books struct {
 	Inspection *inspectionv1.SumInspectionResponse
 	Cases      *aftersalev1.SumCasesResponse
 	Shortages  *orderv1.SumShortagesResponse
-	Balances   []*paymentv1.Balance
-	Bus        *operatorv1.GetBusResponse
-	Done       *Done
+	// Balances are merchants'; nil where nobody is hired who may see them.
+	Balances []*paymentv1.Balance
+	Bus      *operatorv1.GetBusResponse
+	Done     *Done
 	// Companies are the payment companies' own books by instance.
 	Companies map[string]Company
 	Captured  map[string]int64
@@ -171,7 +172,7 @@ func (s *Shop) Reconcile(ctx context.Context, done *Done) (*Books, error) {
 		if err != nil {
 			return nil, fmt.Errorf("balances: %w", err)
 		}
-		b.Balances = res.GetBalances()
+		b.Balances = append([]*paymentv1.Balance{}, res.GetBalances()...)
 	}
 	b.orders(done.Replay)
 	b.goods()
@@ -273,7 +274,9 @@ func (b *Books) accounts() {
 	}
 	for _, c := range slices.Sorted(maps.Keys(owed)) {
 		b.check("taken and not given back "+c, "merchants, taxes, fees", owed[c], "books of companies", left[c])
-		b.check("merchants' money but balances "+c, "none", 0, "payment ledger", merchants[c])
+		if b.Balances != nil {
+			b.check("merchants' money but balances "+c, "none", 0, "payment ledger", merchants[c])
+		}
 		b.check("taxes remitted "+c, "remittances", b.Done.Remitted[c], "payment ledger", remitted[c])
 	}
 }
