@@ -234,7 +234,7 @@ func TestWhatThePostDoesNotCarryIsRefused(t *testing.T) {
 	}
 	b := p.book(t, func() *providerv1.BookRequest {
 		r := asked("odd", "DE", 100)
-		r.To.Address.Lines = []string{"a\nb\x00c"}
+		r.To.Address.Lines = []string{"a\nb\x01c"}
 		return r
 	}())
 	require.Equal(t, providerv1.Booking_STATE_BOOKED, b.GetState(), "what cannot be printed is left out")
