@@ -66,7 +66,8 @@ const (
 	unallocated   = "platform:unallocated"
 	platformFees  = "platform:fees"
 	disputeCosts  = "platform:disputes"
-	merchantsHave = `WITH m AS (` + holdings + `) SELECT merchant, base::int8, pending::int8, tax::int8, fee::int8, shared::int8, taxed::int8 FROM m WHERE base > 0 ORDER BY merchant`
+	merchantsHave = `WITH m AS (` + holdings + `) SELECT merchant, base::int8, pending::int8, tax::int8, fee::int8, shared::int8, taxed::int8,
+  charged::int8, released::int8, recovered::int8 FROM m WHERE base > 0 ORDER BY merchant`
 )
 
 func clearing(instance string) string           { return "provider:" + instance + ":clearing" }
@@ -90,12 +91,13 @@ func (s *service) takeDispute(ctx context.Context, tx *store.Tx, d *dispute, p *
 	type holding struct {
 		merchant                               string
 		base, pending, tax, fee, shared, taxed int64
+		charged, released, recovered           int64
 	}
 	var all []holding
 	rows, err := tx.Rows(ctx, merchantsHave, p.id)
 	if err := each(rows, err, func() error {
 		h := holding{}
-		err := rows.Scan(&h.merchant, &h.base, &h.pending, &h.tax, &h.fee, &h.shared, &h.taxed)
+		err := rows.Scan(&h.merchant, &h.base, &h.pending, &h.tax, &h.fee, &h.shared, &h.taxed, &h.charged, &h.released, &h.recovered)
 		all = append(all, h)
 		return err
 	}); err != nil {
@@ -127,7 +129,7 @@ func (s *service) takeDispute(ctx context.Context, tx *store.Tx, d *dispute, p *
 		left := h.base - taken
 		untaxed := min(h.tax, max(roundHalfUp(h.taxed, h.base, h.shared)-roundHalfUp(h.taxed, left, h.shared), h.tax-left))
 		fromPending := min(taken, max(h.pending, 0)+untaxed)
-		back := h.fee - roundHalfUp(h.fee, left, h.base)
+		back := h.fee - roundHalfUp(h.charged, max(h.released-h.recovered-(taken-fromPending), 0), h.released)
 		if taken <= 0 {
 			continue
 		}

@@ -59,14 +59,17 @@ SELECT ` + paymentColumns + `, p.posted FROM p`
 // holdings are what each merchant has of a payment: base is its share less what
 // was taken back of it, tax the part of that which was collected, pending what
 // is not released of the rest, fee the commission that was kept, shared and
-// taxed what base and tax were at first.
+// taxed what base and tax were at first; charged what was kept when released
+// was, and recovered what was taken back of that.
 const holdings = `SELECT x.merchant, min(t.currency) AS currency, min(t.instance) AS instance,
     sum(CASE WHEN t.kind IN ('share', 'dispute_reshare', 'dispute_restore') THEN t.amount
              WHEN t.kind IN ('unshare', 'recover', 'dispute_unshare', 'dispute_recover') THEN -t.amount ELSE 0 END) AS base,
     sum(CASE WHEN t.credit = 'merchant:' || x.merchant || ':pending' THEN t.amount WHEN t.debit = 'merchant:' || x.merchant || ':pending' THEN -t.amount ELSE 0 END) AS pending,
     sum(CASE WHEN t.kind IN ('commission', 'dispute_commission') THEN t.amount WHEN t.kind IN ('fee_return', 'dispute_fee_return') THEN -t.amount ELSE 0 END) AS fee,
     sum(CASE WHEN t.kind IN ('tax', 'dispute_tax') THEN t.amount WHEN t.kind IN ('tax_return', 'dispute_tax_return') THEN -t.amount ELSE 0 END) AS tax,
-    sum(t.amount) FILTER (WHERE t.kind = 'share') AS shared, coalesce(sum(t.amount) FILTER (WHERE t.kind = 'tax'), 0) AS taxed
+    sum(t.amount) FILTER (WHERE t.kind = 'share') AS shared, coalesce(sum(t.amount) FILTER (WHERE t.kind = 'tax'), 0) AS taxed,
+    coalesce(sum(t.amount) FILTER (WHERE t.kind = 'commission'), 0) AS charged, coalesce(sum(t.amount) FILTER (WHERE t.kind = 'release'), 0) AS released,
+    sum(CASE WHEN t.kind IN ('recover', 'dispute_recover') THEN t.amount WHEN t.kind = 'dispute_restore' THEN -t.amount ELSE 0 END) AS recovered
     FROM transfer t, LATERAL (SELECT split_part(CASE WHEN t.credit LIKE 'merchant:%' THEN t.credit ELSE t.debit END, ':', 2) AS merchant) x
    WHERE t.payment = $1::text AND (t.credit LIKE 'merchant:%' OR t.debit LIKE 'merchant:%') GROUP BY 1`
 
@@ -75,20 +78,22 @@ const holdings = `SELECT x.merchant, min(t.currency) AS currency, min(t.instance
 // one merchant who has all of the payment. The tax of it comes back to what is
 // pending; it is taken from there first, then from what is available. Tax comes
 // back as the share at first bore it, so that roundings of many parts do not
-// add up, and leaves no more than there is of the share; commission goes back in
-// proportion to what is left. The payment's row is locked.
+// add up, and leaves no more than there is of the share; commission comes back
+// as what was released bore it. The payment's row is locked.
 const takeBack = `WITH m AS (` + holdings + `),
 r AS (SELECT m.*, 'tax:' || p.market AS taxes, least(m.base, CASE WHEN $4::bool THEN m.base WHEN $5::jsonb <> '[]' THEN coalesce(n.amount, 0) WHEN m.shared = $6::int8 THEN $3::int8 ELSE 0 END) AS taken
     FROM m CROSS JOIN payment p LEFT JOIN jsonb_to_recordset($5::jsonb) n(merchant text, amount bigint) USING (merchant) WHERE p.id = $1::text),
 b AS (SELECT r.*, least(r.tax, greatest(round(r.taxed * r.base / r.shared) - round(r.taxed * (r.base - r.taken) / r.shared), r.tax - (r.base - r.taken))) AS untaxed
-    FROM r WHERE r.taken > 0)
+    FROM r WHERE r.taken > 0),
+c AS (SELECT b.*, least(b.taken, b.pending + b.untaxed) AS unshared, b.taken - least(b.taken, b.pending + b.untaxed) AS recovers FROM b)
 INSERT INTO transfer (kind, key, debit, credit, currency, amount, instance, payment)
-SELECT e.kind, $2::text || '/' || b.merchant, e.debit, e.credit, b.currency, e.amount, b.instance, $1::text
-  FROM b, LATERAL (VALUES ('tax_return', b.taxes, 'merchant:' || b.merchant || ':pending', b.untaxed),
-                          ('unshare', 'merchant:' || b.merchant || ':pending', 'platform:unallocated', least(b.taken, b.pending + b.untaxed)),
-                          ('recover', 'merchant:' || b.merchant || ':available', 'platform:unallocated', b.taken - least(b.taken, b.pending + b.untaxed)),
-                          ('fee_return', 'platform:fees', 'merchant:' || b.merchant || ':available', b.fee - round(b.fee * (b.base - b.taken) / nullif(b.base, 0)))
-  ) e(kind, debit, credit, amount) WHERE e.amount > 0 ORDER BY b.merchant, e.kind`
+SELECT e.kind, $2::text || '/' || c.merchant, e.debit, e.credit, c.currency, e.amount, c.instance, $1::text
+  FROM c, LATERAL (VALUES ('tax_return', c.taxes, 'merchant:' || c.merchant || ':pending', c.untaxed),
+                          ('unshare', 'merchant:' || c.merchant || ':pending', 'platform:unallocated', c.unshared),
+                          ('recover', 'merchant:' || c.merchant || ':available', 'platform:unallocated', c.recovers),
+                          ('fee_return', 'platform:fees', 'merchant:' || c.merchant || ':available',
+                           c.fee - round(c.charged * greatest(c.released - c.recovered - c.recovers, 0) / nullif(c.released, 0)))
+  ) e(kind, debit, credit, amount) WHERE e.amount > 0 ORDER BY c.merchant, e.kind`
 
 // neverSeen is the code of an attempt that certainly did not happen.
 const neverSeen = "NEVER_SEEN"

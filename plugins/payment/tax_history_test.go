@@ -76,6 +76,29 @@ func TestATaxComesBackInProportionHoweverSmallTheParts(t *testing.T) {
 	p.balanced(t)
 }
 
+func TestACommissionComesBackInProportionHoweverSmallTheParts(t *testing.T) {
+	t.Parallel()
+	p := open(t)
+	p.keeps(t, 700, 0, "", "")
+	refunded := p.earns(t, 1000)
+	for range 20 {
+		_, err := p.plain.RefundPayment(t.Context(), refundOf(refunded, 1))
+		require.NoError(t, err)
+	}
+	require.EqualValues(t, 69, p.account(t, platformFees), "68.6 of 980")
+	disputed := p.earns(t, 1000)
+	for range 5 {
+		p.disputed(t, disputed, 4, nil)
+	}
+	require.EqualValues(t, 69+69, p.account(t, platformFees))
+	for _, pay := range []*paymentv1.Payment{refunded, disputed} {
+		_, err := p.plain.RefundPayment(t.Context(), refundOf(pay, 0))
+		require.NoError(t, err)
+	}
+	require.Zero(t, p.account(t, platformFees))
+	p.balanced(t)
+}
+
 // M2: whatever captures, refunds, reversals, disputes lost and won, releases and
 // remittances a payment goes through, of each share no more tax comes back
 // than was collected, all of it once nothing is left of the share, and else
