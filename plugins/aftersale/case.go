@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"database/sql"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,7 +63,7 @@ func (c *caseFile) proto() *aftersalev1.Case {
 
 // GetCase tells a case whole.
 func (s *service) GetCase(ctx context.Context, req *aftersalev1.GetCaseRequest) (*aftersalev1.GetCaseResponse, error) {
-	c, _, err := s.ofCase(ctx, req.GetCaseId(), req.GetCartSecret())
+	c, who, err := s.ofCase(ctx, req.GetCaseId(), req.GetCartSecret())
 	if err != nil {
 		return nil, err
 	}
@@ -72,6 +73,10 @@ func (s *service) GetCase(ctx context.Context, req *aftersalev1.GetCaseRequest) 
 	}
 	if res.Shipments, res.Timeline, err = s.story(ctx, c); err != nil {
 		return nil, err
+	}
+	if who.side == aftersalev1.Side_SIDE_CONSUMER {
+		// It names somebody else's unit, and is no verdict.
+		res.Timeline = slices.DeleteFunc(res.GetTimeline(), func(e *aftersalev1.TimelineEntry) bool { return e.GetWhat() == sighted })
 	}
 	// The neighbours, side by side. None of them is needed.
 	var without [3]string

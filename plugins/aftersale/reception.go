@@ -138,6 +138,9 @@ func onVerdict(ctx context.Context, tx *store.Tx, e event.Of[*inspectionv1.Verdi
 	return c.assess(ctx, tx)
 }
 
+// sighted is a line of the timeline that consumers do not see.
+const sighted = "goods.sighted"
+
 // onSighting hears that goods which came back bear a serial that cannot be
 // theirs: of another order, destroyed, or never sold. What becomes of the case
 // is for the grade and the verdict to say.
@@ -151,10 +154,10 @@ func onSighting(ctx context.Context, tx *store.Tx, e event.Of[*inspectionv1.Clon
 	}
 	note := e.Body.GetReason() + " " + e.Body.GetUnitId()
 	var told bool
-	if err := tx.Row(ctx, `SELECT EXISTS (SELECT FROM timeline WHERE case_id = $1 AND what = 'goods.sighted' AND note = $2)`, c.ID, note).Scan(&told); err != nil || told {
+	if err := tx.Row(ctx, `SELECT EXISTS (SELECT FROM timeline WHERE case_id = $1 AND what = $2 AND note = $3)`, c.ID, sighted, note).Scan(&told); err != nil || told {
 		return err
 	}
-	return c.tell(ctx, tx, "goods.sighted", "system", note)
+	return c.tell(ctx, tx, sighted, "system", note)
 }
 
 // readFindings puts gradings and their verdicts together, piece by piece: what
